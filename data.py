@@ -1,0 +1,223 @@
+"""Text → ids. A file is read a block at a time, and what came of it kept for the next run (corpus_cache.py).
+
+A corpus is a folder with train.txt, valid.txt and test.txt: UTF-8, words between white space. `<eos>` is put
+after every line. V is the size of the vocabulary.
+"""
+
+import codecs
+import io
+import os
+from collections import Counter
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+from corpus_cache import SPLITS, content_key, default_cache, load, store
+from errors import InputError
+
+EOS, UNK = "<eos>", "<unk>"
+BLOCK = 4 * 2**20  # bytes of text in hand at a time
+LONGEST_WORD = 1_000_000  # characters; anything longer is no tokenised text
+
+
+class Dictionary:
+    """Words and their ids, and how often each was seen (`counter`: id → count; `total`: the sum)."""
+
+    def __init__(self, words=(), counts=()):
+        self.idx2word = list(words)
+        self.word2idx = {word: i for i, word in enumerate(self.idx2word)}
+        self.counter = Counter(dict(enumerate(counts)))
+        self.total = sum(self.counter.values())
+
+    def add_word(self, word):
+        """Count one more `word`, giving it the next id if it is new. Returns its id."""
+        if word not in self.word2idx:
+            self.word2idx[word] = len(self.idx2word)
+            self.idx2word.append(word)
+        i = self.word2idx[word]
+        self.counter[i] += 1
+        self.total += 1
+        return i
+
+    def __len__(self):
+        return len(self.idx2word)
+
+
+# ---- one text -> ids
+
+
+class _Ids(dict):
+    """word → id. While it `grows`, a new word gets the next id; later `unk`, or a refusal if that is None."""
+
+    grows, unk, advice = True, None, ""
+
+    def __missing__(self, word):
+        if len(word) > LONGEST_WORD:  # looked at here, where only new words come by
+            raise _too_long()
+        if self.grows:
+            self[word] = new = len(self)
+            return new
+        if self.unk is None:
+            raise InputError(f"the word {_short(word)} is not in the vocabulary{self.advice}")
+        return self.unk
+
+
+def _short(word):
+    return repr(word if len(word) <= 60 else word[:60] + "…")
+
+
+def _too_long():
+    return InputError(f"a word of more than {LONGEST_WORD:,} characters; put white space between the words")
+
+
+@contextmanager
+def _naming(file):
+    """Errors from inside say which file they are about."""
+    try:
+        yield
+    except OSError as error:
+        name = error.filename or file
+        raise InputError(f"{name}: cannot be read ({error.strerror}); check its permissions") from error
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from None
+
+
+def _words(file):
+    """Yield the words of one text in lists, `<eos>` after every line: as a loop over its lines would."""
+    # Not line by line: a text may be one line of 100 MB.
+    utf8 = codecs.getincrementaldecoder("utf-8-sig")()  # without a leading BOM
+    decoder = io.IncrementalNewlineDecoder(utf8, translate=True)  # CRLF and CR become "\n"
+    carry, last, read = "", "\n", 0
+    with open(file, "rb") as stream:
+        while True:
+            block = stream.read(BLOCK)
+            if b"\0" in block:
+                raise InputError(f"byte {read + block.index(0)} is NUL; convert it to UTF-8 text")
+            read += len(block)
+            try:
+                text = decoder.decode(block, final=not block)
+            except UnicodeDecodeError as error:  # the bytes it holds end where we have read to
+                offset = read - len(error.object) + error.start
+                raise InputError(f"byte {offset} is not UTF-8; convert it to UTF-8 text") from None
+            last = text[-1:] or last
+            if not block and last != "\n":
+                text += "\n"  # the last line ends, too
+            text = carry + text
+            words = text.replace("\n", f" {EOS} ").split()
+            whole = not text or text[-1].isspace()
+            carry = "" if whole else words.pop()  # the rest of it may be in the next block
+            if len(carry) > LONGEST_WORD:
+                raise _too_long()
+            yield words
+            if not block:
+                return
+
+
+def _encode(file, ids):
+    """One text as an array (tokens,) of int64; `ids` grows if it may."""
+    with _naming(file):
+        blocks = [np.fromiter(map(ids.__getitem__, words), np.int32, len(words)) for words in _words(file)]
+        tokens = np.concatenate(blocks, dtype=np.int64)  # int32 until here: half the memory
+        if not len(tokens):
+            raise InputError("is empty; put text there, or run ./getdata.sh penn")
+    return tokens
+
+
+# ---- three texts -> vocabulary, counts (V,), ids of each split
+
+
+def _index(files, vocab, by_frequency):
+    """Number the words in order of appearance. Counts are of the texts the vocabulary comes from."""
+    ids = _Ids()
+    splits = [_encode(files[0], ids)]
+    if vocab == "train":
+        ids.unk = ids[UNK]  # looking it up adds it at the end if the text has none
+        ids.grows = False
+    splits += [_encode(file, ids) for file in files[1:]]
+    sources = splits[:1] if vocab == "train" else splits
+    counts = sum(np.bincount(split, minlength=len(ids)) for split in sources)
+    words = list(ids)
+    if by_frequency:
+        order = np.argsort(-counts, kind="stable")  # (V,) new id -> old id
+        rank = np.argsort(order)  # (V,) old id -> new id
+        words, counts, splits = [words[i] for i in order], counts[order], [rank[split] for split in splits]
+    return words, counts, splits
+
+
+def _look_up(files, words, unknown):
+    """Number the words as `words` has them. Counts are of all three texts."""
+    ids = _Ids(zip(words, range(len(words))))
+    ids.grows = False
+    ids.advice = "; use the text the model was trained on, or have unknown words read as <unk>"
+    if unknown == "unk":
+        ids.unk, ids.advice = ids.get(UNK), ", and neither is <unk>; use the text the model was trained on"
+    splits = [_encode(file, ids) for file in files]
+    return words, sum(np.bincount(split, minlength=len(words)) for split in splits), splits
+
+
+# ---- a folder -> a corpus
+
+
+def _files(path):
+    """The three texts of a corpus, known to be there."""
+    get = "run ./getdata.sh penn, or give the folder that holds train.txt, valid.txt and test.txt"
+    if not os.path.isdir(path):
+        raise InputError(f"{path}: {'not a folder' if os.path.exists(path) else 'no such folder'}; {get}")
+    files = [os.path.join(path, f"{split}.txt") for split in SPLITS]
+    missing = [file for file in files if not os.path.isfile(file)]
+    if missing:
+        raise InputError(f"{', '.join(missing)}: no such file; {get}")
+    return files
+
+
+class Corpus:
+    """The texts train.txt, valid.txt and test.txt in the folder `path` as ids: int64 (tokens,) each.
+
+    vocab: "all" takes the words of all three, as the published figures do; "train" those of the training
+        text and `<unk>`, as which it reads all others.
+    cache: a folder, None for no cache, True for `default_cache()`.
+    by_frequency: the most frequent word has id 0, instead of the first.
+    Raises InputError if the texts cannot be used.
+    """
+
+    def __init__(self, path, vocab="all", cache=True, by_frequency=False):
+        if vocab not in ("all", "train"):
+            raise InputError(f"vocab {vocab!r}: give 'all' or 'train'")
+        self._read(path, cache, _index, vocab, bool(by_frequency))
+
+    @classmethod
+    def from_vocabulary(cls, path, idx2word, unknown="error", cache=True):
+        """The texts with the ids of another vocabulary, such as a checkpoint's.
+
+        A word it does not have is an InputError, or with unknown="unk" is read as its `<unk>`.
+        """
+        words = list(idx2word)
+        if unknown not in ("error", "unk"):
+            raise InputError(f"unknown {unknown!r}: give 'error' or 'unk'")
+        if not all(isinstance(word, str) for word in words) or " ".join(words).split() != words:
+            raise InputError("the vocabulary holds something that is not a word; give a list of words")
+        if len(set(words)) != len(words):
+            twice = Counter(words).most_common(1)[0][0]
+            raise InputError(f"the vocabulary holds {_short(twice)} more than once; give a list of words")
+        corpus = cls.__new__(cls)
+        corpus._read(path, cache, _look_up, words, unknown)
+        return corpus
+
+    def _read(self, path, cache, build, *options):
+        files = _files(path)
+        folder = default_cache() if cache is True else cache
+
+        def key():
+            with _naming(path):
+                return content_key(files, [build.__name__, *options])
+
+        before = key() if folder else None
+        result = load(folder, before) if folder else None
+        if result is None:
+            result = build(files, *options)
+            if folder and key() == before:  # nobody wrote to the files meanwhile
+                store(folder, before, *result)
+        words, counts, splits = result
+        self.dictionary = Dictionary(words, counts.tolist())
+        self.train, self.valid, self.test = (torch.from_numpy(split) for split in splits)

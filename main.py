@@ -1,0 +1,62 @@
+"""Train an AWD-LSTM language model: SGD, then averaging when validation stalls (Merity et al. 2018)."""
+import torch
+
+import errors
+import options
+from checkpoint import Files
+from meter import say
+from model import build, count_parameters
+from nt_asgd import NTASGD
+from run import Run, read_corpus, to_resume
+
+LEARNING_RATE = {"sgd": 30.0, "adam": 1e-3}
+
+
+def make_parser():
+    parser = options.Parser(__doc__)
+    options.add_data(parser)
+    options.add_architecture(parser)
+    options.add_regularisation(parser)
+    options.add_optimisation(parser, lr=None, lr_help="learning rate; 30 for sgd and 0.001 for adam if not given",
+                             max_seq_len_delta=40)
+    options.add_schedule(parser)
+    options.add_running(parser)
+    options.add_stopping(parser)
+    options.add_save(parser, "the best model goes to FILE, the state to continue from to NAME.state.pt beside it, "
+                             "one line of JSON per epoch to NAME.jsonl")
+    return parser
+
+
+def make_optimizer(args, parameters):
+    if args.lr is None:
+        args.lr = LEARNING_RATE[args.optimizer]
+    if args.optimizer == "adam":
+        return torch.optim.Adam(parameters, lr=args.lr, weight_decay=args.wdecay)
+    return NTASGD(parameters, lr=args.lr, weight_decay=args.wdecay)
+
+
+def main(argv=None):
+    args = options.parse(make_parser(), argv)
+    resumed = to_resume(args)
+    device = options.prepare(args)
+    corpus = read_corpus(args, resumed and resumed[1]["vocabulary"])
+    model, criterion = build(vars(args), len(corpus.dictionary))
+    model.to(device), criterion.to(device)
+    optimizer = make_optimizer(args, [*model.parameters(), *criterion.parameters()])
+    say(f"| {len(corpus.dictionary):,} words, {count_parameters(model, criterion):,} parameters, on {device}")
+
+    with Run(args, Files(args.save), model, criterion, optimizer, corpus, resumed) as run:
+        for epoch in run.epochs():
+            run.train_epoch()
+            run.validate()
+            if args.optimizer == "sgd" and not optimizer.averaging and run.stalled():
+                run.start_averaging(f"no better than {args.nonmono} epochs ago and before")
+            if epoch in args.when:
+                run.divide_learning_rate(10)
+            run.end_epoch()
+        run.report_test()
+    return run.status
+
+
+if __name__ == "__main__":
+    errors.run(main)

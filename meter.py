@@ -1,0 +1,65 @@
+"""What a run counts, and how it speaks: losses, tokens, seconds, memory."""
+import math
+import sys
+import time
+
+import torch
+from tqdm import tqdm
+
+
+class Meter:
+    """Mean loss and speed over the windows added to it.
+
+    Losses may lie on a GPU: they are fetched only when somebody asks, so that adding one never waits for it.
+    """
+
+    def __init__(self, nats=0.0, tokens=0, batches=0, seconds=0.0):
+        self._nats, self.tokens, self.batches = nats, tokens, batches
+        self._pending = []                                # (mean loss, tokens) of windows not yet fetched
+        self._started = time.monotonic() - seconds
+
+    def add(self, loss, tokens):
+        self._pending.append((loss, tokens))
+        self.tokens += tokens
+        self.batches += 1
+
+    def nats(self):
+        """Sum of the losses of all tokens. The order of summation does not depend on when it is asked for."""
+        if self._pending:
+            for loss, (_, tokens) in zip(torch.stack([loss for loss, _ in self._pending]).tolist(), self._pending):
+                self._nats += loss * tokens
+            self._pending.clear()
+        return self._nats
+
+    def loss(self):
+        """Mean loss per token in nats."""
+        return self.nats() / self.tokens if self.tokens else math.nan
+
+    def seconds(self):
+        return time.monotonic() - self._started
+
+    def speed(self):
+        """Tokens per second."""
+        return self.tokens / max(self.seconds(), 1e-9)
+
+    def state(self):
+        """What `Meter(**state)` goes on from."""
+        return {"nats": self.nats(), "tokens": self.tokens, "batches": self.batches, "seconds": self.seconds()}
+
+
+def say(*lines):
+    """Print log lines, above a progress bar if there is one."""
+    for line in lines:
+        tqdm.write(line, file=sys.stdout)
+    sys.stdout.flush()
+
+
+def peak_memory_mib(device):
+    """Largest memory held so far, in MiB: of the GPU's allocator on CUDA, else of the process."""
+    if str(device).startswith("cuda"):
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return None
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)

@@ -1,0 +1,107 @@
+"""The network (Merity et al. 2018, sections 2 and 4).
+
+T window length, B columns, V vocabulary, E emsize, H nhid, N = T·B.
+"""
+import torch
+from torch import nn
+
+from embed_regularize import embedded_dropout
+from locked_dropout import LockedDropout
+from splitcross import SplitCrossEntropyLoss
+from weight_drop import call_with_weights, drop_weight
+
+CELLS = {"LSTM": nn.LSTM, "GRU": nn.GRU}
+
+
+class RNNModel(nn.Module):
+    """Embedding, a stack of recurrent layers, and a decoder, with the paper's dropouts between them.
+
+    rnn_type: "LSTM" or "GRU". ntoken: V. ninp: E. nhid: H, width of all layers but the last, which is E wide when
+    the weights are tied. Probabilities: dropout on the last layer's output, dropouth between layers, dropouti on
+    the embedded input, dropoute on whole words, wdrop on the hidden-to-hidden weights.
+    tie_weights: the decoder's weight is the encoder's (Press & Wolf 2017; Inan et al. 2017), one tensor.
+
+    The state dict has `encoder.weight`, `decoder.bias`, `rnns.{l}.weight_ih_l0` and so on, whatever wdrop is, and
+    `decoder.weight` only where it is not the encoder's. Raises ValueError for an unknown rnn_type.
+    """
+
+    def __init__(self, rnn_type, ntoken, ninp, nhid, nlayers,
+                 dropout=0.5, dropouth=0.5, dropouti=0.5, dropoute=0.1, wdrop=0, tie_weights=True):
+        super().__init__()
+        if rnn_type not in CELLS:
+            raise ValueError(f"rnn_type must be one of {', '.join(CELLS)}, not {rnn_type!r}")
+        last = ninp if tie_weights else nhid
+        widths = [ninp] + [nhid] * (nlayers - 1) + [last]
+        self.rnn_type, self.ninp, self.nhid, self.nlayers = rnn_type, ninp, nhid, nlayers
+        self.dropout, self.dropouth, self.dropouti, self.dropoute = dropout, dropouth, dropouti, dropoute
+        self.wdrop = wdrop
+        self.tie_weights = tie_weights
+
+        self.locked_dropout = LockedDropout()
+        # As published, a tied last word learns from the softmax alone, not as an input: with the published vocabularies
+        # it occurs in the test text only. An untied one would never learn at all.
+        self.encoder = nn.Embedding(ntoken, ninp, padding_idx=ntoken - 1 if tie_weights else None)
+        self.rnns = nn.ModuleList(CELLS[rnn_type](n_in, n_out) for n_in, n_out in zip(widths, widths[1:]))
+        self.decoder = nn.Linear(last, ntoken)
+        nn.init.uniform_(self.encoder.weight, -0.1, 0.1)
+        nn.init.uniform_(self.decoder.weight, -0.1, 0.1)
+        nn.init.zeros_(self.decoder.bias)
+        if tie_weights:
+            self.decoder.weight = self.encoder.weight
+            self.register_state_dict_post_hook(_leave_out_tied_weight)
+            self.register_load_state_dict_pre_hook(_put_back_tied_weight)
+
+    def forward(self, input, hidden, return_h=False):
+        """input (T, B) word ids, hidden as from `init_hidden` -> features (N, E or H), new hidden.
+
+        With `return_h` also each layer's output (T, B, H) before and after dropout, for TAR and AR.
+        """
+        x = embedded_dropout(self.encoder, input, self.dropoute if self.training else 0)  # (T, B, E)
+        x = self.locked_dropout(x, self.dropouti)
+        raw_outputs, outputs, new_hidden = [], [], []
+        for layer, (rnn, h) in enumerate(zip(self.rnns, hidden), start=1):
+            raw, h = self._recur(rnn, x, h)                                      # (T, B, H)
+            x = self.locked_dropout(raw, self.dropouth if layer < self.nlayers else self.dropout)
+            raw_outputs.append(raw)
+            outputs.append(x)
+            new_hidden.append(h)
+        features = x.flatten(0, 1)                                               # (N, E)
+        return (features, new_hidden, raw_outputs, outputs) if return_h else (features, new_hidden)
+
+    def _recur(self, rnn, x, h):
+        """One layer over the window. DropConnect: one mask on the hidden-to-hidden matrix for all its steps."""
+        if not self.training or self.wdrop == 0:
+            return rnn(x, h)
+        return call_with_weights(rnn, {"weight_hh_l0": drop_weight(rnn.weight_hh_l0, self.wdrop)}, x, h)
+
+    def init_hidden(self, bsz):
+        """Zero state: for each layer h (1, bsz, H), and for an LSTM the pair (h, c)."""
+        zeros = [self.encoder.weight.new_zeros(1, bsz, rnn.hidden_size) for rnn in self.rnns]
+        return [(z, z.clone()) for z in zeros] if self.rnn_type == "LSTM" else zeros
+
+
+def _leave_out_tied_weight(model, state, prefix, local_metadata):
+    del state[prefix + "decoder.weight"]
+
+
+def _put_back_tied_weight(model, state, prefix, *args):
+    if prefix + "encoder.weight" in state:
+        state.setdefault(prefix + "decoder.weight", state[prefix + "encoder.weight"])
+
+
+def build(settings, ntoken):
+    """The network and its softmax as the flags in `settings` (a dict) describe them -> RNNModel, loss module."""
+    names = ("nhid", "nlayers", "dropout", "dropouth", "dropouti", "dropoute", "wdrop")
+    model = RNNModel(settings["model"], ntoken, settings["emsize"], tie_weights=settings["tied"],
+                     **{name: settings[name] for name in names})
+    return model, SplitCrossEntropyLoss(model.decoder.in_features, settings["cutoffs"])
+
+
+def count_parameters(*modules):
+    """Number of trained scalars, a tied weight once."""
+    return sum(p.numel() for p in {p for module in modules for p in module.parameters()})
+
+
+def is_finite(modules):
+    """Whether every parameter is a finite number."""
+    return all(bool(torch.isfinite(p).all()) for module in modules for p in module.parameters())

@@ -1,0 +1,132 @@
+"""The neural cache over a trained model (Grave et al. 2017): the words seen lately become likelier.
+
+Beside the model's own distribution stands one over the last `window` positions: the word that followed an earlier
+position i is recalled with weight exp(theta · h_t · h_i). Both are mixed, p = (1 - lambda) p_vocab + lambda p_cache.
+
+N tokens, E width of a feature, W window.
+"""
+import math
+
+import torch
+from tqdm import tqdm
+
+import checkpoint
+import engine
+import errors
+import options
+from meter import say
+from run import columns, read_corpus
+
+BLOCK = 512                      # queries at a time: bounds memory at about BLOCK x (BLOCK + W) scores
+THETAS = (0.1, 0.2, 0.3, 0.5, 0.66, 0.8, 1.0, 1.3, 1.6, 2.0)
+LAMBDAS = (0.02, 0.05, 0.08, 0.1, 0.13, 0.16, 0.2, 0.25, 0.3, 0.35, 0.4)
+
+
+def cache_logprobs(features, targets, vocab_logprobs, theta, lambdasm, window):
+    """Log-probability of each target under the mixture -> (N,).
+
+    features (N, E): the model's output at each position of one stream; targets (N,): the word that follows it;
+    vocab_logprobs (N,): the model's log-probability of it. theta: flatness of the cache, lambdasm: its share,
+    window: how many earlier positions it holds, at least 1. A position sees all earlier ones within the window; the
+    first sees none and keeps the model's own probability. Raises ValueError for arrays of different lengths.
+    """
+    return mix(vocab_logprobs, recall_logprobs(features, targets, theta, window), lambdasm)
+
+
+def mix(vocab_logprobs, recalled, lambdasm):
+    """log((1 - lambda) · p_vocab + lambda · p_cache), both given as logarithms of one stream (N,)."""
+    vocab = vocab_logprobs + (math.log1p(-lambdasm) if lambdasm < 1 else -math.inf)
+    cache = recalled + (math.log(lambdasm) if lambdasm > 0 else -math.inf)
+    mixed = torch.logaddexp(vocab, cache)
+    mixed[:1] = vocab_logprobs[:1]  # nothing has been seen yet: there is no cache to mix in
+    return mixed
+
+
+def recall_logprobs(features, targets, theta, window):
+    """Log-probability of each target under the cache alone (N,); -inf where it holds nothing of the kind."""
+    n = len(features)
+    if len(targets) != n or window < 1:
+        raise ValueError(f"{n} features, {len(targets)} targets and a window of {window} make no cache")
+    recalled = []
+    for start in range(0, n, BLOCK):
+        stop, first = min(start + BLOCK, n), max(0, start - window)
+        queries = torch.arange(start, stop, device=features.device)[:, None]             # (b, 1)
+        keys = torch.arange(first, stop, device=features.device)[None, :]                # (1, b + W)
+        seen = (keys < queries) & (keys >= queries - window)
+        scores = theta * (features[start:stop] @ features[first:stop].t())               # (b, b + W)
+        scores = scores.masked_fill(~seen, -math.inf)
+        same = targets[start:stop, None] == targets[None, first:stop]
+        match = scores.masked_fill(~same, -math.inf).logsumexp(1)                        # (b,)
+        recalled.append(torch.where(match == -math.inf, match, match - scores.logsumexp(1)))
+    return torch.cat(recalled) if recalled else features.new_zeros(0)
+
+
+def stream(model, criterion, data, args):
+    """Run the model over one column -> features (N, E), targets (N,), log-probabilities of the targets (N,)."""
+    weight, bias = model.decoder.weight, model.decoder.bias
+    parts = []
+    with engine.evaluating(model):
+        bar = tqdm(engine.windows(model, data, args.bptt), total=-(-(len(data) - 1) // args.bptt), disable=None,
+                   leave=False)
+        for features, targets in bar:
+            parts.append((features, targets, criterion.target_logprob(weight, bias, features, targets)))
+        return [torch.cat(part) for part in zip(*parts)]
+
+
+def search(features, targets, vocab, window):
+    """The theta and lambda of the grid with the lowest loss on validation."""
+    losses = {}
+    for theta in tqdm(THETAS, disable=None, leave=False):
+        recalled = recall_logprobs(features, targets, theta, window)
+        for lambdasm in LAMBDAS:
+            losses[theta, lambdasm] = mean_loss(mix(vocab, recalled, lambdasm))
+        best = min(LAMBDAS, key=lambda lambdasm: losses[theta, lambdasm])
+        say(f"| theta {theta:5.2f} | best lambda {best:5.2f} | {engine.report(losses[theta, best], 'valid ')}")
+    return min(losses, key=losses.get)
+
+
+def mean_loss(logprobs):
+    return -logprobs.double().mean().item()
+
+
+def make_parser():
+    parser = options.Parser(__doc__)
+    options.add_checkpoint(parser)
+    options.add_data(parser)
+    cache = parser.add_argument_group("neural cache")
+    cache.add_argument("--window", type=options.size, default=3785, metavar="N", help="positions the cache holds")
+    cache.add_argument("--theta", type=options.non_negative, default=0.6625523432485668, metavar="X",
+                       help="how much the cache prefers similar positions")
+    cache.add_argument("--lambdasm", type=options.weight, default=0.12785920428335693, metavar="X",
+                       help="share of the cache in the mixture")
+    cache.add_argument("--search", action="store_true",
+                       help="choose theta and lambda from a grid on the validation text")
+    cache.add_argument("--bptt", type=options.size, default=5000, metavar="N",
+                       help="tokens read at a time; changes memory, not results")
+    options.add_running(parser)
+    return parser
+
+
+def main(argv=None):
+    args = options.parse(make_parser(), argv)
+    path = checkpoint.choose(args)
+    contents = checkpoint.load(path)
+    options.inherit(args, contents["settings"], path, ("data", "vocab"))
+    device = options.prepare(args)
+    corpus = read_corpus(args, contents["vocabulary"])
+    model, criterion = checkpoint.restore(contents, path, device)
+    say(f"| reading {path}, on {device}")
+
+    for split, data in (("valid", corpus.valid), ("test", corpus.test)):
+        features, targets, vocab = stream(model, criterion, columns(f"{split}.txt", data, 1, args), args)
+        say(f"| without the cache | {engine.report(mean_loss(vocab), split + ' ')}")
+        if args.search and split == "valid":
+            args.theta, args.lambdasm = search(features, targets, vocab, args.window)
+            say(f"| chosen: --theta {args.theta} --lambdasm {args.lambdasm}")
+        loss = mean_loss(cache_logprobs(features, targets, vocab, args.theta, args.lambdasm, args.window))
+        say(f"| with the cache    | {engine.report(loss, split + ' ')}")
+    say("=" * 89, f"| End of pointer | {engine.report(loss, 'test ')}", "=" * 89)
+
+
+if __name__ == "__main__":
+    errors.run(main)

@@ -1,0 +1,367 @@
+"""A training run: its progress, its log, its files, and how it goes on after a stop. main.py and finetune.py are runs.
+
+T window length, B columns, L column length.
+"""
+import copy
+import json
+import math
+import os
+import platform
+import shlex
+import shutil
+import sys
+import time
+from contextlib import ExitStack, nullcontext
+
+import numpy
+import torch
+from tqdm import tqdm
+
+import checkpoint
+import demo
+import engine
+import options
+from checkpoint import Files
+from data import Corpus
+from errors import InputError
+from interruption import Interruption, Stop, exclusive
+from meter import Meter, peak_memory_mib, say
+from model import count_parameters
+from utils import batchify, get_batch
+
+RULE, DOUBLE_RULE = "-" * 89, "=" * 89
+
+
+class Run:
+    """One run over `corpus` with the flags `args`; main.py shows in what order its methods are called.
+
+    Used as `with run:`, which locks the run's files and turns an interruption into a saved state.
+    """
+
+    def __init__(self, args, files, model, criterion, optimizer, corpus, resumed=None):
+        self.args, self.files, self.resumed = args, files, resumed
+        self.model, self.criterion, self.optimizer = model, criterion, optimizer
+        self.vocabulary = corpus.dictionary.idx2word
+        self.train = columns("train.txt", corpus.train, args.batch_size, args)         # (L, B)
+        self.valid = columns("valid.txt", corpus.valid, args.eval_batch_size, args)
+        self.test = columns("test.txt", corpus.test, 1, args)
+        self.step = engine.TrainStep(model, criterion, optimizer, bptt=args.bptt, clip=args.clip,
+                                     alpha=args.alpha, beta=args.beta)
+        self.lengths = torch.Generator().manual_seed(args.seed)   # of the windows; dropout has torch's own generator
+        self.history = []                                         # a dict for every epoch that has ended
+        self.best_loss, self.unsaved_best = math.inf, None
+        self.switch_epoch, self.switch_reason = None, None
+        self.finished = False                                     # nothing but the test is left
+        self.status = 0
+        self._begin_epoch()
+
+    def _begin_epoch(self):
+        self.row = self.batch = 0
+        self.meter = Meter()
+        self.hidden = self.model.init_hidden(self.args.batch_size)
+
+    # ---- an epoch, step by step
+
+    def epochs(self):
+        """Yield the number of each epoch still to run."""
+        while not self.finished and len(self.history) < self.args.epochs:
+            yield len(self.history) + 1
+
+    def train_epoch(self):
+        """Read what is left of the training text, window by window, and learn from it."""
+        self.model.train()
+        rows = len(self.train) - 1
+        interval = Meter()
+        with tqdm(total=rows, initial=self.row, leave=False, disable=not sys.stderr.isatty(),
+                  desc=f"epoch {len(self.history) + 1}",
+                  bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}") as bar:
+            while self.row < rows:
+                length = engine.window_length(self.args.bptt, self.args.max_seq_len_delta, self.lengths)
+                data, targets = get_batch(self.train, self.row, self.args, length)
+                loss, self.hidden = self.step(data, targets, self.hidden)
+                self.row += len(data)
+                self.batch += 1
+                if loss is None:
+                    self._note_bad_step()
+                    continue
+                self.meter.add(loss, len(targets))
+                interval.add(loss, len(targets))
+                if not bar.disable:
+                    bar.update(len(data))
+                    bar.set_postfix_str(f"{engine.report(interval.loss())} | {interval.speed():.0f} tokens/s", False)
+                if interval.batches == self.args.log_interval:
+                    say(self._log_line(interval))
+                    interval = Meter()
+                self._pause()
+
+    def _note_bad_step(self):
+        step, lr, clip = self.step, self.args.lr, self.args.clip
+        say(f"| WARNING: batch {self.batch}: loss or gradient not finite, the step is skipped ({step.skipped} so far)")
+        if step.skipped_in_a_row >= self.args.max_bad_steps:
+            raise Stop(f"{step.skipped_in_a_row} steps in a row gave no finite loss or gradient; "
+                       f"lower --lr (now {lr:g}) or --clip (now {clip:g})", 1)
+
+    def _log_line(self, interval):
+        return (f"| epoch {len(self.history) + 1:3d} | {self.batch:5d}/{len(self.train) // self.args.bptt:5d} batches "
+                f"| lr {self.optimizer.param_groups[0]['lr']:05.5f} "
+                f"| ms/batch {interval.seconds() * 1000 / interval.batches:5.2f} "
+                f"| {engine.report(interval.loss())}")
+
+    def validate(self):
+        """Validation losses of the weights that are trained and, once there is one, of their average."""
+        train_loss, speed = self.meter.loss(), self.meter.speed()
+        raw = loss = self._evaluate()
+        average = None
+        if getattr(self.optimizer, "averaging", False):
+            with self.optimizer.averaged():
+                average = loss = self._evaluate()
+        seconds = self.meter.seconds()
+        self.history.append({
+            "epoch": len(self.history) + 1, "lr": self.optimizer.param_groups[0]["lr"], "train_loss": train_loss,
+            "valid_loss": loss, "valid_loss_raw": raw, "valid_loss_averaged": average, "best": loss <= self.best_loss,
+            "switch_epoch": self.switch_epoch, "switch_reason": self.switch_reason, "seconds": seconds,
+            "tokens_per_second": speed, "peak_memory_mib": peak_memory_mib(self.args.device)})
+        say(RULE, f"| end of epoch {len(self.history):3d} | time: {seconds:5.2f}s | {engine.report(loss, 'valid ')}",
+            RULE)
+
+    def _evaluate(self):
+        return engine.evaluate(self.model, self.criterion, self.valid, self.args.bptt, self.interruption.check)
+
+    def keep_initial(self):
+        """Save the model that the run starts from as the best so far: what is fine-tuned is never worse."""
+        loss = self._evaluate()
+        say(f"| before the first epoch | {engine.report(loss, 'valid ')}")
+        self.save_best(loss)
+
+    def stalled(self):
+        """Whether the validation losses so far meet the non-monotone rule."""
+        return engine.has_stalled([epoch["valid_loss"] for epoch in self.history], self.args.nonmono)
+
+    def start_averaging(self, reason):
+        """From the next step on, validation and the saved model use the average of the weights."""
+        self.optimizer.start_averaging()
+        self.switch_epoch, self.switch_reason = len(self.history), reason
+        say(f"| averaging starts: {reason}")
+
+    def divide_learning_rate(self, divisor):
+        for group in self.optimizer.param_groups:
+            group["lr"] /= divisor
+        say(f"| learning rate divided by {divisor}: now {self.optimizer.param_groups[0]['lr']:g}")
+
+    def end_epoch(self):
+        """Save the model if it is the best so far, the epoch's line of JSON, and the state to continue from."""
+        if self.history[-1]["best"]:
+            self.save_best(self.history[-1]["valid_loss"])
+        self._begin_epoch()
+        self._write_log(self.history[-1:], "a")
+        self.save_state()
+
+    def report_test(self):
+        """Test the best model, in one column from a zero state, and say how it did."""
+        contents = self.unsaved_best or checkpoint.load(self.files.best)
+        model, criterion = checkpoint.restore(contents, self.files.best, self.args.device)
+        loss = engine.evaluate(model, criterion, self.test, self.args.bptt, self.interruption.check)
+        say(DOUBLE_RULE, f"| End of training | {engine.report(loss, 'test ')}", DOUBLE_RULE)
+
+    # ---- stopping
+
+    def __enter__(self):
+        with ExitStack() as stack:
+            os.makedirs(os.path.dirname(self.files.lock) or ".", exist_ok=True)
+            stack.enter_context(exclusive(self.files.lock))
+            self._begin()
+            self.interruption = stack.enter_context(Interruption(self.args.max_minutes))
+            self.saved = time.monotonic()
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, kind, error, trace):
+        if kind is Stop:
+            saved = self.save_state()
+            where = f"everything is saved in {self.files.state}" if saved else "the state could NOT be saved"
+            say(f"| {error}; {where}", f"| to continue: {continuing_command()}")
+            self.status = error.status
+        elif error is not None and os.path.exists(self.files.state):
+            print(f"the last good state is in {self.files.state}; `--resume auto` continues from it", file=sys.stderr)
+        self._stack.close()
+        return kind is Stop
+
+    def _pause(self):
+        """Between two windows: stop if asked to, and save the state now and then."""
+        self.interruption.check()
+        if time.monotonic() - self.saved >= 60 * self.args.checkpoint_minutes:
+            self.save_state()
+
+    # ---- saving and continuing
+
+    def _begin(self):
+        """Set aside what an earlier run left under our names, or go on from it."""
+        source, state = self.resumed or (None, None)
+        if source not in (self.files.state, self.files.previous):
+            number = self.files.set_aside()
+            if number:
+                say(f"| {self.files.best} exists already: the earlier run's files are now numbered .{number}")
+        if state is None:
+            return
+        if source == self.files.previous and os.path.exists(self.files.state):
+            os.replace(self.files.state, f"{self.files.state}.damaged")  # it must not become the state before the next
+        try:
+            self._load_state(state)
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError, OverflowError) as error:
+            raise error if isinstance(error, InputError) else InputError(
+                f"{source} is damaged: its training state cannot be used ({type(error).__name__})") from None
+        best = os.path.join(os.path.dirname(source), os.path.basename(state["progress"]["best"]))
+        if best != self.files.best and os.path.exists(best):
+            shutil.copyfile(best, self.files.best)
+        try:
+            self.best_loss = float(checkpoint.load(self.files.best)["losses"]["valid"])
+        except InputError:
+            self.best_loss = math.inf  # gone or damaged: the next epoch's model is better than none
+        self._write_log(self.history, "w")
+        say(f"| continuing from {source}: epoch {len(self.history) + 1}, row {self.row} of {len(self.train) - 1}")
+
+    def _load_state(self, state):
+        progress, generators, where = state["progress"], state["generators"], "the training state"
+        for module, part in ((self.model, "model"), (self.criterion, "criterion")):
+            checkpoint.load_module(module, state[part], f"{where}: {part}")
+        checkpoint.load_optimizer(self.optimizer, state["optimizer"], where)
+        if progress["rows"] != len(self.train) or not 0 <= progress["row"] < len(self.train):
+            raise InputError(f"{self.args.data} or the batch size is not what it was: the state is of columns of "
+                             f"{progress['rows']} tokens, now they have {len(self.train)}")
+        for found, wanted in zip(engine.flat(state["hidden"]), engine.flat(self.hidden), strict=True):
+            checkpoint.check_tensor(found, wanted.cpu(), f"{where}: hidden")
+            wanted.copy_(found)
+        self.history = [dict(epoch, valid_loss=float(epoch["valid_loss"])) for epoch in state["losses"]["history"]]
+        self.row = progress["row"]
+        self.meter = Meter(**{name: float(value) if name in ("nats", "seconds") else int(value)
+                              for name, value in progress["meter"].items()})
+        self.batch, self.step.skipped = int(progress["batch"]), int(progress["skipped"])
+        self.switch_epoch, self.switch_reason = progress["switch_epoch"], progress["switch_reason"]
+        self.finished = bool(progress["finished"])
+        self.lengths.set_state(generators["lengths"])
+        torch.set_rng_state(generators["cpu"])
+        if generators["cuda"] and str(self.args.device).startswith("cuda"):
+            torch.cuda.set_rng_state_all(generators["cuda"])
+
+    def save_best(self, loss):
+        """Write the model as it is evaluated, with the average in place once there is one, and remember its loss."""
+        self.best_loss, self.unsaved_best = loss, None
+        with getattr(self.optimizer, "averaged", nullcontext)():
+            contents = self._contents()
+            if not self._write(self.files.best, contents):
+                self.unsaved_best = copy.deepcopy(contents)  # tried again with the next state
+
+    def save_state(self):
+        """Write all that continuing exactly needs -> whether it could be written."""
+        if self.unsaved_best and self._write(self.files.best, self.unsaved_best):
+            self.unsaved_best = None
+        self.saved = time.monotonic()
+        return self._write(self.files.state, {**self._contents(), **self._state()}, self.files.previous)
+
+    def _contents(self):
+        return {"model": self.model.state_dict(), "criterion": self.criterion.state_dict(),
+                "settings": options.settings(self.args), "vocabulary": self.vocabulary,
+                "losses": {"valid": self.best_loss, "history": self.history}}
+
+    def _state(self):
+        cuda = torch.cuda.get_rng_state_all() if str(self.args.device).startswith("cuda") else []
+        return {"optimizer": self.optimizer.state_dict(), "hidden": self.hidden,
+                "generators": {"cpu": torch.get_rng_state(), "cuda": cuda, "lengths": self.lengths.get_state()},
+                "progress": {"row": self.row, "rows": len(self.train), "batch": self.batch, "meter": self.meter.state(),
+                             "skipped": self.step.skipped, "finished": self.finished, "best": self.files.best,
+                             "switch_epoch": self.switch_epoch, "switch_reason": self.switch_reason}}
+
+    def _write(self, path, contents, previous=None):
+        """Save, or say why not: a full disk must not end a run that may find room again later."""
+        try:
+            checkpoint.save(path, contents, previous)
+        except OSError as error:
+            say(f"| WARNING: {path} could not be written ({error.strerror or error}); "
+                "training goes on, earlier files are intact, saving will be tried again")
+            return False
+        return True
+
+    def _write_log(self, epochs, mode):
+        """One line of JSON per epoch, each with all that one needs to know to make use of it."""
+        about = {"script": os.path.basename(sys.argv[0]), "settings": options.settings(self.args),
+                 "parameters": count_parameters(self.model, self.criterion), "device": device_name(self.args.device),
+                 "versions": {"python": platform.python_version(), "torch": torch.__version__,
+                              "numpy": numpy.__version__, "cuda": torch.version.cuda}}
+        try:
+            with open(self.files.log, mode, encoding="utf-8") as file:
+                file.writelines(json.dumps({**epoch, **about}) + "\n" for epoch in epochs)
+        except OSError as error:
+            say(f"| WARNING: {self.files.log} could not be written ({error.strerror}); training goes on")
+
+
+def continuing_command():
+    """This process's command line with `--resume auto`."""
+    words = iter(sys.argv)
+    kept = []
+    for word in words:
+        flag = word.partition("=")[0]
+        if len(flag) > 3 and "--resume".startswith(flag):
+            if "=" not in word:
+                next(words)
+        else:
+            kept.append(word)
+    return shlex.join([sys.executable, *kept, "--resume", "auto"])
+
+
+def columns(name, data, bsz, args):
+    """`batchify`, with errors that name the text."""
+    try:
+        return batchify(data, bsz, args)
+    except InputError as error:
+        raise InputError(f"{os.path.join(args.data, name)}: {error}") from None
+
+
+def device_name(device):
+    return torch.cuda.get_device_name(device) if str(device).startswith("cuda") else f"{device} {platform.machine()}"
+
+
+def read_corpus(args, words=None):
+    """The corpus that the flags name; with `words`, a checkpoint's vocabulary, by the ids it has there."""
+    cache = None if args.cache == "none" else args.cache
+    path = demo.path(cache) if args.data == "demo" else args.data
+    if words is not None:
+        return Corpus.from_vocabulary(path, words, "unk" if args.vocab == "train" else "error", cache)
+    corpus = Corpus(path, args.vocab, cache)
+    if args.cutoffs is None:
+        args.cutoffs = published_cutoffs(len(corpus.dictionary))
+    return Corpus(path, args.vocab, cache, by_frequency=True) if args.cutoffs else corpus
+
+
+def published_cutoffs(ntoken):
+    """Where the published code cuts a vocabulary for the adaptive softmax."""
+    return [4200, 35000, 180000] if ntoken > 500_000 else [2800, 20000, 76000] if ntoken > 75_000 else []
+
+
+def to_resume(args, stage=""):
+    """What `--resume` asks to continue from -> (path, contents), or None for a fresh run.
+
+    `auto` is the state under `--save`, if there is one. A model's file stands for the state beside it, a damaged
+    state for the one saved before it. Flags that were not typed are taken from the state.
+    """
+    if args.resume is None:
+        return None
+    files = Files(args.save, stage) if args.resume == "auto" else Files(args.resume)
+    candidates = [files.state, files.previous]
+    if args.resume.endswith(".state.pt"):
+        candidates = [args.resume, args.resume[:-len("state.pt")] + "state.previous.pt"]
+    found = [path for path in candidates if os.path.exists(path)]
+    if not found and args.resume == "auto":
+        return None
+    contents = path = None
+    for path in found or [args.resume]:
+        try:
+            contents = checkpoint.load(path)
+            break
+        except InputError as error:
+            if path == (found or [args.resume])[-1]:
+                raise
+            print(f"{error}; trying the state before it", file=sys.stderr)
+    if "progress" not in contents:
+        raise InputError(f"{path} holds a model but not the state of a run; finetune.py trains it further")
+    options.inherit(args, contents["settings"], path, options.KEPT)
+    return path, contents

@@ -81,7 +81,7 @@ def load(folder, key):
         if len(counts) != len(words) or any(part.min() < 0 or part.max() >= len(words) for part in ids):
             return None
         return words, counts, list(arrays.values())
-    except Exception:
+    except Exception:  # damage takes any form, and the texts are there to be read again
         return None
 
 

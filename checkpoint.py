@@ -3,6 +3,7 @@
 Every file holds `format`, `model` and `criterion` (state dicts), `settings` (the flags), `vocabulary` (words in the
 order of their ids) and `losses`. A training state holds besides what continuing exactly needs: see `run.py`.
 """
+import copy
 import os
 import warnings
 import zipfile
@@ -130,16 +131,21 @@ def _check_archive(path):
                 raise ValueError(f"checksum of {damaged} does not match")
 
 
-def restore(contents, path, device):
-    """The network and the softmax that a checkpoint holds, on `device` -> RNNModel, SplitCrossEntropyLoss."""
+def check_shapes(contents, path):
+    """Raise InputError unless a checkpoint's weights are those of the model that its settings describe."""
     settings, words = contents["settings"], contents["vocabulary"]
     layers = sum(1 for name in contents["model"] if str(name).endswith(".weight_hh_l0"))
     if layers != settings["nlayers"]:
         raise InputError(f"{path} is damaged: it has {layers} layers, its settings say {settings['nlayers']}")
-    with torch.device("meta"):  # shapes only: nothing is allocated before they are known to fit
+    with torch.device("meta"):  # shapes only: no memory is taken before they are known to fit
         for module, part in zip(build(settings, len(words)), ("model", "criterion")):
             check_tensors(contents[part], module.state_dict(), f"{path} is damaged: {part}")
-    modules = build(settings, len(words))
+
+
+def restore(contents, path, device):
+    """The network and the softmax that a checkpoint holds, on `device` -> RNNModel, SplitCrossEntropyLoss."""
+    check_shapes(contents, path)
+    modules = build(contents["settings"], len(contents["vocabulary"]))
     for module, part in zip(modules, ("model", "criterion")):
         load_module(module, contents[part], f"{path} is damaged: {part}")
         module.to(device)
@@ -168,7 +174,7 @@ def load_optimizer(optimizer, saved, where):
             if isinstance(value, torch.Tensor) and value.dim() == 0 and value.dtype == torch.float32:
                 continue  # a counter
             check_tensor(value, params[index].cpu(), f"{where}: the optimizer's {name}")
-    optimizer.load_state_dict(saved)
+    optimizer.load_state_dict(copy.deepcopy(saved))  # or it would go on working in the mapped file's pages
 
 
 def _is_like(value, example):

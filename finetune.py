@@ -6,11 +6,13 @@ PTB.pt becomes PTB.finetuned.pt. Flags that are not given are those the model wa
 import checkpoint
 import errors
 import options
+import resume
 from checkpoint import Files
+from corpora import read_corpus
 from meter import say
 from model import count_parameters
 from nt_asgd import NTASGD
-from run import Run, read_corpus, to_resume
+from run import Run
 
 
 def make_parser():
@@ -30,7 +32,7 @@ def main(argv=None):
     args = options.parse(make_parser(), argv)
     contents = checkpoint.load(args.save)
     options.inherit(args, contents["settings"], args.save)
-    resumed = to_resume(args, "finetuned")
+    resumed = resume.find(args, "finetuned")
     device = options.prepare(args)
     corpus = read_corpus(args, contents["vocabulary"])
     model, criterion = checkpoint.restore({**contents, "settings": vars(args)}, args.save, device)

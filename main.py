@@ -3,11 +3,13 @@ import torch
 
 import errors
 import options
+import resume
 from checkpoint import Files
+from corpora import read_corpus
 from meter import say
 from model import build, count_parameters
 from nt_asgd import NTASGD
-from run import Run, read_corpus, to_resume
+from run import Run
 
 LEARNING_RATE = {"sgd": 30.0, "adam": 1e-3}
 
@@ -37,11 +39,12 @@ def make_optimizer(args, parameters):
 
 def main(argv=None):
     args = options.parse(make_parser(), argv)
-    resumed = to_resume(args)
+    resumed = resume.find(args)
     device = options.prepare(args)
     corpus = read_corpus(args, resumed and resumed[1]["vocabulary"])
     model, criterion = build(vars(args), len(corpus.dictionary))
-    model.to(device), criterion.to(device)
+    model.to(device)
+    criterion.to(device)
     optimizer = make_optimizer(args, [*model.parameters(), *criterion.parameters()])
     say(f"| {len(corpus.dictionary):,} words, {count_parameters(model, criterion):,} parameters, on {device}")
 

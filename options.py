@@ -26,8 +26,12 @@ class Parser(argparse.ArgumentParser):
         super().__init__(description=description, formatter_class=_Help, **kwargs)
 
     def parse_known_args(self, args=None, namespace=None):
-        return super().parse_known_args([_hyphenated(arg) for arg in (sys.argv[1:] if args is None else args)],
-                                        namespace)
+        words = [_hyphenated(arg) for arg in (sys.argv[1:] if args is None else args)]
+        namespace, rest = super().parse_known_args(words, namespace)
+        cutoffs = getattr(namespace, "cutoffs", None)
+        if isinstance(cutoffs, list) and sorted(set(cutoffs)) != cutoffs:
+            self.error(f"argument --cutoffs: {shown(cutoffs)} does not grow from cut to cut")
+        return namespace, rest
 
     def error(self, message):
         self.exit(2, f"{self.prog}: error: {' '.join(message.split())} (see {self.prog} --help)\n")
@@ -142,6 +146,10 @@ def size(text):
     return number(text, int, lambda n: 0 < n < 2**31, "a positive whole number")
 
 
+def width(text):
+    return number(text, int, lambda n: 0 < n <= 10**6, "a whole number from 1 to 1,000,000")
+
+
 def count(text):
     return number(text, int, lambda n: 0 <= n < 2**31, "a whole number of at least 0")
 
@@ -190,9 +198,9 @@ def add_cache(group):
 def add_architecture(parser):
     group = parser.add_argument_group("model")
     group.add_argument("--model", choices=["LSTM", "GRU"], default="LSTM", help="recurrent cell")
-    group.add_argument("--emsize", type=size, default=400, metavar="N", help="width of word vectors")
-    group.add_argument("--nhid", type=size, default=1150, metavar="N", help="hidden units per layer")
-    group.add_argument("--nlayers", type=size, default=3, metavar="N", help="recurrent layers")
+    group.add_argument("--emsize", type=width, default=400, metavar="N", help="width of word vectors")
+    group.add_argument("--nhid", type=width, default=1150, metavar="N", help="hidden units per layer")
+    group.add_argument("--nlayers", type=width, default=3, metavar="N", help="recurrent layers")
     group.add_argument("--tied", action=argparse.BooleanOptionalAction, default=True,
                        help="decoder and encoder share one matrix")
     group.add_argument("--cutoffs", type=size, nargs="*", metavar="N",

@@ -14,8 +14,8 @@ import checkpoint
 import engine
 import errors
 import options
+from corpora import columns, read_corpus
 from meter import say
-from run import columns, read_corpus
 
 BLOCK = 512                      # queries at a time: bounds memory at about BLOCK x (BLOCK + W) scores
 THETAS = (0.1, 0.2, 0.3, 0.5, 0.66, 0.8, 1.0, 1.3, 1.6, 2.0)

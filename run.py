@@ -7,7 +7,6 @@ import json
 import math
 import os
 import platform
-import shlex
 import shutil
 import sys
 import time
@@ -18,16 +17,15 @@ import torch
 from tqdm import tqdm
 
 import checkpoint
-import demo
 import engine
 import options
-from checkpoint import Files
-from data import Corpus
+import resume
+from corpora import columns
 from errors import InputError
 from interruption import Interruption, Stop, exclusive
 from meter import Meter, peak_memory_mib, say
 from model import count_parameters
-from utils import batchify, get_batch
+from utils import get_batch
 
 RULE, DOUBLE_RULE = "-" * 89, "=" * 89
 
@@ -86,8 +84,7 @@ class Run:
                     continue
                 self.meter.add(loss, len(targets))
                 interval.add(loss, len(targets))
-                if not bar.disable:
-                    bar.update(len(data))
+                if bar.update(len(data)):  # drawn anew, which is seldom: the loss must be fetched from the device
                     bar.set_postfix_str(f"{engine.report(interval.loss())} | {interval.speed():.0f} tokens/s", False)
                 if interval.batches == self.args.log_interval:
                     say(self._log_line(interval))
@@ -158,6 +155,8 @@ class Run:
 
     def report_test(self):
         """Test the best model, in one column from a zero state, and say how it did."""
+        if self.best_loss == math.inf:
+            raise InputError("there is no model to test: no epoch has ended with a finite validation loss")
         contents = self.unsaved_best or checkpoint.load(self.files.best)
         model, criterion = checkpoint.restore(contents, self.files.best, self.args.device)
         loss = engine.evaluate(model, criterion, self.test, self.args.bptt, self.interruption.check)
@@ -179,7 +178,7 @@ class Run:
         if kind is Stop:
             saved = self.save_state()
             where = f"everything is saved in {self.files.state}" if saved else "the state could NOT be saved"
-            say(f"| {error}; {where}", f"| to continue: {continuing_command()}")
+            say(f"| {error}; {where}", f"| to continue: {resume.command()}")
             self.status = error.status
         elif error is not None and os.path.exists(self.files.state):
             print(f"the last good state is in {self.files.state}; `--resume auto` continues from it", file=sys.stderr)
@@ -195,53 +194,27 @@ class Run:
     # ---- saving and continuing
 
     def _begin(self):
-        """Set aside what an earlier run left under our names, or go on from it."""
+        """Go on from the state given, or start afresh; either way, leave what another run saved under our names."""
         source, state = self.resumed or (None, None)
-        if source not in (self.files.state, self.files.previous):
+        own = [os.path.realpath(name) for name in (self.files.state, self.files.previous)]
+        if source is None or os.path.realpath(source) not in own:
             number = self.files.set_aside()
             if number:
-                say(f"| {self.files.best} exists already: the earlier run's files are now numbered .{number}")
-        if state is None:
+                say(f"| {self.files.best} was there already: the earlier run's files now have {number} in their names")
+        if source is None:
             return
-        if source == self.files.previous and os.path.exists(self.files.state):
-            os.replace(self.files.state, f"{self.files.state}.damaged")  # it must not become the state before the next
-        try:
-            self._load_state(state)
-        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError, OverflowError) as error:
-            raise error if isinstance(error, InputError) else InputError(
-                f"{source} is damaged: its training state cannot be used ({type(error).__name__})") from None
+        resume.put_back(self, state, source)
+        if os.path.realpath(source) == own[1] and os.path.exists(self.files.state):
+            os.replace(self.files.state, f"{self.files.state}.damaged")  # not to be kept as a state to fall back on
         best = os.path.join(os.path.dirname(source), os.path.basename(state["progress"]["best"]))
-        if best != self.files.best and os.path.exists(best):
+        if os.path.realpath(best) != os.path.realpath(self.files.best) and os.path.exists(best):
             shutil.copyfile(best, self.files.best)
         try:
             self.best_loss = float(checkpoint.load(self.files.best)["losses"]["valid"])
-        except InputError:
+        except (InputError, KeyError, TypeError):
             self.best_loss = math.inf  # gone or damaged: the next epoch's model is better than none
         self._write_log(self.history, "w")
-        say(f"| continuing from {source}: epoch {len(self.history) + 1}, row {self.row} of {len(self.train) - 1}")
-
-    def _load_state(self, state):
-        progress, generators, where = state["progress"], state["generators"], "the training state"
-        for module, part in ((self.model, "model"), (self.criterion, "criterion")):
-            checkpoint.load_module(module, state[part], f"{where}: {part}")
-        checkpoint.load_optimizer(self.optimizer, state["optimizer"], where)
-        if progress["rows"] != len(self.train) or not 0 <= progress["row"] < len(self.train):
-            raise InputError(f"{self.args.data} or the batch size is not what it was: the state is of columns of "
-                             f"{progress['rows']} tokens, now they have {len(self.train)}")
-        for found, wanted in zip(engine.flat(state["hidden"]), engine.flat(self.hidden), strict=True):
-            checkpoint.check_tensor(found, wanted.cpu(), f"{where}: hidden")
-            wanted.copy_(found)
-        self.history = [dict(epoch, valid_loss=float(epoch["valid_loss"])) for epoch in state["losses"]["history"]]
-        self.row = progress["row"]
-        self.meter = Meter(**{name: float(value) if name in ("nats", "seconds") else int(value)
-                              for name, value in progress["meter"].items()})
-        self.batch, self.step.skipped = int(progress["batch"]), int(progress["skipped"])
-        self.switch_epoch, self.switch_reason = progress["switch_epoch"], progress["switch_reason"]
-        self.finished = bool(progress["finished"])
-        self.lengths.set_state(generators["lengths"])
-        torch.set_rng_state(generators["cpu"])
-        if generators["cuda"] and str(self.args.device).startswith("cuda"):
-            torch.cuda.set_rng_state_all(generators["cuda"])
+        say(f"| continuing from {source}: epoch {len(self.history) + 1}, batch {self.batch + 1}")
 
     def save_best(self, loss):
         """Write the model as it is evaluated, with the average in place once there is one, and remember its loss."""
@@ -256,20 +229,12 @@ class Run:
         if self.unsaved_best and self._write(self.files.best, self.unsaved_best):
             self.unsaved_best = None
         self.saved = time.monotonic()
-        return self._write(self.files.state, {**self._contents(), **self._state()}, self.files.previous)
+        return self._write(self.files.state, {**self._contents(), **resume.capture(self)}, self.files.previous)
 
     def _contents(self):
         return {"model": self.model.state_dict(), "criterion": self.criterion.state_dict(),
                 "settings": options.settings(self.args), "vocabulary": self.vocabulary,
                 "losses": {"valid": self.best_loss, "history": self.history}}
-
-    def _state(self):
-        cuda = torch.cuda.get_rng_state_all() if str(self.args.device).startswith("cuda") else []
-        return {"optimizer": self.optimizer.state_dict(), "hidden": self.hidden,
-                "generators": {"cpu": torch.get_rng_state(), "cuda": cuda, "lengths": self.lengths.get_state()},
-                "progress": {"row": self.row, "rows": len(self.train), "batch": self.batch, "meter": self.meter.state(),
-                             "skipped": self.step.skipped, "finished": self.finished, "best": self.files.best,
-                             "switch_epoch": self.switch_epoch, "switch_reason": self.switch_reason}}
 
     def _write(self, path, contents, previous=None):
         """Save, or say why not: a full disk must not end a run that may find room again later."""
@@ -294,74 +259,5 @@ class Run:
             say(f"| WARNING: {self.files.log} could not be written ({error.strerror}); training goes on")
 
 
-def continuing_command():
-    """This process's command line with `--resume auto`."""
-    words = iter(sys.argv)
-    kept = []
-    for word in words:
-        flag = word.partition("=")[0]
-        if len(flag) > 3 and "--resume".startswith(flag):
-            if "=" not in word:
-                next(words)
-        else:
-            kept.append(word)
-    return shlex.join([sys.executable, *kept, "--resume", "auto"])
-
-
-def columns(name, data, bsz, args):
-    """`batchify`, with errors that name the text."""
-    try:
-        return batchify(data, bsz, args)
-    except InputError as error:
-        raise InputError(f"{os.path.join(args.data, name)}: {error}") from None
-
-
 def device_name(device):
     return torch.cuda.get_device_name(device) if str(device).startswith("cuda") else f"{device} {platform.machine()}"
-
-
-def read_corpus(args, words=None):
-    """The corpus that the flags name; with `words`, a checkpoint's vocabulary, by the ids it has there."""
-    cache = None if args.cache == "none" else args.cache
-    path = demo.path(cache) if args.data == "demo" else args.data
-    if words is not None:
-        return Corpus.from_vocabulary(path, words, "unk" if args.vocab == "train" else "error", cache)
-    corpus = Corpus(path, args.vocab, cache)
-    if args.cutoffs is None:
-        args.cutoffs = published_cutoffs(len(corpus.dictionary))
-    return Corpus(path, args.vocab, cache, by_frequency=True) if args.cutoffs else corpus
-
-
-def published_cutoffs(ntoken):
-    """Where the published code cuts a vocabulary for the adaptive softmax."""
-    return [4200, 35000, 180000] if ntoken > 500_000 else [2800, 20000, 76000] if ntoken > 75_000 else []
-
-
-def to_resume(args, stage=""):
-    """What `--resume` asks to continue from -> (path, contents), or None for a fresh run.
-
-    `auto` is the state under `--save`, if there is one. A model's file stands for the state beside it, a damaged
-    state for the one saved before it. Flags that were not typed are taken from the state.
-    """
-    if args.resume is None:
-        return None
-    files = Files(args.save, stage) if args.resume == "auto" else Files(args.resume)
-    candidates = [files.state, files.previous]
-    if args.resume.endswith(".state.pt"):
-        candidates = [args.resume, args.resume[:-len("state.pt")] + "state.previous.pt"]
-    found = [path for path in candidates if os.path.exists(path)]
-    if not found and args.resume == "auto":
-        return None
-    contents = path = None
-    for path in found or [args.resume]:
-        try:
-            contents = checkpoint.load(path)
-            break
-        except InputError as error:
-            if path == (found or [args.resume])[-1]:
-                raise
-            print(f"{error}; trying the state before it", file=sys.stderr)
-    if "progress" not in contents:
-        raise InputError(f"{path} holds a model but not the state of a run; finetune.py trains it further")
-    options.inherit(args, contents["settings"], path, options.KEPT)
-    return path, contents

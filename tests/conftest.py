@@ -1,0 +1,74 @@
+"""A corpus small enough to learn in a second, and scripts run as a user runs them."""
+import importlib
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+SMALL = ["--emsize", "24", "--nhid", "48", "--nlayers", "2", "--batch-size", "4", "--bptt", "12", "--lr", "4",
+         "--clip", "0.5", "--dropoute", "0", "--dropouti", "0", "--dropouth", "0.1", "--dropout", "0.1",
+         "--wdrop", "0.2", "--alpha", "0.1", "--beta", "0.1", "--log-interval", "10", "--device", "cpu"]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread():
+    """Toy sizes gain nothing from a second thread, and tests may run beside other work."""
+    torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_cache(tmp_path_factory):
+    os.environ["AWD_LSTM_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session")
+def toy(tmp_path_factory):
+    """A folder with a text of 30 words in which each word leaves three successors, one of them likely."""
+    folder = tmp_path_factory.mktemp("corpora") / "toy"
+    folder.mkdir()
+    draw = random.Random(3)
+    for split, lines in ("train", 600), ("valid", 60), ("test", 60):
+        with open(folder / f"{split}.txt", "w", encoding="utf-8") as text:
+            for _ in range(lines):
+                word, words = draw.randrange(30), []
+                for _ in range(draw.randrange(3, 12)):
+                    words.append(f"w{word}")
+                    word = (7 * word + draw.choice([1, 1, 1, 2, 3])) % 30
+                text.write(" ".join(words) + "\n")
+    return folder
+
+
+def run_script(script, *args, cwd, status=0, **kwargs):
+    """Run one of the scripts in the folder `cwd` and check its exit status -> the finished process."""
+    process = subprocess.run([sys.executable, str(ROOT / script), *map(str, args)], cwd=cwd, capture_output=True,
+                             text=True, timeout=120, check=False, **kwargs)
+    assert process.returncode == status, process.stdout + process.stderr
+    assert "Traceback" not in process.stderr
+    return process
+
+
+@pytest.fixture
+def call(monkeypatch, capsys, tmp_path):
+    """`call("main.py", *words)` runs a script in this process and in `tmp_path` -> what it printed; faster."""
+    def run(script, *words, cwd=tmp_path):
+        monkeypatch.chdir(cwd)
+        words = [str(word) for word in words]
+        monkeypatch.setattr("sys.argv", [script, *words])
+        capsys.readouterr()
+        assert not importlib.import_module(script.removesuffix(".py")).main(words)
+        return capsys.readouterr().out
+    return run
+
+
+@pytest.fixture(scope="session")
+def trained(toy, tmp_path_factory):
+    """A folder with a model trained for two epochs, toy.pt, and its state. Not to be written to."""
+    folder = tmp_path_factory.mktemp("trained")
+    run_script("main.py", "--data", toy, *SMALL, "--epochs", 2, "--save", "toy.pt", cwd=folder)
+    return folder

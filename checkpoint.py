@@ -7,6 +7,7 @@ import copy
 import os
 import warnings
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -66,8 +67,12 @@ def save(path, contents, previous=None):
             torch.save({"format": FORMAT, **contents}, file)
             file.flush()
             os.fsync(file.fileno())
-    except RuntimeError as error:  # torch wraps a failed write, of a full disk say
-        raise OSError(f"{path} could not be written: {error}") from error
+    except (OSError, RuntimeError) as error:
+        with suppress(OSError):
+            os.unlink(partial)      # a full disk needs the room
+        if isinstance(error, OSError):
+            raise
+        raise OSError(str(error).splitlines()[0]) from error  # torch wraps a failed write
     if previous and os.path.exists(path):
         os.replace(path, previous)
     os.replace(partial, path)
@@ -87,8 +92,23 @@ def _sync_folder(path):
 def load(path):
     """Read and check a checkpoint -> dict, its settings complete and valid, its tensors still on disk.
 
-    Raises InputError for anything that is not a whole checkpoint of this program. Nothing in the file is executed,
-    and no memory is taken for what it merely claims to hold.
+    Raises InputError for anything that is not a whole checkpoint of this program.
+    """
+    contents = read(path)
+    for key, kind in TYPES.items():
+        if not isinstance(contents.get(key), kind):
+            raise InputError(f"{path} is damaged: it has no {key}")
+    words = contents["vocabulary"]
+    if not words or not all(isinstance(word, str) for word in words) or len(set(words)) != len(words):
+        raise InputError(f"{path} is damaged: its vocabulary is not a list of different words")
+    contents["settings"] = options.checked(contents["settings"], path)
+    return contents
+
+
+def read(path):
+    """Read what `save` wrote -> dict, its tensors still on disk. InputError for anything else.
+
+    Nothing in the file is executed, and no memory is taken for what it merely claims to hold.
     """
     try:
         _check_archive(path)
@@ -106,13 +126,6 @@ def load(path):
         raise InputError(f"{path} is damaged or not a checkpoint of this program ({reason})") from None
     if not isinstance(contents, dict) or contents.get("format") != FORMAT:
         raise InputError(f"{path} is not a checkpoint of this program, or of another version of it")
-    for key, kind in TYPES.items():
-        if not isinstance(contents.get(key), kind):
-            raise InputError(f"{path} is damaged: it has no {key}")
-    words = contents["vocabulary"]
-    if not words or not all(isinstance(word, str) for word in words) or len(set(words)) != len(words):
-        raise InputError(f"{path} is damaged: its vocabulary is not a list of different words")
-    contents["settings"] = options.checked(contents["settings"], path)
     return contents
 
 

@@ -50,11 +50,8 @@ class TrainStep:
         self.skipped = self.skipped_in_a_row = 0
 
     def __call__(self, data, targets, hidden):
-        decoder = self.model.decoder
         self.optimizer.zero_grad(set_to_none=True)
-        features, new_hidden, raws, dropped = self.model(data, hidden, return_h=True)  # (N, E)
-        loss = self.criterion(decoder.weight, decoder.bias, features, targets)
-        (loss + activation_penalty(raws[-1], dropped[-1], self.alpha, self.beta)).backward()
+        loss, new_hidden = self._gradients(data, targets, hidden)
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.clip or math.inf)
         if not torch.isfinite(loss + norm):
             self.skipped += 1
@@ -63,7 +60,46 @@ class TrainStep:
         self.skipped_in_a_row = 0
         with scaled_learning_rate(self.optimizer, len(data) / self.bptt):
             self.optimizer.step()
-        return loss.detach(), repackage_hidden(new_hidden)
+        return loss, new_hidden
+
+    def _gradients(self, data, targets, hidden):
+        """Forward and backward; a rare long window that does not fit into memory in two halves of its columns."""
+        try:
+            return self._backward(data, targets, hidden, share=1)
+        except torch.OutOfMemoryError:
+            if data.size(1) == 1:
+                raise
+        # Only out here, where the error no longer holds on to what was computed, is that memory free again.
+        self.optimizer.zero_grad(set_to_none=True)
+        targets, halves = targets.view_as(data), []
+        for part in (slice(0, data.size(1) // 2), slice(data.size(1) // 2, None)):
+            x = data[:, part]                                                          # (T, B/2)
+            halves.append(self._backward(x, targets[:, part].reshape(-1), take_columns(hidden, part),
+                                         share=x.size(1) / data.size(1)))
+        (loss, first), (other_loss, second) = halves
+        return loss + other_loss, join_columns(first, second)
+
+    def _backward(self, data, targets, hidden, share):
+        """Add `share` of the gradient -> that share of the loss, new hidden; both cut off from the graph."""
+        decoder = self.model.decoder
+        features, hidden, raws, dropped = self.model(data, hidden, return_h=True)      # (N, E)
+        loss = self.criterion(decoder.weight, decoder.bias, features, targets) * share
+        (loss + activation_penalty(raws[-1], dropped[-1], self.alpha, self.beta) * share).backward()
+        return loss.detach(), repackage_hidden(hidden)
+
+
+def take_columns(hidden, part):
+    """Some of the columns of a hidden state."""
+    if isinstance(hidden, torch.Tensor):
+        return hidden[:, part].contiguous()                                            # (1, B/2, H)
+    return type(hidden)(take_columns(h, part) for h in hidden)
+
+
+def join_columns(first, second):
+    """The hidden state of which `first` and `second` are the columns."""
+    if isinstance(first, torch.Tensor):
+        return torch.cat([first, second], dim=1)                                       # (1, B, H)
+    return type(first)(join_columns(a, b) for a, b in zip(first, second))
 
 
 def flat(hidden):
@@ -96,16 +132,17 @@ def evaluating(model):
         model.train(was_training)
 
 
-def windows(model, columns, bptt):
-    """Read `columns` (L, B) from a zero state in windows of `bptt` rows -> yields features (N, E), targets (N,).
+def windows(model, columns, bptt, row=0, hidden=None):
+    """Read `columns` (L, B) in windows of `bptt` rows -> yields features (N, E), targets (N,), hidden for each.
 
-    The state is carried from window to window, so what comes out does not depend on `bptt`.
+    The state is zero at the start, or `hidden` at `row`, and is carried from window to window: what comes out does
+    not depend on `bptt`.
     """
-    hidden = model.init_hidden(columns.size(1))
-    for row in range(0, len(columns) - 1, bptt):
-        data, targets = get_batch(columns, row, None, seq_len=bptt, evaluation=True)
+    hidden = model.init_hidden(columns.size(1)) if hidden is None else hidden
+    for start in range(row, len(columns) - 1, bptt):
+        data, targets = get_batch(columns, start, None, seq_len=bptt, evaluation=True)
         features, hidden = model(data, hidden)
-        yield features, targets
+        yield features, targets, hidden
 
 
 def evaluate(model, criterion, columns, bptt, check=lambda: None):
@@ -116,7 +153,7 @@ def evaluate(model, criterion, columns, bptt, check=lambda: None):
     weight, bias = model.decoder.weight, model.decoder.bias
     means, tokens = [], []
     with evaluating(model):
-        for features, targets in windows(model, columns, bptt):
+        for features, targets, _ in windows(model, columns, bptt):
             means.append(criterion(weight, bias, features, targets))
             tokens.append(len(targets))
             check()

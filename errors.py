@@ -23,7 +23,9 @@ def run(main):
         sys.exit(130)
     except MemoryError:
         sys.exit(f"{script}: error: out of memory; a smaller batch size, model or corpus needs less")
-    except RuntimeError as error:
-        if "out of memory" not in str(error) and "can't allocate memory" not in str(error):
-            raise
-        sys.exit(f"{script}: error: out of memory; try a smaller --batch-size, --bptt or model")
+    except RuntimeError as error:  # torch has no classes of its own for these in all its versions
+        if "out of memory" in str(error) or "can't allocate memory" in str(error):
+            sys.exit(f"{script}: error: out of memory; try a smaller --batch-size, --bptt or model")
+        if "CUDA error" in str(error):
+            sys.exit(f"{script}: error: the GPU failed: {str(error).splitlines()[0]}")
+        raise

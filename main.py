@@ -6,7 +6,7 @@ import options
 import resume
 from checkpoint import Files
 from corpora import read_corpus
-from meter import say
+from meter import check_memory, say
 from model import build, count_parameters
 from nt_asgd import NTASGD
 from run import Run
@@ -23,7 +23,7 @@ def make_parser():
                              max_seq_len_delta=40)
     options.add_schedule(parser)
     options.add_running(parser)
-    options.add_stopping(parser)
+    options.add_bad_steps(options.add_stopping(parser))
     options.add_save(parser, "the best model goes to FILE, the state to continue from to NAME.state.pt beside it, "
                              "one line of JSON per epoch to NAME.jsonl")
     return parser
@@ -42,6 +42,8 @@ def main(argv=None):
     resumed = resume.find(args)
     device = options.prepare(args)
     corpus = read_corpus(args, resumed and resumed[1]["vocabulary"])
+    with torch.device("meta"):  # its shapes alone, before memory is taken for it
+        check_memory(count_parameters(*build(vars(args), len(corpus.dictionary))), device)
     model, criterion = build(vars(args), len(corpus.dictionary))
     model.to(device)
     criterion.to(device)

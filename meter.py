@@ -1,10 +1,13 @@
 """What a run counts, and how it speaks: losses, tokens, seconds, memory."""
 import math
+import os
 import sys
 import time
 
 import torch
 from tqdm import tqdm
+
+from errors import InputError
 
 
 class Meter:
@@ -63,3 +66,17 @@ def peak_memory_mib(device):
     except ImportError:  # not on Windows
         return None
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def check_memory(parameters, device):
+    """Raise InputError if a model of so many parameters can never be trained in the memory of `device`."""
+    if device.type == "cuda":
+        memory = torch.cuda.get_device_properties(device).total_memory
+    elif hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    else:
+        return
+    needed = 2 * 4 * parameters  # weights and gradients in fp32, to begin with
+    if needed > memory:
+        raise InputError(f"the model has {parameters:,} parameters and needs more than {needed / 2**30:.0f} GiB, "
+                         f"{device} has {memory / 2**30:.0f}; use a smaller --emsize, --nhid or vocabulary")

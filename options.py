@@ -254,8 +254,12 @@ def add_stopping(parser):
     group.add_argument("--resume", metavar="FILE", help="continue exactly where the run that wrote FILE was; `auto` "
                        "continues the run of this --save if there is one and starts it if not")
     group.add_argument("--checkpoint-minutes", type=positive, default=10, metavar="M",
-                       help="save the state this often within an epoch, besides at its end")
+                       help="save the state this often, besides at an epoch's end")
     group.add_argument("--max-minutes", type=positive, metavar="M", help="stop after M minutes with everything saved")
+    return group
+
+
+def add_bad_steps(group):
     group.add_argument("--max-bad-steps", type=size, default=20, metavar="N",
                        help="stop after N steps in a row whose loss or gradient is not finite (they are skipped)")
 
@@ -282,16 +286,16 @@ def prepare(args):
 def keep_freed_memory():
     """Have the C library reuse freed memory instead of handing it back to the system.
 
-    Every step takes and frees the same few large blocks; to have them mapped and cleared anew each time costs a tenth
-    of the step or more. Only glibc is told; elsewhere nothing happens.
+    Every step takes and frees the same few large blocks; to have them mapped and cleared anew each time costs about a
+    tenth of the step. Only glibc is told; elsewhere nothing happens.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError, TypeError):
         return
-    trim_threshold, mmap_max = -1, -4      # M_TRIM_THRESHOLD and M_MMAP_MAX of <malloc.h>
-    mallopt(mmap_max, 0)
-    mallopt(trim_threshold, 2**31 - 1)
+    trim_threshold, mmap_threshold = -1, -3      # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of <malloc.h>
+    mallopt(mmap_threshold, 32 * 2**20)          # the largest it takes; what is larger is mapped as before
+    mallopt(trim_threshold, 512 * 2**20)
 
 
 def pick_device(name):

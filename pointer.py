@@ -15,6 +15,7 @@ import engine
 import errors
 import options
 from corpora import columns, read_corpus
+from long_pass import LongPass
 from meter import say
 
 BLOCK = 512                      # queries at a time: bounds memory at about BLOCK x (BLOCK + W) scores
@@ -61,18 +62,6 @@ def recall_logprobs(features, targets, theta, window):
     return torch.cat(recalled) if recalled else features.new_zeros(0)
 
 
-def stream(model, criterion, data, args):
-    """Run the model over one column -> features (N, E), targets (N,), log-probabilities of the targets (N,)."""
-    weight, bias = model.decoder.weight, model.decoder.bias
-    parts = []
-    with engine.evaluating(model):
-        bar = tqdm(engine.windows(model, data, args.bptt), total=-(-(len(data) - 1) // args.bptt), disable=None,
-                   leave=False)
-        for features, targets in bar:
-            parts.append((features, targets, criterion.target_logprob(weight, bias, features, targets)))
-        return [torch.cat(part) for part in zip(*parts)]
-
-
 def search(features, targets, vocab, window):
     """The theta and lambda of the grid with the lowest loss on validation."""
     losses = {}
@@ -86,7 +75,7 @@ def search(features, targets, vocab, window):
 
 
 def mean_loss(logprobs):
-    return -logprobs.double().mean().item()
+    return -math.fsum(logprobs.tolist()) / len(logprobs)
 
 
 def make_parser():
@@ -104,6 +93,7 @@ def make_parser():
     cache.add_argument("--bptt", type=options.size, default=5000, metavar="N",
                        help="tokens read at a time; changes memory, not results")
     options.add_running(parser)
+    options.add_stopping(parser)
     return parser
 
 
@@ -117,15 +107,18 @@ def main(argv=None):
     model, criterion = checkpoint.restore(contents, path, device)
     say(f"| reading {path}, on {device}")
 
-    for split, data in (("valid", corpus.valid), ("test", corpus.test)):
-        features, targets, vocab = stream(model, criterion, columns(f"{split}.txt", data, 1, args), args)
-        say(f"| without the cache | {engine.report(mean_loss(vocab), split + ' ')}")
-        if args.search and split == "valid":
-            args.theta, args.lambdasm = search(features, targets, vocab, args.window)
-            say(f"| chosen: --theta {args.theta} --lambdasm {args.lambdasm}")
-        loss = mean_loss(cache_logprobs(features, targets, vocab, args.theta, args.lambdasm, args.window))
-        say(f"| with the cache    | {engine.report(loss, split + ' ')}")
-    say("=" * 89, f"| End of pointer | {engine.report(loss, 'test ')}", "=" * 89)
+    with LongPass(path, args) as reading:
+        for split, data in (("valid", corpus.valid), ("test", corpus.test)):
+            column = columns(f"{split}.txt", data, 1, args)
+            features, targets, vocab = reading.stream(split, model, criterion, column)
+            say(f"| without the cache | {engine.report(mean_loss(vocab), split + ' ')}")
+            if args.search and split == "valid":
+                args.theta, args.lambdasm = search(features, targets, vocab, args.window)
+                say(f"| chosen: --theta {args.theta} --lambdasm {args.lambdasm}")
+            loss = mean_loss(cache_logprobs(features, targets, vocab, args.theta, args.lambdasm, args.window))
+            say(f"| with the cache    | {engine.report(loss, split + ' ')}")
+        say("=" * 89, f"| End of pointer | {engine.report(loss, 'test ')}", "=" * 89)
+    return reading.status
 
 
 if __name__ == "__main__":

@@ -62,6 +62,8 @@ def _put_back(run, state, where):
     meter = progress["meter"]
     run.meter = Meter(float(meter["nats"]), index(meter["tokens"]), index(meter["batches"]), float(meter["seconds"]))
     run.switch_epoch, run.switch_reason = progress["switch_epoch"], progress["switch_reason"]
+    if not isinstance(progress["best"], str) or not _is_plain({**progress, "meter": None}):
+        raise TypeError("not a state of progress")
     run.finished = bool(progress["finished"])
     run.lengths.set_state(generators["lengths"])
     torch.set_rng_state(generators["cpu"])
@@ -71,9 +73,14 @@ def _put_back(run, state, where):
 
 def _plain(epoch):
     """An epoch's entry of the history: numbers and words under names, the validation loss among them."""
-    if not all(isinstance(value, (int, float, str, type(None))) for value in epoch.values()):
+    if not _is_plain(epoch):
         raise TypeError("not a line of a history")
     return {**epoch, "valid_loss": float(epoch["valid_loss"])}
+
+
+def _is_plain(entries):
+    return all(isinstance(name, str) and isinstance(value, (int, float, str, type(None)))
+               for name, value in entries.items())
 
 
 def find(args, stage=""):

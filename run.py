@@ -175,11 +175,18 @@ class Run:
         return self
 
     def __exit__(self, kind, error, trace):
+        if kind is not None and issubclass(kind, torch.OutOfMemoryError):
+            self.save_state()
         if kind is Stop:
             saved = self.save_state()
             where = f"everything is saved in {self.files.state}" if saved else "the state could NOT be saved"
             say(f"| {error}; {where}", f"| to continue: {resume.command()}")
             self.status = error.status
+        elif error is None and self.unsaved_best:
+            self.save_state()
+            if self.unsaved_best:
+                print(f"{self.files.best}: the best model could NOT be saved", file=sys.stderr)
+                self.status = 1
         elif error is not None and os.path.exists(self.files.state):
             print(f"the last good state is in {self.files.state}; `--resume auto` continues from it", file=sys.stderr)
         self._stack.close()

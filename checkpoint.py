@@ -14,7 +14,7 @@ import torch
 
 import options
 from errors import InputError
-from model import build
+from model import build, is_finite
 
 FORMAT = "awd-lstm 1"
 TYPES = {"model": dict, "criterion": dict, "settings": dict, "vocabulary": list, "losses": dict}
@@ -169,6 +169,8 @@ def load_module(module, state, where):
     """Put the tensors of `state` into `module`; InputError, starting with `where`, if they do not fit."""
     check_tensors(state, module.state_dict(), where)
     module.load_state_dict(state)
+    if not is_finite([module]):
+        raise InputError(f"{where}: there are weights that are not finite")
 
 
 def load_optimizer(optimizer, saved, where):

@@ -91,7 +91,7 @@ def checked(settings, path):
     clean = vars(parser.parse_args(words))
     if not {*ARCHITECTURE} <= {*settings} or clean["cutoffs"] is None:
         _reject(path, "it does not say what architecture the model has")
-    return {name: clean[name] for name in KEPT if name in settings}
+    return {name: clean[name] for name in KEPT if name in INHERITED or name in settings}
 
 
 def _reject(path, message):

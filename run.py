@@ -24,7 +24,7 @@ from corpora import columns
 from errors import InputError
 from interruption import Interruption, Stop, exclusive
 from meter import Meter, peak_memory_mib, say
-from model import count_parameters
+from model import count_parameters, is_finite
 from utils import get_batch
 
 RULE, DOUBLE_RULE = "-" * 89, "=" * 89
@@ -179,9 +179,13 @@ class Run:
             self.save_state()
         if kind is Stop:
             saved = self.save_state()
-            where = f"everything is saved in {self.files.state}" if saved else "the state could NOT be saved"
+            where = (f"everything is saved in {self.files.state}" if saved else
+                     f"the last good state is in {self.files.state}" if os.path.exists(self.files.state) else
+                     "no state is saved")
             say(f"| {error}; {where}", f"| to continue: {resume.command()}")
             self.status = error.status
+            if self.status == 1:
+                print(f"{os.path.basename(sys.argv[0])}: error: {error}; {where}", file=sys.stderr)
         elif error is None and self.unsaved_best:
             self.save_state()
             if self.unsaved_best:
@@ -232,7 +236,10 @@ class Run:
                 self.unsaved_best = copy.deepcopy(contents)  # tried again with the next state
 
     def save_state(self):
-        """Write all that continuing exactly needs -> whether it could be written."""
+        """Write all that continuing exactly needs -> whether it was written. Weights gone to infinity are not kept."""
+        if not is_finite((self.model, self.criterion)):
+            say("| WARNING: the weights are not finite; the state before them is kept")
+            return False
         if self.unsaved_best and self._write(self.files.best, self.unsaved_best):
             self.unsaved_best = None
         self.saved = time.monotonic()

@@ -122,7 +122,7 @@ def test_stopping_within_two_batches_and_going_on(toy, call, tmp_path, monkeypat
     monkeypatch.setattr("sys.argv", ["main.py"])
     assert main.main([str(word) for word in [*common, "--save", "parts.pt"]]) == 128 + signal.SIGTERM
     assert len(steps) <= 6 and read(tmp_path / "parts.state.pt")["progress"]["batch"] == len(steps)
-    call("main.py", "--save", "parts.pt", "--resume", "auto")           # its flags come from the state
+    call("main.py", "--save", "parts.pt", "--resume", "auto", "--log-interval", 10)  # other flags come from the state
     for name in (".pt", ".state.pt"):
         compare(read(tmp_path / f"whole{name}"), read(tmp_path / f"parts{name}"))
 
@@ -184,8 +184,19 @@ def test_a_clock_set_back(toy, call, tmp_path, monkeypatch):
 def test_losses_that_are_not_finite_end_the_run_with_advice(toy, tmp_path):
     done = run_script("main.py", "--data", toy, *SMALL, "--epochs", 2, "--lr", "1e38", "--max-bad-steps", 4,
                       "--save", "a.pt", cwd=tmp_path, status=1)
-    assert "4 steps in a row" in done.stdout and "--lr (now 1e+38)" in done.stdout and "--clip" in done.stdout
+    assert "4 steps in a row" in done.stderr and "--lr (now 1e+38)" in done.stderr and "--clip" in done.stderr
+    assert done.stderr.count("\n") == 1 and not (tmp_path / "a.state.pt").exists()
+
+
+def test_the_last_good_state_outlives_a_divergence(toy, call, tmp_path, monkeypatch):
+    call("main.py", "--data", toy, *SMALL, "--epochs", 1, "--save", "a.pt")
+    good = (tmp_path / "a.state.pt").read_bytes()
+    monkeypatch.setattr("sys.argv", ["main.py"])
+    assert main.main(["--epochs", "2", "--lr", "1e38", "--max-bad-steps", "4", "--save", "a.pt",
+                      "--resume", "auto"]) == 1
+    assert good in ((tmp_path / "a.state.pt").read_bytes(), (tmp_path / "a.state.previous.pt").read_bytes())
     assert all(torch.isfinite(p).all() for p in read(tmp_path / "a.state.pt")["model"].values())
+    assert "End of training" in call("main.py", "--epochs", 2, "--lr", 1, "--save", "a.pt", "--resume", "auto")
 
 
 @pytest.mark.parametrize("cell", ["LSTM", "GRU"])

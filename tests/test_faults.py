@@ -194,8 +194,7 @@ def test_the_last_good_state_outlives_a_divergence(toy, call, tmp_path, monkeypa
     monkeypatch.setattr("sys.argv", ["main.py"])
     assert main.main(["--epochs", "2", "--lr", "1e38", "--max-bad-steps", "4", "--save", "a.pt",
                       "--resume", "auto"]) == 1
-    assert good in ((tmp_path / "a.state.pt").read_bytes(), (tmp_path / "a.state.previous.pt").read_bytes())
-    assert all(torch.isfinite(p).all() for p in read(tmp_path / "a.state.pt")["model"].values())
+    assert (tmp_path / "a.state.pt").read_bytes() == good
     assert "End of training" in call("main.py", "--epochs", 2, "--lr", 1, "--save", "a.pt", "--resume", "auto")
 
 

@@ -19,8 +19,8 @@ from long_pass import LongPass
 from meter import say
 
 BLOCK = 512                      # queries at a time: bounds memory at about BLOCK x (BLOCK + W) scores
-THETAS = (0.1, 0.2, 0.3, 0.5, 0.66, 0.8, 1.0, 1.3, 1.6, 2.0)
-LAMBDAS = (0.02, 0.05, 0.08, 0.1, 0.13, 0.16, 0.2, 0.25, 0.3, 0.35, 0.4)
+THETAS = (0.1, 0.3, 0.5, 0.66, 0.8, 1.0, 1.3, 1.6, 2.0, 2.5, 3.0, 4.0)
+LAMBDAS = (0.02, 0.05, 0.08, 0.1, 0.13, 0.16, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5)
 
 
 def cache_logprobs(features, targets, vocab_logprobs, theta, lambdasm, window):

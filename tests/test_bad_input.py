@@ -191,3 +191,7 @@ def test_as_a_process(tmp_path):
     assert done.stderr.count("\n") == 1 and done.stderr.startswith("main.py: error: ")
     done = run_script("main.py", "--emsize", "0", cwd=tmp_path, status=2)
     assert done.stderr.count("\n") == 1 and "--emsize" in done.stderr
+
+
+def test_a_model_larger_than_memory(toy, refuse, tmp_path):
+    refuse("main", "--data", toy, "--nhid", 10**6, "--save", tmp_path / "a.pt", naming=["GiB", "--nhid"])

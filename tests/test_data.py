@@ -5,6 +5,8 @@ import os
 import pathlib
 import random
 import shutil
+import subprocess
+import sys
 from collections import Counter
 
 import numpy as np
@@ -504,3 +506,17 @@ def test_published_sizes(tmp_path, name, words, tokens):
         assert [len(getattr(corpus, split)) for split in SPLITS] == tokens
         assert corpus.dictionary.total == sum(tokens)
         assert corpus.dictionary.word2idx == {word: i for i, word in enumerate(corpus.dictionary.idx2word)}
+
+
+@pytest.mark.slow
+def test_a_line_of_a_hundred_megabytes(tmp_path):
+    """In a process of its own, whose memory can be measured."""
+    for split in ("valid", "test"):
+        (tmp_path / f"{split}.txt").write_text("a b c\n")
+    (tmp_path / "train.txt").write_text("alpha beta gamma " * (10**8 // 17))
+    code = ("import resource, data, sys; corpus = data.Corpus(sys.argv[1], cache=None); "
+            "print(len(corpus.train), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)")
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True,
+                          cwd=pathlib.Path(__file__).resolve().parents[1])
+    tokens, mib = map(int, done.stdout.split())
+    assert tokens == 3 * (10**8 // 17) + 1 and mib < 1500

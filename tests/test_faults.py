@@ -228,22 +228,26 @@ def test_a_window_too_long_for_memory_is_read_in_two_halves(cell, monkeypatch):
         train(2)
 
 
-def test_memory_that_runs_out_for_good_ends_in_one_line_with_the_state_saved(toy, tmp_path):
-    code = ("import sys, torch, engine, errors, main\n"
-            "real, n = engine.TrainStep._backward, [0]\n"
-            "def backward(*args, **kwargs):\n"
-            "    n[0] += 1\n"
-            "    if n[0] > 30: raise torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 20 GiB')\n"
-            "    return real(*args, **kwargs)\n"
-            "engine.TrainStep._backward = backward\n"
-            "errors.run(main.main)\n")
-    script = tmp_path / "starved.py"
-    script.write_text(code)
-    done = subprocess.run([sys.executable, str(script), "--data", str(toy), *SMALL, "--save", "a.pt"], cwd=tmp_path,
-                          capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": str(ROOT)})
+@pytest.mark.parametrize(("error", "said", "batch"), [
+    ("torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 20 GiB')", "out of memory", 30),
+    ("RuntimeError('CUDA error: an illegal memory access was encountered\\nCompile with...')", "the GPU failed", None)])
+def test_a_gpu_that_fails_ends_in_one_line_and_the_last_good_state(error, said, batch, toy, tmp_path):
+    script = tmp_path / "failing.py"
+    script.write_text("import torch, engine, errors, main\n"
+                      "real, n = engine.TrainStep._backward, [0]\n"
+                      "def backward(*args, **kwargs):\n"
+                      "    n[0] += 1\n"
+                      f"    if n[0] > 30: raise {error}\n"
+                      "    return real(*args, **kwargs)\n"
+                      "engine.TrainStep._backward = backward\n"
+                      "errors.run(main.main)\n")
+    done = subprocess.run([sys.executable, str(script), "--data", str(toy), *SMALL, "--save", "a.pt",
+                           "--checkpoint-minutes", "0.0001"], cwd=tmp_path, capture_output=True, text=True, check=False,
+                          env={**os.environ, "PYTHONPATH": str(ROOT)})
     assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert "a.state.pt" in done.stderr and "out of memory" in done.stderr
-    assert read(tmp_path / "a.state.pt")["progress"]["batch"] == 30
+    assert "a.state.pt" in done.stderr and said in done.stderr
+    saved = read(tmp_path / "a.state.pt")["progress"]["batch"]
+    assert saved == batch if batch else 0 < saved <= 30
 
 
 def test_the_command_that_continues_is_one_a_shell_understands(monkeypatch):

@@ -34,7 +34,8 @@ class Files:
         self.lock = f"{base}.lock"
 
     def kept(self):
-        return [self.best, self.state, self.previous, self.log]
+        """All of them, the states first: renamed in this order, no state is ever left without the rest of its run."""
+        return [self.state, self.previous, self.best, self.log]
 
     def set_aside(self):
         """Give what an earlier run left under these names numbered names -> the number, or None if nothing was there.

@@ -4,7 +4,6 @@
 what is a default, so that a checkpoint's settings can stand in for flags nobody gave.
 """
 import argparse
-import ctypes
 import math
 import sys
 
@@ -278,24 +277,7 @@ def prepare(args):
     """Resolve `args.device` and seed every generator -> torch.device. Raises InputError for a device not here."""
     args.device = pick_device(args.device)
     torch.manual_seed(args.seed)
-    if args.device == "cpu":
-        keep_freed_memory()
     return torch.device(args.device)
-
-
-def keep_freed_memory():
-    """Have the C library reuse freed memory instead of handing it back to the system.
-
-    Every step takes and frees the same few large blocks; to have them mapped and cleared anew each time costs about a
-    tenth of the step. Only glibc is told; elsewhere nothing happens.
-    """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError, TypeError):
-        return
-    trim_threshold, mmap_threshold = -1, -3      # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of <malloc.h>
-    mallopt(mmap_threshold, 32 * 2**20)          # the largest it takes; what is larger is mapped as before
-    mallopt(trim_threshold, 512 * 2**20)
 
 
 def pick_device(name):

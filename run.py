@@ -81,9 +81,9 @@ class Run:
                 self.batch += 1
                 if loss is None:
                     self._note_bad_step()
-                    continue
-                self.meter.add(loss, len(targets))
-                interval.add(loss, len(targets))
+                else:
+                    self.meter.add(loss, len(targets))
+                    interval.add(loss, len(targets))
                 if bar.update(len(data)):  # drawn anew, which is seldom: the loss must be fetched from the device
                     bar.set_postfix_str(f"{engine.report(interval.loss())} | {interval.speed():.0f} tokens/s", False)
                 if interval.batches == self.args.log_interval:
@@ -165,6 +165,8 @@ class Run:
     # ---- stopping
 
     def __enter__(self):
+        if os.path.isdir(self.args.save) or not os.path.basename(self.args.save):
+            raise InputError(f"--save {self.args.save!r} is no file name; give one such as model.pt")
         with ExitStack() as stack:
             os.makedirs(os.path.dirname(self.files.lock) or ".", exist_ok=True)
             stack.enter_context(exclusive(self.files.lock))
@@ -268,9 +270,15 @@ class Run:
                               "numpy": numpy.__version__, "cuda": torch.version.cuda}}
         try:
             with open(self.files.log, mode, encoding="utf-8") as file:
-                file.writelines(json.dumps({**epoch, **about}) + "\n" for epoch in epochs)
+                file.writelines(json.dumps({**_finite(epoch), **about}) + "\n" for epoch in epochs)
         except OSError as error:
             say(f"| WARNING: {self.files.log} could not be written ({error.strerror}); training goes on")
+
+
+def _finite(epoch):
+    """JSON knows no infinity."""
+    return {name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in epoch.items()}
 
 
 def device_name(device):

@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import engine
+import splitcross
 from embed_regularize import embedded_dropout
 from locked_dropout import LockedDropout
 from model import RNNModel, count_parameters
@@ -161,6 +162,23 @@ def test_unsplit_loss_is_cross_entropy():
     hiddens, targets = torch.randn(40, 6), torch.randint(25, (40,))
     torch.testing.assert_close(SplitCrossEntropyLoss(6, [])(weight, bias, hiddens, targets),
                                F.cross_entropy(hiddens @ weight.T + bias, targets))
+
+
+@pytest.mark.parametrize("splits", [[], [5, 9]])
+def test_loss_in_pieces_has_the_gradient_of_the_whole(splits, monkeypatch):
+    """Against autograd through `logprob`, which makes all logits at once."""
+    monkeypatch.setattr(splitcross, "_chunks", lambda hiddens, weight: [slice(n, n + 7) for n in range(0, 40, 7)
+                                                                        if n < len(hiddens)])
+    criterion = SplitCrossEntropyLoss(6, splits).double()
+    for parameter in criterion.parameters():
+        nn.init.normal_(parameter)
+    weight, bias, hiddens = (torch.randn(shape, dtype=torch.float64, requires_grad=True)
+                             for shape in ((25, 6), (25,), (40, 6)))
+    targets, inputs = torch.randint(25, (40,)), [weight, bias, hiddens, *criterion.parameters()]
+    found = torch.autograd.grad(3 * criterion(weight, bias, hiddens, targets), inputs)
+    whole = criterion.logprob(weight, bias, hiddens).gather(1, targets[:, None]).mean()
+    for a, b in zip(found, torch.autograd.grad(-3 * whole, inputs)):
+        torch.testing.assert_close(a, b)
 
 
 def test_cutoffs_beyond_the_vocabulary_change_nothing():

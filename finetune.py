@@ -49,6 +49,8 @@ def main(argv=None):
             run.train_epoch()
             run.validate()
             run.finished = run.stalled()
+            if run.finished:
+                say(f"| fine-tuning ends: no better than {args.nonmono} epochs ago and before")
             run.end_epoch()
         run.report_test()
     return run.status

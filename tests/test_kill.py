@@ -53,7 +53,7 @@ def stamp(path):
 def test_killed_at_random_moments(script, cell, cutoffs, toy, tmp_path):
     draw = random.Random(f"{script} {cell} {cutoffs}")
     common = ["--data", toy, *SMALL, "--model", cell, *cutoffs, "--dropoute", "0.1", "--dropouti", "0.1",
-              "--batch-size", 12, "--nonmono", 0, "--lr", 60, "--checkpoint-minutes", "0.0005"]
+              "--batch-size", 12, "--nonmono", 0, "--lr", 400, "--checkpoint-minutes", "0.0005"]
     words = [*common, "--epochs", 6]
     if script == "finetune.py":
         for name in ("whole.pt", "parts.pt"):

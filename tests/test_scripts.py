@@ -10,6 +10,7 @@ import pytest
 import torch
 from conftest import ROOT, SMALL, run_script
 
+import engine
 import main
 import options
 
@@ -52,8 +53,14 @@ def test_from_text_to_text(cell, cutoffs, toy, call, tmp_path):
     assert set(words) <= {f"w{i}" for i in range(30)} | {"<eos>"}
 
 
-def test_one_line_of_json_per_epoch(toy, call, tmp_path):
-    call("main.py", "--data", toy, *SMALL, "--epochs", 4, "--nonmono", 0, "--save", "toy.pt", "--lr", 60)
+@pytest.fixture
+def stalls(monkeypatch):
+    """Validation stalls after the second epoch, whatever the losses."""
+    monkeypatch.setattr(engine, "has_stalled", lambda losses, nonmono: len(losses) == 2)
+
+
+def test_one_line_of_json_per_epoch(toy, call, tmp_path, stalls):
+    call("main.py", "--data", toy, *SMALL, "--epochs", 4, "--save", "toy.pt")
     lines = [json.loads(line) for line in (tmp_path / "toy.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [1, 2, 3, 4]
     assert lines[0]["settings"]["nhid"] == 48 and lines[0]["versions"]["torch"] == torch.__version__
@@ -99,14 +106,14 @@ def test_dashes_underscores_and_abbreviations():
     assert (args.tied, args.epochs, args.given) == (False, 3, {"tied", "epochs"})
 
 
-def test_adam_and_when_divide_the_rate_also_while_averaging(toy, call, tmp_path):
+def test_adam_and_when_divide_the_rate_also_while_averaging(toy, call, tmp_path, stalls):
     adam = call("main.py", "--data", toy, *SMALL, "--optimizer", "adam", "--lr", "2e-2", "--epochs", 3, "--when", 1, 2,
                 "--save", "a.pt")
     assert "lr 0.00200" in adam and "lr 0.00020" in adam and figure(adam, "test") < 24
-    call("main.py", "--data", toy, *SMALL, "--epochs", 4, "--nonmono", 0, "--when", 3, "--lr", 60, "--save", "b.pt")
+    call("main.py", "--data", toy, *SMALL, "--epochs", 4, "--when", 3, "--lr", 6, "--save", "b.pt")
     lines = [json.loads(line) for line in (tmp_path / "b.jsonl").read_text().splitlines()]
-    assert lines[3]["switch_epoch"] is not None
-    assert [line["lr"] for line in lines] == [60, 60, 60, 6]
+    assert lines[3]["switch_epoch"] == 2
+    assert [line["lr"] for line in lines] == [6, 6, 6, 0.6]
 
 
 def test_character_corpora(call, tmp_path):

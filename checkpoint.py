@@ -1,7 +1,7 @@
 """One file format for all scripts: a plain dict, written atomically, read without trusting it.
 
 Every file holds `format`, `model` and `criterion` (state dicts), `settings` (the flags), `vocabulary` (words in the
-order of their ids) and `losses`. A training state holds besides what continuing exactly needs: see `run.py`.
+order of their ids) and `losses`. A training state holds besides what continuing exactly needs: see `resume.py`.
 """
 import copy
 import os

@@ -24,8 +24,9 @@ def capture(run):
     return {"optimizer": run.optimizer.state_dict(), "hidden": run.hidden,
             "generators": {"cpu": torch.get_rng_state(), "cuda": cuda, "lengths": run.lengths.get_state()},
             "progress": {"row": run.row, "rows": len(run.train), "batch": run.batch, "meter": run.meter.state(),
-                         "skipped": run.step.skipped, "finished": run.finished, "best": run.files.best,
-                         "switch_epoch": run.switch_epoch, "switch_reason": run.switch_reason}}
+                         "skipped": run.step.skipped, "finished": run.finished,
+                         "best": run.files.best, "stage": run.files.stage, "switch_epoch": run.switch_epoch,
+                         "switch_reason": run.switch_reason}}
 
 
 def put_back(run, state, path):
@@ -43,6 +44,9 @@ def put_back(run, state, path):
 
 def _put_back(run, state, where):
     progress, generators = state["progress"], state["generators"]
+    if progress["stage"] != run.files.stage:
+        owner = "finetune.py" if progress["stage"] else "main.py"
+        raise InputError(f"{where} is one of {owner}; continue it with that")
     rows, row = index(progress["rows"]), index(progress["row"])
     if rows != len(run.train) or not 0 <= row < rows:
         raise InputError(f"{where} is of columns of {rows} tokens, now they have {len(run.train)}: "
@@ -91,7 +95,7 @@ def find(args, stage=""):
     """
     if args.resume is None:
         return None
-    files = Files(args.save, stage) if args.resume == "auto" else Files(args.resume)
+    files = Files(args.save, stage) if args.resume in ("auto", args.save) else Files(args.resume)
     candidates = [files.state, files.previous]
     if args.resume.endswith(".state.pt"):
         candidates = [args.resume, args.resume[:-len("state.pt")] + "state.previous.pt"]

@@ -202,3 +202,10 @@ def test_a_folder_is_no_name_for_a_model(toy, refuse, tmp_path):
     refuse("main", "--data", toy, *SMALL, "--save", f"{tmp_path}/", naming=["--save"])
     refuse("main", "--data", toy, *SMALL, "--save", "", naming=["--save"])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_each_script_continues_its_own_runs(trained, refuse, tmp_path):
+    for name in ("toy.pt", "toy.state.pt"):
+        shutil.copy(trained / name, tmp_path / name)
+    refuse("finetune", "--save", tmp_path / "toy.pt", "--resume", tmp_path / "toy.state.pt", naming=["main.py"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["toy.pt", "toy.state.pt"]

@@ -14,7 +14,7 @@ import torch
 
 import options
 from errors import InputError
-from model import build, is_finite
+from model import build, is_finite, set_precision
 
 FORMAT = "awd-lstm 1"
 TYPES = {"model": dict, "criterion": dict, "settings": dict, "vocabulary": list, "losses": dict}
@@ -156,13 +156,14 @@ def check_shapes(contents, path):
             check_tensors(contents[part], module.state_dict(), f"{path} is damaged: {part}")
 
 
-def restore(contents, path, device):
+def restore(contents, path, device, precision):
     """The network and the softmax that a checkpoint holds, on `device` -> RNNModel, SplitCrossEntropyLoss."""
     check_shapes(contents, path)
     modules = build(contents["settings"], len(contents["vocabulary"]))
     for module, part in zip(modules, ("model", "criterion")):
         load_module(module, contents[part], f"{path} is damaged: {part}")
         module.to(device)
+    set_precision(modules, precision)
     return modules
 
 

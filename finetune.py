@@ -35,10 +35,10 @@ def main(argv=None):
     resumed = resume.find(args, "finetuned")
     device = options.prepare(args)
     corpus = read_corpus(args, contents["vocabulary"])
-    model, criterion = checkpoint.restore({**contents, "settings": vars(args)}, args.save, device)
+    model, criterion = checkpoint.restore({**contents, "settings": vars(args)}, args.save, device, args.precision)
     optimizer = NTASGD([*model.parameters(), *criterion.parameters()], lr=args.lr, weight_decay=args.wdecay)
     files = Files(args.save, "finetuned")
-    say(f"| fine-tuning {args.save} ({count_parameters(model, criterion):,} parameters, on {device}) "
+    say(f"| fine-tuning {args.save} ({count_parameters(model, criterion):,} parameters, on {device} in {args.precision}) "
         f"into {files.best}")
 
     with Run(args, files, model, criterion, optimizer, corpus, resumed) as run:

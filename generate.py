@@ -63,13 +63,14 @@ def main(argv=None):
     args = options.parse(make_parser(), argv)
     path = checkpoint.choose(args)
     contents = checkpoint.load(path)
+    options.inherit(args, contents["settings"], path, ("precision",))
     device = options.prepare(args)
-    model, criterion = checkpoint.restore(contents, path, device)
+    model, criterion = checkpoint.restore(contents, path, device, args.precision)
     vocabulary = contents["vocabulary"]
     prompt = encode(args.prompt, vocabulary)
     start = vocabulary.index(EOS) if EOS in vocabulary else 0   # a text begins where a line has ended
 
-    print(f"| reading {path}, on {device}", file=sys.stderr)
+    print(f"| reading {path}, on {device} in {args.precision}", file=sys.stderr)
     with open(sys.stdout.fileno() if args.outf == "-" else args.outf, "w", encoding="utf-8",
               closefd=args.outf != "-") as out:
         for word in prompt:

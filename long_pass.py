@@ -28,7 +28,7 @@ class LongPass:
 
     def __init__(self, path, args):
         self.file, self.args = checkpoint.Files(path, "pointer").state, args
-        self.key = content_key([path], ["long pass"])    # of the model's very weights
+        self.key = content_key([path], ["long pass", args.precision])    # of the model's very weights
         self.splits = {}                                 # name -> lists of PARTS with an item per window, and hidden
         self.status = 0
 

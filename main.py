@@ -7,7 +7,7 @@ import resume
 from checkpoint import Files
 from corpora import read_corpus
 from meter import check_memory, say
-from model import build, count_parameters
+from model import build, count_parameters, set_precision
 from nt_asgd import NTASGD
 from run import Run
 
@@ -47,8 +47,9 @@ def main(argv=None):
     model, criterion = build(vars(args), len(corpus.dictionary))
     model.to(device)
     criterion.to(device)
+    set_precision((model, criterion), args.precision)
     optimizer = make_optimizer(args, [*model.parameters(), *criterion.parameters()])
-    say(f"| {len(corpus.dictionary):,} words, {count_parameters(model, criterion):,} parameters, on {device}")
+    say(f"| {len(corpus.dictionary):,} words, {count_parameters(model, criterion):,} parameters, on {device} in {args.precision}")
 
     with Run(args, Files(args.save), model, criterion, optimizer, corpus, resumed) as run:
         for epoch in run.epochs():

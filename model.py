@@ -5,8 +5,10 @@ T window length, B columns, V vocabulary, E emsize, H nhid, N = T·B.
 import torch
 from torch import nn
 
+import pointwise
 from embed_regularize import embedded_dropout
 from locked_dropout import LockedDropout
+from recurrence import recur
 from splitcross import SplitCrossEntropyLoss
 from weight_drop import call_with_weights, drop_weight
 
@@ -22,7 +24,8 @@ class RNNModel(nn.Module):
     tie_weights: the decoder's weight is the encoder's (Press & Wolf 2017; Inan et al. 2017), one tensor.
 
     The state dict has `encoder.weight`, `decoder.bias`, `rnns.{l}.weight_ih_l0` and so on, whatever wdrop is, and
-    `decoder.weight` only where it is not the encoder's. Raises ValueError for an unknown rnn_type.
+    `decoder.weight` only where it is not the encoder's. `product_dtype`: the type of the numbers that the recurrence's
+    matrix products multiply, torch.bfloat16 or None for that of the weights. Raises ValueError for an unknown rnn_type.
     """
 
     def __init__(self, rnn_type, ntoken, ninp, nhid, nlayers,
@@ -35,6 +38,7 @@ class RNNModel(nn.Module):
         self.rnn_type, self.ninp, self.nhid, self.nlayers = rnn_type, ninp, nhid, nlayers
         self.dropout, self.dropouth, self.dropouti, self.dropoute = dropout, dropouth, dropouti, dropoute
         self.wdrop = wdrop
+        self.product_dtype = None
         self.tie_weights = tie_weights
 
         self.locked_dropout = LockedDropout()
@@ -70,9 +74,12 @@ class RNNModel(nn.Module):
 
     def _recur(self, rnn, x, h):
         """One layer over the window. DropConnect: one mask on the hidden-to-hidden matrix for all its steps."""
-        if not self.training or self.wdrop == 0:
-            return rnn(x, h)
-        return call_with_weights(rnn, {"weight_hh_l0": drop_weight(rnn.weight_hh_l0, self.wdrop)}, x, h)
+        dropped = self.training and self.wdrop
+        weight_hh = drop_weight(rnn.weight_hh_l0, self.wdrop) if dropped else rnn.weight_hh_l0
+        if self.product_dtype or pointwise.compiled(x.dtype, x):
+            return recur(self.rnn_type, x, h, rnn.weight_ih_l0, weight_hh, rnn.bias_ih_l0, rnn.bias_hh_l0,
+                         self.product_dtype)
+        return call_with_weights(rnn, {"weight_hh_l0": weight_hh}, x, h) if dropped else rnn(x, h)
 
     def init_hidden(self, bsz):
         """Zero state: for each layer h (1, bsz, H), and for an LSTM the pair (h, c)."""
@@ -95,6 +102,12 @@ def build(settings, ntoken):
     model = RNNModel(settings["model"], ntoken, settings["emsize"], tie_weights=settings["tied"],
                      **{name: settings[name] for name in names})
     return model, SplitCrossEntropyLoss(model.decoder.in_features, settings["cutoffs"])
+
+
+def set_precision(modules, precision):
+    """Let a model and its softmax multiply in bfloat16 if `precision` is "bf16"; else as their weights are."""
+    for module in modules:
+        module.product_dtype = torch.bfloat16 if precision == "bf16" else None
 
 
 def count_parameters(*modules):

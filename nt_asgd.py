@@ -39,9 +39,7 @@ class NTASGD(Optimizer):
         for group in self.param_groups:
             params = [p for p in group["params"] if p.grad is not None]
             if params:
-                if group["weight_decay"]:
-                    torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
-                torch._foreach_add_(params, [p.grad for p in params], alpha=-group["lr"])
+                _descend(params, [p.grad for p in params], group["lr"], group["weight_decay"])
             if group["averaging"]:
                 group["averaged_steps"] += 1
                 self._average(group)
@@ -71,3 +69,13 @@ class NTASGD(Optimizer):
         finally:
             for p, weights in zip(params, raw):
                 p.copy_(weights)
+
+
+def _descend(params, gradients, lr, weight_decay):
+    """w ← w - lr · (gradient + weight_decay · w), in one pass over memory where torch has the kernel."""
+    if params[0].device.type in ("cpu", "cuda"):
+        torch._fused_sgd_(params, gradients, [], weight_decay=weight_decay, momentum=0.0, lr=float(lr), dampening=0.0,
+                          nesterov=False, maximize=False, is_first_step=False)
+    else:
+        torch._foreach_mul_(params, 1 - lr * weight_decay)
+        torch._foreach_add_(params, gradients, alpha=-lr)

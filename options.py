@@ -5,6 +5,7 @@ what is a default, so that a checkpoint's settings can stand in for flags nobody
 """
 import argparse
 import math
+import os
 import sys
 
 import torch
@@ -14,7 +15,7 @@ from errors import InputError
 
 ARCHITECTURE = ("model", "emsize", "nhid", "nlayers", "tied", "cutoffs")
 INHERITED = (*ARCHITECTURE, "data", "vocab", "dropout", "dropouth", "dropouti", "dropoute", "wdrop",
-             "alpha", "beta", "wdecay", "clip", "batch_size", "eval_batch_size", "bptt")
+             "alpha", "beta", "wdecay", "clip", "batch_size", "eval_batch_size", "bptt", "precision")
 KEPT = (*INHERITED, "lr", "epochs", "max_seq_len_delta", "nonmono", "optimizer", "when", "seed")
 
 
@@ -266,6 +267,10 @@ def add_bad_steps(group):
 def add_running(parser, log_interval=200, log_what="batches"):
     group = parser.add_argument_group("running")
     group.add_argument("--device", default="auto", metavar="auto|cpu|cuda|mps", help="where to compute")
+    group.add_argument("--precision", choices=["auto", "fp32", "tf32", "bf16"], default="auto",
+                       help="numbers that matrix products multiply; sums, states, weights and the loss are fp32 in any "
+                            "case. auto: bf16 on a CPU with matrix units for it (AMX), else fp32; scripts that read a "
+                            "model take the one it was trained in")
     group.add_argument("--cuda", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     group.add_argument("--seed", type=seed, default=1111, metavar="N", help="of all random numbers")
     group.add_argument("--log-interval", type=size, default=log_interval, metavar="N",
@@ -274,8 +279,14 @@ def add_running(parser, log_interval=200, log_what="batches"):
 
 
 def prepare(args):
-    """Resolve `args.device` and seed every generator -> torch.device. Raises InputError for a device not here."""
+    """Resolve `args.device` and `args.precision`, seed every generator -> torch.device.
+
+    Raises InputError for a device that is not here or a precision that it does not have.
+    """
     args.device = pick_device(args.device)
+    args.precision = pick_precision(args.precision, args.device, "precision" in args.given)
+    torch.backends.cudnn.allow_tf32 = args.precision == "tf32"
+    torch.set_float32_matmul_precision("high" if args.precision == "tf32" else "highest")
     torch.manual_seed(args.seed)
     return torch.device(args.device)
 
@@ -290,3 +301,21 @@ def pick_device(name):
     if not here[kind] or (index and int(index) >= torch.cuda.device_count()):
         raise InputError(f"device {name!r} is not available here; `--device auto` takes what is")
     return name
+
+
+def pick_precision(name, device, asked):
+    """The precision for `device`; one that is not `asked` for, but comes with a model from elsewhere, may give way."""
+    if name == "tf32" and not device.startswith("cuda"):
+        if asked:
+            raise InputError(f"--precision tf32 is for CUDA, not for {device!r}; use fp32, bf16 or auto")
+        return "fp32"
+    if name == "auto":
+        return "bf16" if device == "cpu" and has_matrix_units() else "fp32"
+    return name
+
+
+def has_matrix_units():
+    """Whether this CPU multiplies bfloat16 matrices in units of their own (AMX), and is allowed to."""
+    return torch.backends.mkldnn.is_available() and torch.cpu._is_amx_tile_supported() and (
+        "AMX" in os.environ.get("ONEDNN_MAX_CPU_ISA", "AMX").upper()
+        or os.environ["ONEDNN_MAX_CPU_ISA"].upper() == "DEFAULT")

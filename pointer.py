@@ -101,11 +101,11 @@ def main(argv=None):
     args = options.parse(make_parser(), argv)
     path = checkpoint.choose(args)
     contents = checkpoint.load(path)
-    options.inherit(args, contents["settings"], path, ("data", "vocab"))
+    options.inherit(args, contents["settings"], path, ("data", "vocab", "precision"))
     device = options.prepare(args)
     corpus = read_corpus(args, contents["vocabulary"])
-    model, criterion = checkpoint.restore(contents, path, device)
-    say(f"| reading {path}, on {device}")
+    model, criterion = checkpoint.restore(contents, path, device, args.precision)
+    say(f"| reading {path}, on {device} in {args.precision}")
 
     with LongPass(path, args) as reading:
         for split, data in (("valid", corpus.valid), ("test", corpus.test)):

@@ -158,7 +158,7 @@ class Run:
         if self.best_loss == math.inf:
             raise InputError("there is no model to test: no epoch has ended with a finite validation loss")
         contents = self.unsaved_best or checkpoint.load(self.files.best)
-        model, criterion = checkpoint.restore(contents, self.files.best, self.args.device)
+        model, criterion = checkpoint.restore(contents, self.files.best, self.args.device, self.args.precision)
         loss = engine.evaluate(model, criterion, self.test, self.args.bptt, self.interruption.check)
         say(DOUBLE_RULE, f"| End of training | {engine.report(loss, 'test ')}", DOUBLE_RULE)
 
@@ -238,9 +238,11 @@ class Run:
                 self.unsaved_best = copy.deepcopy(contents)  # tried again with the next state
 
     def save_state(self):
-        """Write all that continuing exactly needs -> whether it was written. Weights gone to infinity are not kept."""
-        if not is_finite((self.model, self.criterion)):
-            say("| WARNING: the weights are not finite; the state before them is kept")
+        """Write all that continuing exactly needs -> whether it was written. What has diverged is not kept."""
+        diverged = self.step.skipped_in_a_row >= self.args.max_bad_steps
+        if diverged or not is_finite((self.model, self.criterion)):
+            say(f"| WARNING: {'training has diverged' if diverged else 'the weights are not finite'}; "
+                "the state saved before is kept")
             return False
         if self.unsaved_best and self._write(self.files.best, self.unsaved_best):
             self.unsaved_best = None

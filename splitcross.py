@@ -15,7 +15,8 @@ class SplitCrossEntropyLoss(nn.Module):
 
     hidden_size: E. splits: the cutoffs s_1 … s_K, strictly increasing; empty for the full softmax. Cutoffs at or
     beyond the vocabulary's end have no words behind them and are ignored. Parameters: tail_vectors (K, E) and
-    tail_bias (K,), none without cutoffs. Raises ValueError for cutoffs that are not positive and increasing.
+    tail_bias (K,), none without cutoffs. `product_dtype`: the type of the numbers that matrix products multiply,
+    torch.bfloat16 or None for that of the weights; logits, their statistics and the loss stay as they are. Raises ValueError for cutoffs that are not positive and increasing.
     """
 
     def __init__(self, hidden_size, splits):
@@ -24,6 +25,7 @@ class SplitCrossEntropyLoss(nn.Module):
         if any(split <= 0 for split in splits) or sorted(set(splits)) != splits:
             raise ValueError(f"cutoffs must be positive and strictly increasing, not {splits}")
         self.splits = splits
+        self.product_dtype = None
         if splits:
             self.tail_vectors = nn.Parameter(torch.zeros(len(splits), hidden_size))
             self.tail_bias = nn.Parameter(torch.zeros(len(splits)))
@@ -42,10 +44,11 @@ class SplitCrossEntropyLoss(nn.Module):
     def logprob(self, weight, bias, hiddens):
         """Log-probabilities of all words -> (N, V); every row's exponentials sum to one."""
         edges = self._edges(weight)                                      # [s_1, …, V]
-        head = F.log_softmax(F.linear(hiddens, *self._head(weight, bias, edges)), dim=1)  # (N, s_1 + K)
+        dtype = self.product_dtype or weight.dtype
+        head = F.log_softmax(_logits(hiddens, *self._head(weight, bias, edges), dtype), dim=1)  # (N, s_1 + K)
         parts = [head[:, :edges[0]]]
         for k, (low, high) in enumerate(zip(edges, edges[1:])):
-            tail = F.log_softmax(F.linear(hiddens, weight[low:high], bias[low:high]), dim=1)
+            tail = F.log_softmax(_logits(hiddens, weight[low:high], bias[low:high], dtype), dim=1)
             parts.append(head[:, _entry(edges, k), None] + tail)         # (N, high - low)
         return torch.cat(parts, dim=1)                                   # (N, V)
 
@@ -55,11 +58,12 @@ class SplitCrossEntropyLoss(nn.Module):
         entries = targets.clone()                     # a target's place in the head: itself, or its tail's entry
         for k, (low, high) in enumerate(zip(edges, edges[1:])):
             entries[(targets >= low) & (targets < high)] = _entry(edges, k)
-        total = score(hiddens, *self._head(weight, bias, edges), entries)
+        dtype = self.product_dtype or weight.dtype
+        total = score(hiddens, *self._head(weight, bias, edges), entries, dtype)
         for low, high in zip(edges, edges[1:]):
             rows = ((targets >= low) & (targets < high)).nonzero().squeeze(1)
             if len(rows):
-                within = score(hiddens[rows], weight[low:high], bias[low:high], targets[rows] - low)
+                within = score(hiddens[rows], weight[low:high], bias[low:high], targets[rows] - low, dtype)
                 total = total.index_add(0, rows, within) if within.dim() else total + within
         return total
 
@@ -85,41 +89,58 @@ def _entry(edges, k):
 # gradient is wanted it is taken at once, so that no (N, V) array is ever kept, and the blocks of memory are reused.
 
 def _chunks(hiddens, weight):
-    """Slices of rows whose logits fit into a few megabytes, or on a GPU into a few hundred."""
-    rows = max(1, (2**22 if hiddens.is_cpu else 2**27) // len(weight))
+    """Slices of rows whose logits fit into some megabytes, or on a GPU into a few hundred."""
+    few, many = (2**22, 2**25) if hiddens.is_cpu else (2**27, 2**27)
+    rows = max(1, few // len(weight), min(512, many // len(weight)))  # the weight's gradient is added to once per slice
     return [slice(start, start + rows) for start in range(0, len(hiddens), rows)]
 
 
-def _each_target(hiddens, weight, bias, targets):
+def _logits(hiddens, weight, bias, dtype):
+    """hiddens (N, E), weight (V, E), bias (V,) -> (N, V) in the bias's type, from a product of numbers of `dtype`."""
+    if dtype == bias.dtype:
+        return F.linear(hiddens, weight, bias)
+    return bias + F.linear(hiddens.to(dtype), weight.to(dtype))
+
+
+def _each_target(hiddens, weight, bias, targets, dtype):
     """Log-probability of each target (N,) under one softmax."""
-    return torch.cat([-F.cross_entropy(F.linear(hiddens[rows], weight, bias), targets[rows], reduction="none")
+    weight = weight.to(dtype)
+    return torch.cat([-F.cross_entropy(_logits(hiddens[rows], weight, bias, dtype), targets[rows], reduction="none")
                       for rows in _chunks(hiddens, weight)])
 
 
 class _SumOfTargets(torch.autograd.Function):
-    """The sum of `_each_target` -> scalar. Its gradient is computed on the way forward."""
+    """The sum of `_each_target` -> scalar. Its gradient, but for the sign, is computed on the way forward."""
 
     @staticmethod
-    def forward(ctx, hiddens, weight, bias, targets):
+    def forward(ctx, hiddens, weight, bias, targets, dtype):
         total = hiddens.new_zeros(())
         wanted = any(ctx.needs_input_grad)
         if wanted:
-            gradients = torch.empty_like(hiddens), torch.zeros_like(weight), torch.zeros_like(bias)
+            d_hiddens, d_weight, d_bias = torch.empty_like(hiddens), torch.zeros_like(weight), torch.zeros_like(bias)
+        weight = weight.to(dtype)
         for rows in _chunks(hiddens, weight):
-            logits = F.linear(hiddens[rows], weight, bias)                   # (rows, V)
-            logprobs = logits.sub_(logits.logsumexp(1, keepdim=True))
-            total += logprobs.gather(1, targets[rows, None]).sum()
-            if wanted:                                                       # one at the target, minus the softmax
-                slope = logprobs.exp_().neg_()
-                slope.scatter_add_(1, targets[rows, None], slope.new_ones(len(slope), 1))
-                torch.mm(slope, weight, out=gradients[0][rows])
-                gradients[1].addmm_(slope.t(), hiddens[rows])
-                gradients[2].add_(slope.sum(0))
+            x, target = hiddens[rows].to(dtype), targets[rows, None]
+            logits = _logits(x, weight, bias, dtype)                         # (rows, V)
+            largest, of_target = logits.amax(1, keepdim=True), logits.gather(1, target)
+            exponentials = logits.sub_(largest).exp_()
+            sums = exponentials.sum(1, keepdim=True)                         # (rows, 1)
+            total += (of_target - largest - sums.log()).sum()
+            if wanted:                                                       # the softmax, minus one at the target
+                slope = exponentials.div_(sums)
+                slope.scatter_add_(1, target, slope.new_full(target.shape, -1))
+                d_bias.add_(slope.sum(0))
+                slope = slope.to(dtype)
+                d_hiddens[rows] = slope @ weight
+                if dtype == d_weight.dtype:
+                    d_weight.addmm_(slope.t(), x)
+                else:
+                    d_weight.add_(slope.t() @ x)
         if wanted:
-            ctx.save_for_backward(*gradients)
+            ctx.save_for_backward(d_hiddens, d_weight, d_bias)
         return total
 
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient):
-        return *(g * gradient for g in ctx.saved_tensors), None
+        return *(g * -gradient for g in ctx.saved_tensors), None, None

@@ -1,0 +1,163 @@
+// One time step of the recurrent cells, forward and backward: everything but the matrix products, in one pass.
+//
+// B rows, H hidden units. P is the type that products are made in, float or bfloat16; states and gates are float.
+// Gates lie as in torch: an LSTM's i, f, g, o and a GRU's r, z, n, each H wide, side by side in a row. The same
+// arithmetic in torch, easier to read, is in pointwise.py. Vectorised by the compiler: no intrinsics, any processor.
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+struct bfloat16 { uint16_t bits; };
+
+static inline float as_float(uint32_t bits) { float x; memcpy(&x, &bits, 4); return x; }
+static inline uint32_t as_bits(float x) { uint32_t bits; memcpy(&bits, &x, 4); return bits; }
+
+static inline float load(float x) { return x; }
+static inline float load(bfloat16 x) { return as_float((uint32_t)x.bits << 16); }
+
+static inline void store(float &to, float x) { to = x; }
+static inline void store(bfloat16 &to, float x) {  // to nearest, ties to even
+    uint32_t bits = as_bits(x);
+    to.bits = x != x ? 0x7fc0 : (uint16_t)((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+}
+
+// e^x = 2^n e^r with |r| < 0.35; ln 2 in two pieces so that r is exact. Not-a-number passes through.
+static inline float exponential(float x) {
+    x = x < -87.f ? -87.f : x;
+    x = x > 88.f ? 88.f : x;
+    float n = rintf(x * 1.44269504f);
+    float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
+    float p = 1.f / 5040;
+    p = p * r + 1.f / 720;
+    p = p * r + 1.f / 120;
+    p = p * r + 1.f / 24;
+    p = p * r + 1.f / 6;
+    p = p * r + 0.5f;
+    p = p * r + 1.f;
+    p = p * r + 1.f;
+    // The scale is put together from bits: not-a-number as an integer is undefined, hence the detour by 0.
+    int32_t power = (int32_t)(n == n ? n : 0.f);
+    return p * as_float((uint32_t)(power + 127) << 23);
+}
+
+static inline float sigmoid(float x) { return 1.f / (1.f + exponential(-x)); }
+
+// Near zero, where the quotient would cancel, its Taylor series.
+static inline float hyperbolic_tangent(float x) {
+    float s = x * x;
+    float near = x + x * s * (-1 / 3.f + s * (2 / 15.f + s * (-17 / 315.f + s * (62 / 2835.f - s * (1382 / 155925.f)))));
+    float far = 1.f - 2.f / (exponential(2 * x) + 1.f);
+    return fabsf(x) < 0.3f ? near : far;
+}
+
+// x_gates, h_gates (B, 4H): the products with the input and with the state before; bias (4H,): both biases' sum.
+// Writes gates (B, 4H) after their nonlinearities, c and out (B, H), and the new state again as P into h.
+template <class P>
+static void lstm_forward(int64_t B, int64_t H, const P *x_gates, const P *h_gates, const float *bias, float *gates,
+                         const float *c_before, float *c, float *out, P *h) {
+    #pragma omp parallel for if (B * H > 4096)
+    for (int64_t b = 0; b < B; b++) {
+        const P *x = x_gates + b * 4 * H, *r = h_gates + b * 4 * H;
+        float *a = gates + b * 4 * H;
+        #pragma omp simd
+        for (int64_t j = 0; j < H; j++) {
+            float i = sigmoid(load(x[j]) + load(r[j]) + bias[j]);
+            float f = sigmoid(load(x[H + j]) + load(r[H + j]) + bias[H + j]);
+            float g = hyperbolic_tangent(load(x[2 * H + j]) + load(r[2 * H + j]) + bias[2 * H + j]);
+            float o = sigmoid(load(x[3 * H + j]) + load(r[3 * H + j]) + bias[3 * H + j]);
+            float cell = f * c_before[b * H + j] + i * g;
+            float state = o * hyperbolic_tangent(cell);
+            a[j] = i; a[H + j] = f; a[2 * H + j] = g; a[3 * H + j] = o;
+            c[b * H + j] = cell;
+            out[b * H + j] = state;
+            store(h[b * H + j], state);
+        }
+    }
+}
+
+// d_out, d_h (B, H): the gradient of this step's output, from above and from the step after. dc (B, H): the cell's, on
+// return that of the cell before. Writes d_gates (B, 4H), which may be `gates` itself.
+template <class P>
+static void lstm_backward(int64_t B, int64_t H, const float *d_out, const P *d_h, float *dc, const float *gates,
+                          const float *c_before, const float *c, P *d_gates) {
+    #pragma omp parallel for if (B * H > 4096)
+    for (int64_t b = 0; b < B; b++) {
+        const float *a = gates + b * 4 * H;
+        P *d = d_gates + b * 4 * H;
+        #pragma omp simd
+        for (int64_t j = 0; j < H; j++) {
+            float i = a[j], f = a[H + j], g = a[2 * H + j], o = a[3 * H + j];
+            float t = hyperbolic_tangent(c[b * H + j]);
+            float dh = d_out[b * H + j] + load(d_h[b * H + j]);
+            float d_cell = dc[b * H + j] + dh * o * (1 - t * t);
+            store(d[j], d_cell * g * i * (1 - i));
+            store(d[H + j], d_cell * c_before[b * H + j] * f * (1 - f));
+            store(d[2 * H + j], d_cell * i * (1 - g * g));
+            store(d[3 * H + j], dh * t * o * (1 - o));
+            dc[b * H + j] = d_cell * f;
+        }
+    }
+}
+
+// x_gates, h_gates (B, 3H), x_bias, h_bias (3H,). Writes gates (B, 4H): r, z, n, and the state's part of n before r.
+template <class P>
+static void gru_forward(int64_t B, int64_t H, const P *x_gates, const P *h_gates, const float *x_bias,
+                        const float *h_bias, float *gates, const float *before, float *out, P *h) {
+    #pragma omp parallel for if (B * H > 4096)
+    for (int64_t b = 0; b < B; b++) {
+        const P *x = x_gates + b * 3 * H, *y = h_gates + b * 3 * H;
+        float *a = gates + b * 4 * H;
+        #pragma omp simd
+        for (int64_t j = 0; j < H; j++) {
+            float r = sigmoid(load(x[j]) + load(y[j]) + x_bias[j] + h_bias[j]);
+            float z = sigmoid(load(x[H + j]) + load(y[H + j]) + x_bias[H + j] + h_bias[H + j]);
+            float m = load(y[2 * H + j]) + h_bias[2 * H + j];
+            float n = hyperbolic_tangent(load(x[2 * H + j]) + x_bias[2 * H + j] + r * m);
+            float state = n + z * (before[b * H + j] - n);
+            a[j] = r; a[H + j] = z; a[2 * H + j] = n; a[3 * H + j] = m;
+            out[b * H + j] = state;
+            store(h[b * H + j], state);
+        }
+    }
+}
+
+// carry (B, H): the gradient that reaches this step's state past the products of the step after; on return, the same
+// for the step before. Writes the gradients of both products, dx_gates and dh_gates (B, 3H).
+template <class P>
+static void gru_backward(int64_t B, int64_t H, const float *d_out, const P *d_h, float *carry, const float *gates,
+                         const float *before, P *dx_gates, P *dh_gates) {
+    #pragma omp parallel for if (B * H > 4096)
+    for (int64_t b = 0; b < B; b++) {
+        const float *a = gates + b * 4 * H;
+        P *dx = dx_gates + b * 3 * H, *dy = dh_gates + b * 3 * H;
+        #pragma omp simd
+        for (int64_t j = 0; j < H; j++) {
+            float r = a[j], z = a[H + j], n = a[2 * H + j], m = a[3 * H + j];
+            float dh = d_out[b * H + j] + load(d_h[b * H + j]) + carry[b * H + j];
+            float dn = dh * (1 - z) * (1 - n * n);
+            float dr = dn * m * r * (1 - r);
+            float dz = dh * (before[b * H + j] - n) * z * (1 - z);
+            store(dx[j], dr); store(dx[H + j], dz); store(dx[2 * H + j], dn);
+            store(dy[j], dr); store(dy[H + j], dz); store(dy[2 * H + j], dn * r);
+            carry[b * H + j] = dh * z;
+        }
+    }
+}
+
+#define EXPORT(P, name) \
+extern "C" void lstm_forward_##name(int64_t B, int64_t H, const P *x, const P *r, const float *bias, float *gates, \
+        const float *c_before, float *c, float *out, P *h) \
+    { lstm_forward(B, H, x, r, bias, gates, c_before, c, out, h); } \
+extern "C" void lstm_backward_##name(int64_t B, int64_t H, const float *d_out, const P *d_h, float *dc, \
+        const float *gates, const float *c_before, const float *c, P *d_gates) \
+    { lstm_backward(B, H, d_out, d_h, dc, gates, c_before, c, d_gates); } \
+extern "C" void gru_forward_##name(int64_t B, int64_t H, const P *x, const P *y, const float *x_bias, \
+        const float *h_bias, float *gates, const float *before, float *out, P *h) \
+    { gru_forward(B, H, x, y, x_bias, h_bias, gates, before, out, h); } \
+extern "C" void gru_backward_##name(int64_t B, int64_t H, const float *d_out, const P *d_h, float *carry, \
+        const float *gates, const float *before, P *dx, P *dy) \
+    { gru_backward(B, H, d_out, d_h, carry, gates, before, dx, dy); }
+
+EXPORT(float, float32)
+EXPORT(bfloat16, bfloat16)

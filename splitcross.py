@@ -118,20 +118,23 @@ class _SumOfTargets(torch.autograd.Function):
         wanted = any(ctx.needs_input_grad)
         if wanted:
             d_hiddens, d_weight, d_bias = torch.empty_like(hiddens), torch.zeros_like(weight), torch.zeros_like(bias)
-        weight = weight.to(dtype)
+        product_weight = weight.to(dtype)
         for rows in _chunks(hiddens, weight):
             x, target = hiddens[rows].to(dtype), targets[rows, None]
-            logits = _logits(x, weight, bias, dtype)                         # (rows, V)
+            logits = _logits(x, product_weight, bias, dtype)                         # (rows, V)
             largest, of_target = logits.amax(1, keepdim=True), logits.gather(1, target)
             exponentials = logits.sub_(largest).exp_()
             sums = exponentials.sum(1, keepdim=True)                         # (rows, 1)
             total += (of_target - largest - sums.log()).sum()
             if wanted:                                                       # the softmax, minus one at the target
                 slope = exponentials.div_(sums)
-                slope.scatter_add_(1, target, slope.new_full(target.shape, -1))
-                d_bias.add_(slope.sum(0))
+                at_target = slope.gather(1, target) - 1                      # (rows, 1)
+                slope.scatter_(1, target, 0)
+                d_bias.add_(slope.sum(0)).index_add_(0, targets[rows], at_target[:, 0])
                 slope = slope.to(dtype)
-                d_hiddens[rows] = slope @ weight
+                # The targets' share, often nearly all of the gradient, is not rounded to the products' type.
+                d_hiddens[rows] = torch.addcmul(slope @ product_weight, at_target, weight[targets[rows]])
+                d_weight.index_add_(0, targets[rows], at_target * hiddens[rows])
                 if dtype == d_weight.dtype:
                     d_weight.addmm_(slope.t(), x)
                 else:

@@ -9,9 +9,12 @@ import json
 import os
 import platform
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 
+import numpy
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -21,14 +24,12 @@ import engine
 import errors
 import options
 import pointwise
-from data import Corpus
 from embed_regularize import embedded_dropout
 from locked_dropout import LockedDropout
 from meter import check_memory, peak_memory_mib
 from model import build, count_parameters, set_precision
 from nt_asgd import NTASGD
 from pointer import cache_logprobs
-
 
 RIVALS = ("training step", "evaluation")
 
@@ -210,11 +211,34 @@ def bench_cache(args, model, criterion, device, watch):
     return len(column) - 1
 
 
-def bench_corpus(args, watch):
+def bench_corpus(folder, watch, notes):
+    """Loading a corpus for the first time and from the cache, each in a process of its own -> tokens."""
+    program = ("import sys, time, resource; from data import Corpus; began = time.perf_counter()\n"
+               "corpus = Corpus(sys.argv[1], 'all', sys.argv[2]); seconds = time.perf_counter() - began\n"
+               "print(seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,"
+               " sum(map(len, (corpus.train, corpus.valid, corpus.test))))")
     with tempfile.TemporaryDirectory() as cache:
-        corpus = watch.time("corpus, first time", Corpus, args.data, "all", cache)
-        watch.time("corpus, cached", Corpus, args.data, "all", cache)
-    return len(corpus.train) + len(corpus.valid) + len(corpus.test)
+        for name in ("corpus, first time", "corpus, cached"):
+            done = subprocess.run([sys.executable, "-c", program, folder, cache], cwd=os.path.dirname(__file__) or ".",
+                                  check=True, capture_output=True, text=True)
+            seconds, peak, tokens = map(float, done.stdout.split())
+            watch.times[name], notes[f"{name}, peak memory mib"] = [1000 * seconds], peak
+    return tokens
+
+
+def make_corpus(folder, tokens, words=270_000):
+    """Write a text of the size of WikiText-103 if `tokens` is 100 million: words as frequent as Zipf's law has them."""
+    draw = numpy.random.default_rng(0)
+    spelled = numpy.array([f"w{i}" for i in range(words)], dtype=object)
+    chances = 1 / numpy.arange(1, words + 1)
+    for split, n in ("train", tokens), ("valid", min(tokens, 200_000)), ("test", min(tokens, 200_000)):
+        with open(os.path.join(folder, f"{split}.txt"), "w", encoding="utf-8") as file:
+            if split == "train":
+                file.write(" ".join(spelled) + "\n")     # each word once at least
+            for _ in range(-(-n // 1_000_000)):
+                ids = draw.choice(words, min(n, 1_000_000), p=chances / chances.sum())
+                lines = numpy.array_split(spelled[ids], max(1, len(ids) // 25))
+                file.writelines(" ".join(line) + "\n" for line in lines)
 
 
 def make_parser():
@@ -228,7 +252,10 @@ def make_parser():
     group.add_argument("--window", type=options.size, default=500, metavar="N", help="positions of the cache")
     group.add_argument("--runs", type=options.size, default=10, metavar="N", help="training steps timed")
     group.add_argument("--against", choices=["plain"], help="time a plain model beside ours")
-    group.add_argument("--data", metavar="FOLDER", help="time loading this corpus, too")
+    corpus = group.add_mutually_exclusive_group()
+    corpus.add_argument("--data", metavar="FOLDER", help="time loading this corpus, too")
+    corpus.add_argument("--made-corpus", type=options.size, metavar="N",
+                        help="time loading a made corpus of N tokens and 270,000 words (WikiText-103: 100000000)")
     group.add_argument("--folder", default=".", metavar="FOLDER", help="where saving is timed")
     group.add_argument("--json", metavar="FILE", help="write the figures to FILE")
     return parser
@@ -249,11 +276,15 @@ def main(argv=None):
     tokens |= {"one column": tokens["cache"], "training step": args.bptt * args.batch_size,
                "evaluation": 5 * args.bptt * args.eval_batch_size}
     tokens |= {f"plain {name}": tokens[name] for name in RIVALS}
-    if args.data:
-        tokens["corpus, first time"] = tokens["corpus, cached"] = bench_corpus(args, watch)
-
-    print(f"{count_parameters(model, criterion):,} parameters, batch {args.batch_size} x {args.bptt}, on {device} in {args.precision}, "
-          f"{torch.get_num_threads()} threads, torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}")
+    with tempfile.TemporaryDirectory() as made:
+        if args.made_corpus:
+            make_corpus(made, args.made_corpus)
+        if args.data or args.made_corpus:
+            tokens |= dict.fromkeys(("corpus, first time", "corpus, cached"),
+                                    bench_corpus(args.data or made, watch, notes))
+    print(f"{count_parameters(model, criterion):,} parameters, batch {args.batch_size} x {args.bptt}, "
+          f"on {device} in {args.precision}, {torch.get_num_threads()} threads, torch {torch.__version__}, "
+          f"{torch.backends.cpu.get_cpu_capability()}")
     figures = {name: watch.figures(name) for name in watch.times if name != "warm-up"}
     for name, times in figures.items():
         if name in tokens:

@@ -38,8 +38,8 @@ def main(argv=None):
     model, criterion = checkpoint.restore({**contents, "settings": vars(args)}, args.save, device, args.precision)
     optimizer = NTASGD([*model.parameters(), *criterion.parameters()], lr=args.lr, weight_decay=args.wdecay)
     files = Files(args.save, "finetuned")
-    say(f"| fine-tuning {args.save} ({count_parameters(model, criterion):,} parameters, on {device} in {args.precision}) "
-        f"into {files.best}")
+    say(f"| fine-tuning {args.save} ({count_parameters(model, criterion):,} parameters, "
+        f"on {device} in {args.precision}) into {files.best}")
 
     with Run(args, files, model, criterion, optimizer, corpus, resumed) as run:
         if not resumed:

@@ -49,7 +49,8 @@ def main(argv=None):
     criterion.to(device)
     set_precision((model, criterion), args.precision)
     optimizer = make_optimizer(args, [*model.parameters(), *criterion.parameters()])
-    say(f"| {len(corpus.dictionary):,} words, {count_parameters(model, criterion):,} parameters, on {device} in {args.precision}")
+    say(f"| {len(corpus.dictionary):,} words, {count_parameters(model, criterion):,} parameters, "
+        f"on {device} in {args.precision}")
 
     with Run(args, Files(args.save), model, criterion, optimizer, corpus, resumed) as run:
         for epoch in run.epochs():

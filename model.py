@@ -5,10 +5,9 @@ T window length, B columns, V vocabulary, E emsize, H nhid, N = T·B.
 import torch
 from torch import nn
 
-import pointwise
 from embed_regularize import embedded_dropout
 from locked_dropout import LockedDropout
-from recurrence import recur
+from recurrence import pays, recur
 from splitcross import SplitCrossEntropyLoss
 from weight_drop import call_with_weights, drop_weight
 
@@ -76,7 +75,7 @@ class RNNModel(nn.Module):
         """One layer over the window. DropConnect: one mask on the hidden-to-hidden matrix for all its steps."""
         dropped = self.training and self.wdrop
         weight_hh = drop_weight(rnn.weight_hh_l0, self.wdrop) if dropped else rnn.weight_hh_l0
-        if self.product_dtype or pointwise.compiled(x.dtype, x):
+        if self.product_dtype or pays(x, weight_hh):
             return recur(self.rnn_type, x, h, rnn.weight_ih_l0, weight_hh, rnn.bias_ih_l0, rnn.bias_hh_l0,
                          self.product_dtype)
         return call_with_weights(rnn, {"weight_hh_l0": weight_hh}, x, h) if dropped else rnn(x, h)

@@ -16,7 +16,8 @@ class SplitCrossEntropyLoss(nn.Module):
     hidden_size: E. splits: the cutoffs s_1 … s_K, strictly increasing; empty for the full softmax. Cutoffs at or
     beyond the vocabulary's end have no words behind them and are ignored. Parameters: tail_vectors (K, E) and
     tail_bias (K,), none without cutoffs. `product_dtype`: the type of the numbers that matrix products multiply,
-    torch.bfloat16 or None for that of the weights; logits, their statistics and the loss stay as they are. Raises ValueError for cutoffs that are not positive and increasing.
+    torch.bfloat16 or None for that of the weights; logits, their statistics and the loss stay as they are. Raises
+    ValueError for cutoffs that are not positive and increasing.
     """
 
     def __init__(self, hidden_size, splits):

@@ -315,7 +315,7 @@ def pick_precision(name, device, asked):
 
 
 def has_matrix_units():
-    """Whether this CPU multiplies bfloat16 matrices in units of their own (AMX), and is allowed to."""
-    return torch.backends.mkldnn.is_available() and torch.cpu._is_amx_tile_supported() and (
-        "AMX" in os.environ.get("ONEDNN_MAX_CPU_ISA", "AMX").upper()
-        or os.environ["ONEDNN_MAX_CPU_ISA"].upper() == "DEFAULT")
+    """Whether this CPU multiplies bfloat16 matrices in units of their own (AMX), and oneDNN is allowed to use them."""
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "ALL").upper()
+    supported = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    return torch.backends.mkldnn.is_available() and supported() and (limit in ("ALL", "DEFAULT") or "AMX" in limit)

@@ -167,10 +167,10 @@ def test_an_earlier_run_is_kept_under_a_number(toy, call, tmp_path):
     assert (tmp_path / "k.pt").read_bytes() != old["k.pt"] and not (tmp_path / "k.finetuned.pt").exists()
 
 
-@pytest.mark.parametrize("script", ["main.py", "finetune.py"])
-def test_stopped_and_continued_equals_never_stopped(script, toy, tmp_path):
+@pytest.mark.parametrize("script, precision", [("main.py", "fp32"), ("main.py", "bf16"), ("finetune.py", "fp32")])
+def test_stopped_and_continued_equals_never_stopped(script, precision, toy, tmp_path):
     """SIGTERM in mid-epoch; the printed command continues; weights and losses are the same, bit for bit."""
-    common = ["--data", toy, *SMALL, "--epochs", 6, "--nonmono", 1, "--lr", 60]
+    common = ["--data", toy, *SMALL, "--precision", precision, "--epochs", 6, "--nonmono", 1, "--lr", 60]
     if script == "finetune.py":
         for name in ("whole.pt", "parts.pt"):
             run_script("main.py", *common[:-6], "--epochs", 1, "--save", name, cwd=tmp_path)

@@ -178,6 +178,8 @@ def load_module(module, state, where):
 def load_optimizer(optimizer, saved, where):
     """Put a state dict into `optimizer`; InputError, starting with `where`, if it is not one of such an optimizer."""
     fresh = optimizer.state_dict()
+    saved = {**saved, "param_groups": [{**group, **_own(own)} for group, own
+                                       in zip(saved["param_groups"], optimizer.param_groups, strict=True)]}
     if [{**group, "params": len(group["params"])}.keys() for group in fresh["param_groups"]] != [
             dict(group).keys() for group in saved["param_groups"]]:
         raise InputError(f"{where} is of another optimizer")
@@ -192,6 +194,11 @@ def load_optimizer(optimizer, saved, where):
                 continue  # a counter
             check_tensor(value, params[index].cpu(), f"{where}: the optimizer's {name}")
     optimizer.load_state_dict(copy.deepcopy(saved))  # or it would go on working in the mapped file's pages
+
+
+def _own(group):
+    """How a step is computed is a matter of this machine, not of the one that saved."""
+    return {name: group[name] for name in ("foreach", "fused", "capturable") if name in group}
 
 
 def _is_like(value, example):

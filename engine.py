@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import torch
 
+from graphs import Graphs
 from utils import get_batch, repackage_hidden
 
 
@@ -35,57 +36,98 @@ def activation_penalty(raw, dropped, alpha, beta):
 class TrainStep:
     """One training step: forward, backward, clip, update.
 
-    `step(data (T, B), targets (N,), hidden) -> mean loss in nats, new hidden`, both cut off from the graph. The
-    learning rate is scaled by T / bptt: a short window's gradient is a mean over fewer tokens, and counts for less.
-    clip: largest gradient norm over all parameters, 0 for none.
+    `step(data (T, B), targets (N,), hidden) -> mean loss in nats, new hidden`, both cut off from the graph, the loss a
+    scalar on the device. The learning rate is scaled by T / bptt: a short window's gradient is a mean over fewer
+    tokens, and counts for less. clip: largest gradient norm over all parameters, 0 for none.
 
-    A step whose loss or gradient is not finite changes nothing: it is counted in `skipped` and `skipped_in_a_row`,
-    and gives None for the loss and the hidden state it was given.
+    A step whose loss or gradient is not finite changes nothing and gives NaN and the hidden state it was given. That
+    is decided on the device: the host never waits. graphs: on CUDA, replay steps as CUDA graphs; the hidden state is
+    then overwritten by the next step.
     """
 
-    def __init__(self, model, criterion, optimizer, *, bptt, clip, alpha, beta):
+    def __init__(self, model, criterion, optimizer, *, bptt, clip, alpha, beta, graphs=False):
         self.model, self.criterion, self.optimizer = model, criterion, optimizer
         self.bptt, self.clip, self.alpha, self.beta = bptt, clip, alpha, beta
         self.parameters = [*model.parameters(), *criterion.parameters()]
-        self.skipped = self.skipped_in_a_row = 0
+        self.graphs = Graphs(self._step, self.parameters[0].device) if graphs else None
+        self._averaging = False
+        self._too_large = set()    # shapes of windows that did not fit into memory
 
     def __call__(self, data, targets, hidden):
+        rates = [torch.full((), group["lr"] * len(data) / self.bptt, device=data.device)
+                 for group in self.optimizer.param_groups]
+        if not self.graphs or data.shape in self._too_large:
+            return self._step(data, targets, hidden, rates)
+        averaging = getattr(self.optimizer, "averaging", False)
+        if averaging != self._averaging:
+            self._averaging = averaging
+            self.graphs.forget()
+        loss, hidden = self.graphs(data, targets, hidden, rates)
+        return loss.clone(), hidden
+
+    def _step(self, data, targets, hidden, rates):
+        loss, new_hidden, gradients = self._gradients(data, targets, hidden)
+        norm = torch.nn.utils.get_total_norm([g for g in gradients if g is not None])
+        fine = torch.isfinite(loss + norm)
+        for parameter, gradient in zip(self.parameters, gradients):
+            parameter.grad = gradient
+        with learning_rates(self.optimizer, rates):
+            update(self.optimizer, ~fine, (norm + 1e-6) / self.clip if self.clip else None)
         self.optimizer.zero_grad(set_to_none=True)
-        loss, new_hidden = self._gradients(data, targets, hidden)
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.clip or math.inf)
-        if not torch.isfinite(loss + norm):
-            self.skipped += 1
-            self.skipped_in_a_row += 1
-            return None, hidden
-        self.skipped_in_a_row = 0
-        with scaled_learning_rate(self.optimizer, len(data) / self.bptt):
-            self.optimizer.step()
-        return loss, new_hidden
+        return torch.where(fine, loss, math.nan), either(fine, new_hidden, hidden)
 
     def _gradients(self, data, targets, hidden):
         """Forward and backward; a rare long window that does not fit into memory in two halves of its columns."""
         try:
             return self._backward(data, targets, hidden, share=1)
         except torch.OutOfMemoryError:
-            if data.size(1) == 1:
+            if data.size(1) == 1 or (data.is_cuda and torch.cuda.is_current_stream_capturing()):
                 raise
         # Only out here, where the error no longer holds on to what was computed, is that memory free again.
-        self.optimizer.zero_grad(set_to_none=True)
+        self._too_large.add(data.shape)
         targets, halves = targets.view_as(data), []
         for part in (slice(0, data.size(1) // 2), slice(data.size(1) // 2, None)):
             x = data[:, part]                                                          # (T, B/2)
             halves.append(self._backward(x, targets[:, part].reshape(-1), take_columns(hidden, part),
                                          share=x.size(1) / data.size(1)))
-        (loss, first), (other_loss, second) = halves
-        return loss + other_loss, join_columns(first, second)
+        (loss, first, gradients), (other_loss, second, others) = halves
+        for gradient, other in zip(gradients, others):
+            if gradient is not None:
+                gradient += other
+        return loss + other_loss, join_columns(first, second), gradients
 
     def _backward(self, data, targets, hidden, share):
-        """Add `share` of the gradient -> that share of the loss, new hidden; both cut off from the graph."""
+        """`share` of the loss, new hidden, and for every parameter that share of the gradient, or None."""
         decoder = self.model.decoder
         features, hidden, raws, dropped = self.model(data, hidden, return_h=True)      # (N, E)
         loss = self.criterion(decoder.weight, decoder.bias, features, targets) * share
-        (loss + activation_penalty(raws[-1], dropped[-1], self.alpha, self.beta) * share).backward()
-        return loss.detach(), repackage_hidden(hidden)
+        total = loss + activation_penalty(raws[-1], dropped[-1], self.alpha, self.beta) * share
+        gradients = torch.autograd.grad(total, self.parameters, allow_unused=True)
+        # In the parameters' layout: fused updates walk through both alike.
+        return loss.detach(), repackage_hidden(hidden), [None if g is None else g.contiguous() for g in gradients]
+
+
+def update(optimizer, bad, shrink):
+    """Let `optimizer` step: with gradients divided by `shrink` where it is above 1, and not at all where `bad` is true.
+
+    bad, shrink: scalars on the device; optimizers that follow such scalars do not make the host wait for them.
+    """
+    shrink = None if shrink is None else shrink.clamp(min=1).to(torch.float32)
+    if getattr(optimizer, "_step_supports_amp_scaling", False):
+        optimizer.found_inf, optimizer.grad_scale = bad.to(torch.float32), shrink
+        optimizer.step()
+    elif not bad.item():
+        if shrink is not None:
+            torch._foreach_div_([p.grad for group in optimizer.param_groups for p in group["params"]
+                                 if p.grad is not None], shrink)
+        optimizer.step()
+
+
+def either(condition, first, second):
+    """`first` where `condition` (a scalar) is true, else `second`: two hidden states."""
+    if isinstance(first, torch.Tensor):
+        return torch.where(condition, first, second)
+    return type(first)(either(condition, a, b) for a, b in zip(first, second))
 
 
 def take_columns(hidden, part):
@@ -108,15 +150,15 @@ def flat(hidden):
 
 
 @contextmanager
-def scaled_learning_rate(optimizer, factor):
-    """Inside the block every learning rate is `factor` times what it is outside."""
-    rates = [group["lr"] for group in optimizer.param_groups]
+def learning_rates(optimizer, rates):
+    """Inside the block each group of parameters has the learning rate in `rates`, scalars on the device."""
+    own = [group["lr"] for group in optimizer.param_groups]
     try:
         for group, rate in zip(optimizer.param_groups, rates):
-            group["lr"] = rate * factor
+            group["lr"] = rate
         yield
     finally:
-        for group, rate in zip(optimizer.param_groups, rates):
+        for group, rate in zip(optimizer.param_groups, own):
             group["lr"] = rate
 
 
@@ -145,16 +187,28 @@ def windows(model, columns, bptt, row=0, hidden=None):
         yield features, targets, hidden
 
 
-def evaluate(model, criterion, columns, bptt, check=lambda: None):
+def scorer(model, criterion):
+    """The function that `evaluate` calls for every window: (data (T, B), targets (N,), hidden) -> mean nats, hidden."""
+    def score(data, targets, hidden):
+        features, hidden = model(data, hidden)
+        return criterion(model.decoder.weight, model.decoder.bias, features, targets), hidden
+    return score
+
+
+def evaluate(model, criterion, columns, bptt, check=lambda: None, score=None):
     """Mean cross-entropy in nats over all (L - 1)·B scored tokens of `columns` (L, B), without dropout.
 
-    check: called after every window; what it raises ends the evaluation.
+    The state is zero at the start and carried from window to window. check: called after every window; what it raises
+    ends the evaluation. score: `scorer(model, criterion)`, or `Graphs` of it.
     """
-    weight, bias = model.decoder.weight, model.decoder.bias
+    score = score or scorer(model, criterion)
     means, tokens = [], []
     with evaluating(model):
-        for features, targets, _ in windows(model, columns, bptt):
-            means.append(criterion(weight, bias, features, targets))
+        hidden = model.init_hidden(columns.size(1))
+        for start in range(0, len(columns) - 1, bptt):
+            data, targets = get_batch(columns, start, None, seq_len=bptt, evaluation=True)
+            mean, hidden = score(data, targets, hidden)
+            means.append(mean.clone())
             tokens.append(len(targets))
             check()
     return math.fsum(mean * n for mean, n in zip(torch.stack(means).tolist(), tokens)) / sum(tokens)

@@ -11,32 +11,21 @@ from errors import InputError
 
 
 class Meter:
-    """Mean loss and speed over the windows added to it.
-
-    Losses may lie on a GPU: they are fetched only when somebody asks, so that adding one never waits for it.
-    """
+    """Mean loss and speed over the windows added to it."""
 
     def __init__(self, nats=0.0, tokens=0, batches=0, seconds=0.0):
-        self._nats, self.tokens, self.batches = nats, tokens, batches
-        self._pending = []                                # (mean loss, tokens) of windows not yet fetched
+        self.nats, self.tokens, self.batches = nats, tokens, batches
         self._started = time.monotonic() - seconds
 
     def add(self, loss, tokens):
-        self._pending.append((loss, tokens))
+        """A window's mean loss."""
+        self.nats += loss * tokens
         self.tokens += tokens
         self.batches += 1
 
-    def nats(self):
-        """Sum of the losses of all tokens. The order of summation does not depend on when it is asked for."""
-        if self._pending:
-            for loss, (_, tokens) in zip(torch.stack([loss for loss, _ in self._pending]).tolist(), self._pending):
-                self._nats += loss * tokens
-            self._pending.clear()
-        return self._nats
-
     def loss(self):
         """Mean loss per token in nats."""
-        return self.nats() / self.tokens if self.tokens else math.nan
+        return self.nats / self.tokens if self.tokens else math.nan
 
     def seconds(self):
         return time.monotonic() - self._started
@@ -47,7 +36,7 @@ class Meter:
 
     def state(self):
         """What `Meter(**state)` goes on from."""
-        return {"nats": self.nats(), "tokens": self.tokens, "batches": self.batches, "seconds": self.seconds()}
+        return {"nats": self.nats, "tokens": self.tokens, "batches": self.batches, "seconds": self.seconds()}
 
 
 def say(*lines):

@@ -6,6 +6,8 @@ import torch
 from torch import nn
 
 from embed_regularize import embedded_dropout
+from flat_recurrence import recur_flat
+from fused_softmax import available, fused_softmax
 from locked_dropout import LockedDropout
 from recurrence import pays, recur
 from splitcross import SplitCrossEntropyLoss
@@ -43,7 +45,7 @@ class RNNModel(nn.Module):
         self.locked_dropout = LockedDropout()
         # As published, a tied last word learns from the softmax alone, not as an input: with the published vocabularies
         # it occurs in the test text only. An untied one would never learn at all.
-        self.encoder = nn.Embedding(ntoken, ninp, padding_idx=ntoken - 1 if tie_weights else None)
+        self.encoder = WordVectors(ntoken, ninp, padding_idx=ntoken - 1 if tie_weights else None)
         self.rnns = nn.ModuleList(CELLS[rnn_type](n_in, n_out) for n_in, n_out in zip(widths, widths[1:]))
         self.decoder = nn.Linear(last, ntoken)
         nn.init.uniform_(self.encoder.weight, -0.1, 0.1)
@@ -75,8 +77,9 @@ class RNNModel(nn.Module):
         """One layer over the window. DropConnect: one mask on the hidden-to-hidden matrix for all its steps."""
         dropped = self.training and self.wdrop
         weight_hh = drop_weight(rnn.weight_hh_l0, self.wdrop) if dropped else rnn.weight_hh_l0
-        if self.product_dtype or pays(x, weight_hh):
-            return recur(self.rnn_type, x, h, rnn.weight_ih_l0, weight_hh, rnn.bias_ih_l0, rnn.bias_hh_l0,
+        if x.is_cuda or self.product_dtype or pays(x, weight_hh):
+            layer = recur_flat if x.is_cuda else recur
+            return layer(self.rnn_type, x, h, rnn.weight_ih_l0, weight_hh, rnn.bias_ih_l0, rnn.bias_hh_l0,
                          self.product_dtype)
         return call_with_weights(rnn, {"weight_hh_l0": weight_hh}, x, h) if dropped else rnn(x, h)
 
@@ -84,6 +87,18 @@ class RNNModel(nn.Module):
         """Zero state: for each layer h (1, bsz, H), and for an LSTM the pair (h, c)."""
         zeros = [self.encoder.weight.new_zeros(1, bsz, rnn.hidden_size) for rnn in self.rnns]
         return [(z, z.clone()) for z in zeros] if self.rnn_type == "LSTM" else zeros
+
+
+class WordVectors(nn.Embedding):
+    """An embedding whose gradient on a GPU is taken without the host: that of torch's cannot be recorded as a graph."""
+
+    def forward(self, words):
+        if not self.weight.is_cuda:
+            return super().forward(words)
+        vectors = self.weight.index_select(0, words.flatten())                   # (N, E)
+        if self.padding_idx is not None:
+            vectors = torch.where((words == self.padding_idx).view(-1, 1), vectors.detach(), vectors)
+        return vectors.view(*words.shape, -1)                                    # (T, B, E)
 
 
 def _leave_out_tied_weight(model, state, prefix, local_metadata):
@@ -104,9 +119,11 @@ def build(settings, ntoken):
 
 
 def set_precision(modules, precision):
-    """Let a model and its softmax multiply in bfloat16 if `precision` is "bf16"; else as their weights are."""
-    for module in modules:
-        module.product_dtype = torch.bfloat16 if precision == "bf16" else None
+    """Let a model and its softmax, on their device, multiply in bfloat16 if `precision` is "bf16"; else in fp32."""
+    model, criterion = modules
+    model.product_dtype = criterion.product_dtype = torch.bfloat16 if precision == "bf16" else None
+    device = model.encoder.weight.device
+    criterion.fused = fused_softmax if device.type == "cuda" and available(device.index or 0) else None
 
 
 def count_parameters(*modules):

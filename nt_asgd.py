@@ -13,12 +13,17 @@ class NTASGD(Optimizer):
 
     A step is w ← w - lr · (gradient + weight_decay · w). Training always goes on from the raw weights; the average
     is put in their place only inside `with optimizer.averaged():`. lr, weight_decay: non-negative, else ValueError.
+
+    Like torch's fused optimizers it follows two scalars on the weights' device, if they are set: gradients are divided
+    by `grad_scale`, and where `found_inf` is 1 the step changes nothing. So nobody need wait to know their values.
     """
 
     def __init__(self, params, lr, weight_decay=0):
         if lr < 0 or weight_decay < 0:
             raise ValueError(f"lr and weight_decay must not be negative: {lr}, {weight_decay}")
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "averaging": False, "averaged_steps": 0})
+        self._step_supports_amp_scaling = True   # torch's name for following the two scalars
+        self._count_on_device()
 
     @property
     def averaging(self):
@@ -36,22 +41,38 @@ class NTASGD(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        scale, found_inf = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
         for group in self.param_groups:
             params = [p for p in group["params"] if p.grad is not None]
             if params:
-                _descend(params, [p.grad for p in params], group["lr"], group["weight_decay"])
+                _descend(params, [p.grad for p in params], group["lr"], group["weight_decay"], scale, found_inf)
             if group["averaging"]:
-                group["averaged_steps"] += 1
-                self._average(group)
+                self._average(group, found_inf)
         return loss
 
-    def _average(self, group):
+    def _average(self, group, found_inf):
         """mean_n = mean_{n-1} + (w_n - mean_{n-1}) / n, for every parameter, moved in this step or not."""
+        counted = 1 if found_inf is None else 1 - found_inf
+        steps = group["averaged_steps"].add_(counted)
         for p in group["params"]:
             if "average" not in self.state[p]:
                 self.state[p]["average"] = p.clone()
-        averages = [self.state[p]["average"] for p in group["params"]]
-        torch._foreach_lerp_(averages, group["params"], 1 / group["averaged_steps"])
+            self.state[p]["average"].lerp_(p, (counted / steps.clamp(min=1)).to(p.dtype))
+
+    def state_dict(self):
+        state = super().state_dict()
+        for group in state["param_groups"]:
+            group["averaged_steps"] = int(group["averaged_steps"])
+        return state
+
+    def load_state_dict(self, state_dict):
+        super().load_state_dict(state_dict)
+        self._count_on_device()
+
+    def _count_on_device(self):
+        """Keep the number of averaged steps where it is added to without being looked at."""
+        for group in self.param_groups:
+            group["averaged_steps"] = torch.tensor(float(group["averaged_steps"]), device=group["params"][0].device)
 
     @contextmanager
     @torch.no_grad()
@@ -71,11 +92,11 @@ class NTASGD(Optimizer):
                 p.copy_(weights)
 
 
-def _descend(params, gradients, lr, weight_decay):
-    """w ← w - lr · (gradient + weight_decay · w), in one pass over memory where torch has the kernel."""
+def _descend(params, gradients, lr, weight_decay, scale, found_inf):
+    """w ← w - lr · (gradient / scale + weight_decay · w), in one pass over memory where torch has the kernel."""
     if params[0].device.type in ("cpu", "cuda"):
-        torch._fused_sgd_(params, gradients, [], weight_decay=weight_decay, momentum=0.0, lr=float(lr), dampening=0.0,
-                          nesterov=False, maximize=False, is_first_step=False)
-    else:
-        torch._foreach_mul_(params, 1 - lr * weight_decay)
-        torch._foreach_add_(params, gradients, alpha=-lr)
+        torch._fused_sgd_(params, gradients, [], weight_decay=weight_decay, momentum=0.0, lr=lr, dampening=0.0,
+                          nesterov=False, maximize=False, is_first_step=False, grad_scale=scale, found_inf=found_inf)
+    elif found_inf is None or not found_inf.item():
+        torch._foreach_mul_(params, 1 - float(lr) * weight_decay)
+        torch._foreach_add_(params, gradients, alpha=-float(lr) / (1.0 if scale is None else scale.item()))

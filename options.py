@@ -254,7 +254,8 @@ def add_stopping(parser):
     group.add_argument("--resume", metavar="FILE", help="continue exactly where the run that wrote FILE was; `auto` "
                        "continues the run of this --save if there is one and starts it if not")
     group.add_argument("--checkpoint-minutes", type=positive, default=10, metavar="M",
-                       help="save the state this often, besides at an epoch's end")
+                       help="save the state this often, besides at the end of an epoch (of some epochs, where they are "
+                            "so short that saving would take more than a twentieth of the time)")
     group.add_argument("--max-minutes", type=positive, metavar="M", help="stop after M minutes with everything saved")
     return group
 
@@ -268,13 +269,21 @@ def add_running(parser, log_interval=200, log_what="batches"):
     group = parser.add_argument_group("running")
     group.add_argument("--device", default="auto", metavar="auto|cpu|cuda|mps", help="where to compute")
     group.add_argument("--precision", choices=["auto", "fp32", "tf32", "bf16"], default="auto",
-                       help="numbers that matrix products multiply; sums, states, weights and the loss are fp32 in any "
-                            "case. auto: bf16 on a CPU with matrix units for it (AMX), else fp32; scripts that read a "
-                            "model take the one it was trained in")
+                       help="numbers that matrix products multiply; sums, weights and the loss are fp32 in any case, and so "
+                            "are states, but for bf16 on CUDA. auto: bf16 on a CPU with matrix units for it (AMX), tf32 "
+                            "on GPUs that have it, else fp32; scripts that read a model take the one it was trained in")
     group.add_argument("--cuda", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     group.add_argument("--seed", type=seed, default=1111, metavar="N", help="of all random numbers")
     group.add_argument("--log-interval", type=size, default=log_interval, metavar="N",
                        help=f"{log_what} between log lines")
+    return group
+
+
+def add_graphs(group):
+    """For scripts that train."""
+    group.add_argument("--graphs", action=argparse.BooleanOptionalAction, default=True,
+                       help="on CUDA, replay steps as CUDA graphs; --no-graphs computes the same, more slowly. The "
+                            "adaptive softmax has none")
     return group
 
 
@@ -309,9 +318,15 @@ def pick_precision(name, device, asked):
         if asked:
             raise InputError(f"--precision tf32 is for CUDA, not for {device!r}; use fp32, bf16 or auto")
         return "fp32"
+    if name == "auto" and device.startswith("cuda"):
+        return "tf32" if has_tf32(device) else "fp32"
     if name == "auto":
         return "bf16" if device == "cpu" and has_matrix_units() else "fp32"
     return name
+
+
+def has_tf32(device):
+    return torch.cuda.is_available() and torch.cuda.get_device_capability(device)[0] >= 8
 
 
 def has_matrix_units():

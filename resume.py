@@ -24,7 +24,7 @@ def capture(run):
     return {"optimizer": run.optimizer.state_dict(), "hidden": run.hidden,
             "generators": {"cpu": torch.get_rng_state(), "cuda": cuda, "lengths": run.lengths.get_state()},
             "progress": {"row": run.row, "rows": len(run.train), "batch": run.batch, "meter": run.meter.state(),
-                         "skipped": run.step.skipped, "finished": run.finished,
+                         "skipped": run.skipped, "finished": run.finished,
                          "best": run.files.best, "stage": run.files.stage, "switch_epoch": run.switch_epoch,
                          "switch_reason": run.switch_reason}}
 
@@ -62,7 +62,7 @@ def _put_back(run, state, where):
         checkpoint.check_tensor(found, wanted.cpu(), f"{where}: hidden")
         wanted.copy_(found)
     run.history = [_plain(epoch) for epoch in state["losses"]["history"]]
-    run.row, run.batch, run.step.skipped = row, index(progress["batch"]), index(progress["skipped"])
+    run.row, run.batch, run.skipped = row, index(progress["batch"]), index(progress["skipped"])
     meter = progress["meter"]
     run.meter = Meter(float(meter["nats"]), index(meter["tokens"]), index(meter["batches"]), float(meter["seconds"]))
     run.switch_epoch, run.switch_reason = progress["switch_epoch"], progress["switch_reason"]

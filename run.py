@@ -22,6 +22,7 @@ import options
 import resume
 from corpora import columns
 from errors import InputError
+from graphs import Graphs
 from interruption import Interruption, Stop, exclusive
 from meter import Meter, peak_memory_mib, say
 from model import count_parameters, is_finite
@@ -43,8 +44,12 @@ class Run:
         self.train = columns("train.txt", corpus.train, args.batch_size, args)         # (L, B)
         self.valid = columns("valid.txt", corpus.valid, args.eval_batch_size, args)
         self.test = columns("test.txt", corpus.test, 1, args)
+        graphs = str(args.device).startswith("cuda") and args.graphs and not criterion.splits
         self.step = engine.TrainStep(model, criterion, optimizer, bptt=args.bptt, clip=args.clip,
-                                     alpha=args.alpha, beta=args.beta)
+                                     alpha=args.alpha, beta=args.beta, graphs=graphs)
+        self.score = Graphs(engine.scorer(model, criterion), args.device) if graphs else None
+        self.losses = []                                          # (batch, loss, tokens) still on the device
+        self.skipped = self.skipped_in_a_row = 0                  # steps without a finite loss or gradient
         self.lengths = torch.Generator().manual_seed(args.seed)   # of the windows; dropout has torch's own generator
         self.history = []                                         # a dict for every epoch that has ended
         self.best_loss, self.unsaved_best = math.inf, None
@@ -69,7 +74,7 @@ class Run:
         """Read what is left of the training text, window by window, and learn from it."""
         self.model.train()
         rows = len(self.train) - 1
-        interval = Meter()
+        self.interval, line = Meter(), self.batch + self.args.log_interval
         with tqdm(total=rows, initial=self.row, leave=False, disable=not sys.stderr.isatty(),
                   desc=f"epoch {len(self.history) + 1}",
                   bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}") as bar:
@@ -79,24 +84,42 @@ class Run:
                 loss, self.hidden = self.step(data, targets, self.hidden)
                 self.row += len(data)
                 self.batch += 1
-                if loss is None:
-                    self._note_bad_step()
-                else:
-                    self.meter.add(loss, len(targets))
-                    interval.add(loss, len(targets))
-                if bar.update(len(data)):  # drawn anew, which is seldom: the loss must be fetched from the device
-                    bar.set_postfix_str(f"{engine.report(interval.loss())} | {interval.speed():.0f} tokens/s", False)
-                if interval.batches == self.args.log_interval:
-                    say(self._log_line(interval))
-                    interval = Meter()
+                self.losses.append((self.batch, loss, len(targets)))
+                redrawn = bar.update(len(data))
+                if loss.is_cpu or redrawn or self.batch == line or self.row >= rows:
+                    self._fetch_losses()
+                    self._stop_if_diverged()
+                if redrawn:
+                    bar.set_postfix_str(f"{engine.report(self.interval.loss())} | {self.interval.speed():.0f} tokens/s",
+                                        False)
+                if self.batch == line:
+                    if self.interval.batches:
+                        say(self._log_line(self.interval))
+                    self.interval, line = Meter(), self.batch + self.args.log_interval
                 self._pause()
 
-    def _note_bad_step(self):
-        step, lr, clip = self.step, self.args.lr, self.args.clip
-        say(f"| WARNING: batch {self.batch}: loss or gradient not finite, the step is skipped ({step.skipped} so far)")
-        if step.skipped_in_a_row >= self.args.max_bad_steps:
-            raise Stop(f"{step.skipped_in_a_row} steps in a row gave no finite loss or gradient; "
-                       f"lower --lr (now {lr:g}) or --clip (now {clip:g})", 1)
+    def _fetch_losses(self):
+        """Count the losses of the steps since the last time. It waits for the device, so it is not done every step."""
+        fetched = torch.stack([loss for _, loss, _ in self.losses]).tolist() if self.losses else []
+        for (batch, _, tokens), loss in zip(self.losses, fetched):
+            if math.isnan(loss):
+                self.skipped += 1
+                self.skipped_in_a_row += 1
+                say(f"| WARNING: batch {batch}: loss or gradient not finite, the step is skipped "
+                    f"({self.skipped} so far)")
+            else:
+                self.skipped_in_a_row = 0
+                self.meter.add(loss, tokens)
+                self.interval.add(loss, tokens)
+        self.losses.clear()
+
+    def _stop_if_diverged(self):
+        if self._diverged():
+            raise Stop(f"{self.skipped_in_a_row} steps in a row gave no finite loss or gradient; "
+                       f"lower --lr (now {self.args.lr:g}) or --clip (now {self.args.clip:g})", 1)
+
+    def _diverged(self):
+        return self.skipped_in_a_row >= self.args.max_bad_steps
 
     def _log_line(self, interval):
         return (f"| epoch {len(self.history) + 1:3d} | {self.batch:5d}/{len(self.train) // self.args.bptt:5d} batches "
@@ -122,7 +145,8 @@ class Run:
             RULE)
 
     def _evaluate(self):
-        return engine.evaluate(self.model, self.criterion, self.valid, self.args.bptt, self.interruption.check)
+        return engine.evaluate(self.model, self.criterion, self.valid, self.args.bptt, self.interruption.check,
+                               self.score)
 
     def keep_initial(self):
         """Save the model that the run starts from as the best so far: what is fine-tuned is never worse."""
@@ -146,12 +170,18 @@ class Run:
         say(f"| learning rate divided by {divisor}: now {self.optimizer.param_groups[0]['lr']:g}")
 
     def end_epoch(self):
-        """Save the model if it is the best so far, the epoch's line of JSON, and the state to continue from."""
+        """Save the model if it is the best so far, the epoch's line of JSON, and the state to continue from.
+
+        Where epochs are short, model and state wait until saving takes less than a twentieth of the time.
+        """
+        due = (time.monotonic() - self.saved >= 20 * self.saving_seconds
+               or self.finished or len(self.history) >= self.args.epochs)
         if self.history[-1]["best"]:
-            self.save_best(self.history[-1]["valid_loss"])
+            self.save_best(self.history[-1]["valid_loss"], due)
         self._begin_epoch()
         self._write_log(self.history[-1:], "a")
-        self.save_state()
+        if due:
+            self.save_state()
 
     def report_test(self):
         """Test the best model, in one column from a zero state, and say how it did."""
@@ -172,7 +202,7 @@ class Run:
             stack.enter_context(exclusive(self.files.lock))
             self._begin()
             self.interruption = stack.enter_context(Interruption(self.args.max_minutes))
-            self.saved = time.monotonic()
+            self.saved, self.saving_seconds = time.monotonic(), 0.0
             self._stack = stack.pop_all()
         return self
 
@@ -229,25 +259,31 @@ class Run:
         self._write_log(self.history, "w")
         say(f"| continuing from {source}: epoch {len(self.history) + 1}, batch {self.batch + 1}")
 
-    def save_best(self, loss):
-        """Write the model as it is evaluated, with the average in place once there is one, and remember its loss."""
+    def save_best(self, loss, now=True):
+        """Write the model as it is evaluated, with the average in place once there is one, and remember its loss.
+
+        What is not written now, or cannot be, is kept and written with the next state.
+        """
         self.best_loss, self.unsaved_best = loss, None
         with getattr(self.optimizer, "averaged", nullcontext)():
             contents = self._contents()
-            if not self._write(self.files.best, contents):
-                self.unsaved_best = copy.deepcopy(contents)  # tried again with the next state
+            if not (now and self._write(self.files.best, contents)):
+                self.unsaved_best = copy.deepcopy(contents)
 
     def save_state(self):
         """Write all that continuing exactly needs -> whether it was written. What has diverged is not kept."""
-        diverged = self.step.skipped_in_a_row >= self.args.max_bad_steps
-        if diverged or not is_finite((self.model, self.criterion)):
-            say(f"| WARNING: {'training has diverged' if diverged else 'the weights are not finite'}; "
+        self._fetch_losses()
+        if self._diverged() or not is_finite((self.model, self.criterion)):
+            say(f"| WARNING: {'training has diverged' if self._diverged() else 'the weights are not finite'}; "
                 "the state saved before is kept")
             return False
+        began = time.monotonic()
         if self.unsaved_best and self._write(self.files.best, self.unsaved_best):
             self.unsaved_best = None
+        written = self._write(self.files.state, {**self._contents(), **resume.capture(self)}, self.files.previous)
         self.saved = time.monotonic()
-        return self._write(self.files.state, {**self._contents(), **resume.capture(self)}, self.files.previous)
+        self.saving_seconds = self.saved - began
+        return written
 
     def _contents(self):
         return {"model": self.model.state_dict(), "criterion": self.criterion.state_dict(),

@@ -16,8 +16,9 @@ class SplitCrossEntropyLoss(nn.Module):
     hidden_size: E. splits: the cutoffs s_1 … s_K, strictly increasing; empty for the full softmax. Cutoffs at or
     beyond the vocabulary's end have no words behind them and are ignored. Parameters: tail_vectors (K, E) and
     tail_bias (K,), none without cutoffs. `product_dtype`: the type of the numbers that matrix products multiply,
-    torch.bfloat16 or None for that of the weights; logits, their statistics and the loss stay as they are. Raises
-    ValueError for cutoffs that are not positive and increasing.
+    torch.bfloat16 or None for that of the weights; logits, their statistics and the loss stay as they are. `fused`: a
+    function that does what `_softmax` below does with logits, in one kernel, where there is one. Raises ValueError for
+    cutoffs that are not positive and increasing.
     """
 
     def __init__(self, hidden_size, splits):
@@ -26,7 +27,7 @@ class SplitCrossEntropyLoss(nn.Module):
         if any(split <= 0 for split in splits) or sorted(set(splits)) != splits:
             raise ValueError(f"cutoffs must be positive and strictly increasing, not {splits}")
         self.splits = splits
-        self.product_dtype = None
+        self.product_dtype = self.fused = None
         if splits:
             self.tail_vectors = nn.Parameter(torch.zeros(len(splits), hidden_size))
             self.tail_bias = nn.Parameter(torch.zeros(len(splits)))
@@ -59,12 +60,12 @@ class SplitCrossEntropyLoss(nn.Module):
         entries = targets.clone()                     # a target's place in the head: itself, or its tail's entry
         for k, (low, high) in enumerate(zip(edges, edges[1:])):
             entries[(targets >= low) & (targets < high)] = _entry(edges, k)
-        dtype = self.product_dtype or weight.dtype
-        total = score(hiddens, *self._head(weight, bias, edges), entries, dtype)
+        how = self.product_dtype or weight.dtype, self.fused if weight.dtype == torch.float32 else None
+        total = score(hiddens, *self._head(weight, bias, edges), entries, *how)
         for low, high in zip(edges, edges[1:]):
             rows = ((targets >= low) & (targets < high)).nonzero().squeeze(1)
             if len(rows):
-                within = score(hiddens[rows], weight[low:high], bias[low:high], targets[rows] - low, dtype)
+                within = score(hiddens[rows], weight[low:high], bias[low:high], targets[rows] - low, *how)
                 total = total.index_add(0, rows, within) if within.dim() else total + within
         return total
 
@@ -103,48 +104,70 @@ def _logits(hiddens, weight, bias, dtype):
     return bias + F.linear(hiddens.to(dtype), weight.to(dtype))
 
 
-def _each_target(hiddens, weight, bias, targets, dtype):
+def _product(a, b, dtype):
+    """a @ b in `dtype`, which may be wider than theirs: a GPU then need not round the sums to theirs in between."""
+    return torch.mm(a, b, out_dtype=dtype) if a.is_cuda and a.dtype != dtype else (a @ b).to(dtype)
+
+
+def _softmax(x, weight, bias, targets, dtype):
+    """Of targets (n,) the log-probabilities (n,), and of their negative the gradient by the logits.
+
+    That comes in two parts: at the targets (n,), and elsewhere (n, V) in `dtype`, with zeros at the targets.
+    """
+    target = targets[:, None]
+    logits = _logits(x, weight, bias, dtype)                             # (n, V)
+    largest, of_target = logits.amax(1, keepdim=True), logits.gather(1, target)
+    exponentials = logits.sub_(largest).exp_()
+    sums = exponentials.sum(1, keepdim=True)                             # (n, 1)
+    slope = exponentials.div_(sums)
+    at_target = slope.gather(1, target) - 1                              # (n, 1): the softmax, minus one at the target
+    slope.scatter_(1, target, 0)
+    return (of_target - largest - sums.log())[:, 0], at_target[:, 0], slope.to(dtype)
+
+
+def _each_target(hiddens, weight, bias, targets, dtype, fused):
     """Log-probability of each target (N,) under one softmax."""
-    weight = weight.to(dtype)
-    return torch.cat([-F.cross_entropy(_logits(hiddens[rows], weight, bias, dtype), targets[rows], reduction="none")
-                      for rows in _chunks(hiddens, weight)])
+    weight, found = weight.to(dtype), []
+    for rows in _chunks(hiddens, weight):
+        if fused:
+            found.append(fused(_product(hiddens[rows].to(dtype), weight.t(), bias.dtype), bias, targets[rows])[0])
+        else:
+            logits = _logits(hiddens[rows], weight, bias, dtype)
+            found.append(-F.cross_entropy(logits, targets[rows], reduction="none"))
+    return torch.cat(found)
 
 
 class _SumOfTargets(torch.autograd.Function):
     """The sum of `_each_target` -> scalar. Its gradient, but for the sign, is computed on the way forward."""
 
     @staticmethod
-    def forward(ctx, hiddens, weight, bias, targets, dtype):
+    def forward(ctx, hiddens, weight, bias, targets, dtype, fused):
+        if not any(ctx.needs_input_grad):
+            return _each_target(hiddens, weight, bias, targets, dtype, fused).sum()
         total = hiddens.new_zeros(())
-        wanted = any(ctx.needs_input_grad)
-        if wanted:
-            d_hiddens, d_weight, d_bias = torch.empty_like(hiddens), torch.zeros_like(weight), torch.zeros_like(bias)
-        product_weight = weight.to(dtype)
+        d_hiddens, d_weight, d_bias = torch.empty_like(hiddens), torch.zeros_like(weight), torch.zeros_like(bias)
+        narrow_weight = weight.to(dtype)
         for rows in _chunks(hiddens, weight):
-            x, target = hiddens[rows].to(dtype), targets[rows, None]
-            logits = _logits(x, product_weight, bias, dtype)                         # (rows, V)
-            largest, of_target = logits.amax(1, keepdim=True), logits.gather(1, target)
-            exponentials = logits.sub_(largest).exp_()
-            sums = exponentials.sum(1, keepdim=True)                         # (rows, 1)
-            total += (of_target - largest - sums.log()).sum()
-            if wanted:                                                       # the softmax, minus one at the target
-                slope = exponentials.div_(sums)
-                at_target = slope.gather(1, target) - 1                      # (rows, 1)
-                slope.scatter_(1, target, 0)
-                d_bias.add_(slope.sum(0)).index_add_(0, targets[rows], at_target[:, 0])
-                slope = slope.to(dtype)
-                # The targets' share, often nearly all of the gradient, is not rounded to the products' type.
-                d_hiddens[rows] = torch.addcmul(slope @ product_weight, at_target, weight[targets[rows]])
-                d_weight.index_add_(0, targets[rows], at_target * hiddens[rows])
-                if dtype == d_weight.dtype:
-                    d_weight.addmm_(slope.t(), x)
-                else:
-                    d_weight.add_(slope.t() @ x)
-        if wanted:
-            ctx.save_for_backward(d_hiddens, d_weight, d_bias)
+            x, target = hiddens[rows].to(dtype), targets[rows]
+            if fused:
+                logits = _product(x, narrow_weight.t(), bias.dtype)
+                logprobs, at_target, slope = fused(logits, bias, target, dtype)
+            else:
+                logprobs, at_target, slope = _softmax(x, narrow_weight, bias, target, dtype)
+            total += logprobs.sum()
+            d_bias.add_(slope.sum(0, dtype=bias.dtype)).index_add_(0, target, at_target)
+            # The targets' share, often nearly all of the gradient, is not rounded to the products' type.
+            at_target = at_target[:, None]                               # (n, 1)
+            d_hiddens[rows] = torch.addcmul(_product(slope, narrow_weight, weight.dtype), at_target, weight[target])
+            d_weight.index_add_(0, target, at_target * hiddens[rows])
+            if dtype == d_weight.dtype:
+                d_weight.addmm_(slope.t(), x)
+            else:
+                d_weight.add_(_product(slope.t(), x, d_weight.dtype))
+        ctx.save_for_backward(d_hiddens, d_weight, d_bias)
         return total
 
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient):
-        return *(g * -gradient for g in ctx.saved_tensors), None, None
+        return *(g * -gradient for g in ctx.saved_tensors), None, None, None

@@ -351,6 +351,12 @@ def test_a_bad_step_changes_nothing():
     hidden = model.init_hidden(4)
     before = copy.deepcopy(model.state_dict())
     bad = [(h.fill_(math.nan), c) for h, c in model.init_hidden(4)]
-    assert step(data, targets, bad) == (None, bad) and (step.skipped, step.skipped_in_a_row) == (1, 1)
+    loss, kept = step(data, targets, bad)
+    assert math.isnan(loss) and all(torch.equal(a.nan_to_num(7), b.nan_to_num(7))
+                                    for a, b in zip(engine.flat(kept), engine.flat(bad)))
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
-    assert math.isfinite(step(data, targets, hidden)[0]) and (step.skipped, step.skipped_in_a_row) == (1, 0)
+    with optimizer.averaged():
+        assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    assert optimizer.state_dict()["param_groups"][0]["averaged_steps"] == 0
+    assert math.isfinite(step(data, targets, hidden)[0])
+    assert optimizer.state_dict()["param_groups"][0]["averaged_steps"] == 1

@@ -269,9 +269,9 @@ def add_running(parser, log_interval=200, log_what="batches"):
     group = parser.add_argument_group("running")
     group.add_argument("--device", default="auto", metavar="auto|cpu|cuda|mps", help="where to compute")
     group.add_argument("--precision", choices=["auto", "fp32", "tf32", "bf16"], default="auto",
-                       help="numbers that matrix products multiply; sums, weights and the loss are fp32 in any case, and so "
-                            "are states, but for bf16 on CUDA. auto: bf16 on a CPU with matrix units for it (AMX), tf32 "
-                            "on GPUs that have it, else fp32; scripts that read a model take the one it was trained in")
+                       help="numbers that matrix products multiply; sums, weights and the loss are fp32 in any case, "
+                            "states but for bf16 on CUDA. auto: bf16 on a CPU with matrix units for it (AMX), tf32 on "
+                            "GPUs that have it, else fp32; scripts that read a model take the one it was trained in")
     group.add_argument("--cuda", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     group.add_argument("--seed", type=seed, default=1111, metavar="N", help="of all random numbers")
     group.add_argument("--log-interval", type=size, default=log_interval, metavar="N",

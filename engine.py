@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import torch
 
 from graphs import Graphs
+from nt_asgd import NTASGD
 from utils import get_batch, repackage_hidden
 
 
@@ -49,7 +50,12 @@ class TrainStep:
         self.model, self.criterion, self.optimizer = model, criterion, optimizer
         self.bptt, self.clip, self.alpha, self.beta = bptt, clip, alpha, beta
         self.parameters = [*model.parameters(), *criterion.parameters()]
-        self.graphs = Graphs(self._step, self.parameters[0].device) if graphs else None
+        # NT-ASGD takes all its numbers from the device, and its update can be part of a graph. Others follow gradients
+        # that a graph leaves in one place.
+        self._whole = isinstance(optimizer, NTASGD)
+        self._left = [torch.zeros_like(p) for p in self.parameters] if graphs and not self._whole else None
+        self.graphs = (Graphs(self._step if self._whole else self._leave_gradients, self.parameters[0].device)
+                       if graphs else None)
         self._averaging = False
         self._too_large = set()    # shapes of windows that did not fit into memory
 
@@ -58,23 +64,39 @@ class TrainStep:
                  for group in self.optimizer.param_groups]
         if not self.graphs or data.shape in self._too_large:
             return self._step(data, targets, hidden, rates)
-        averaging = getattr(self.optimizer, "averaging", False)
-        if averaging != self._averaging:
-            self._averaging = averaging
+        if not self._whole:
+            loss, hidden, bad, norm = self.graphs(data, targets, hidden)
+            self._update(self._left, rates, bad, norm)
+            return loss.clone(), hidden
+        if self.optimizer.averaging != self._averaging:
+            self._averaging = self.optimizer.averaging
             self.graphs.forget()
         loss, hidden = self.graphs(data, targets, hidden, rates)
         return loss.clone(), hidden
 
     def _step(self, data, targets, hidden, rates):
+        gradients, loss, hidden, bad, norm = self._judged(data, targets, hidden)
+        self._update(gradients, rates, bad, norm)
+        return loss, hidden
+
+    def _leave_gradients(self, data, targets, hidden):
+        gradients, *rest = self._judged(data, targets, hidden)
+        torch._foreach_copy_(self._left, gradients)
+        return rest
+
+    def _judged(self, data, targets, hidden):
+        """Gradients, loss and hidden state, whether anything is not finite, and the gradients' norm."""
         loss, new_hidden, gradients = self._gradients(data, targets, hidden)
         norm = torch.nn.utils.get_total_norm([g for g in gradients if g is not None])
-        fine = torch.isfinite(loss + norm)
+        bad = ~torch.isfinite(loss + norm)
+        return gradients, torch.where(bad, math.nan, loss), either(bad, hidden, new_hidden), bad, norm
+
+    def _update(self, gradients, rates, bad, norm):
         for parameter, gradient in zip(self.parameters, gradients):
             parameter.grad = gradient
         with learning_rates(self.optimizer, rates):
-            update(self.optimizer, ~fine, (norm + 1e-6) / self.clip if self.clip else None)
+            update(self.optimizer, bad, (norm + 1e-6) / self.clip if self.clip else None)
         self.optimizer.zero_grad(set_to_none=True)
-        return torch.where(fine, loss, math.nan), either(fine, new_hidden, hidden)
 
     def _gradients(self, data, targets, hidden):
         """Forward and backward; a rare long window that does not fit into memory in two halves of its columns."""

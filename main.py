@@ -33,9 +33,8 @@ def make_optimizer(args, parameters):
     if args.lr is None:
         args.lr = LEARNING_RATE[args.optimizer]
     if args.optimizer == "adam":
-        kind = parameters[0].device.type
         return torch.optim.Adam(parameters, lr=args.lr, weight_decay=args.wdecay,
-                                fused=kind in ("cpu", "cuda"), capturable=kind == "cuda")
+                                fused=parameters[0].device.type in ("cpu", "cuda"))
     return NTASGD(parameters, lr=args.lr, weight_decay=args.wdecay)
 
 

@@ -42,7 +42,7 @@ def make(settings, words, precision, dropouts, optimizer="sgd", graphs=False, se
     set_precision(modules, precision)
     parameters = [*model.parameters(), *criterion.parameters()]
     optimizer = (NTASGD(parameters, lr=10, weight_decay=1.2e-6) if optimizer == "sgd" else
-                 torch.optim.Adam(parameters, lr=1e-3, fused=True, capturable=True))
+                 torch.optim.Adam(parameters, lr=1e-3, fused=True))
     return engine.TrainStep(model, criterion, optimizer, bptt=70, clip=0.25, alpha=2, beta=1, graphs=graphs)
 
 

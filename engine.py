@@ -12,12 +12,14 @@ from nt_asgd import NTASGD
 from utils import get_batch, repackage_hidden
 
 
-def window_length(bptt, max_delta, generator):
-    """Length of the next training window (Merity et al. 2018, section 4.1).
+def window_length(bptt, max_delta, generator, variable=True):
+    """Length of the next training window (Merity et al. 2018, section 4.1): `bptt` if not `variable`.
 
     Drawn from N(base, 5), where base is `bptt` with probability 0.95 and else half of it; at least 5 and at most
     `bptt + max_delta` tokens. `generator`: a torch.Generator of its own, so that lengths do not depend on dropout.
     """
+    if not variable:
+        return bptt
     base = bptt if torch.rand((), generator=generator).item() < 0.95 else bptt / 2
     drawn = torch.normal(float(base), 5.0, (), generator=generator).item()
     return min(max(5, int(drawn)), bptt + max_delta)

@@ -1,4 +1,7 @@
 """Train an AWD-LSTM language model: SGD, then averaging when validation stalls (Merity et al. 2018)."""
+import math
+from functools import partial
+
 import torch
 
 import errors
@@ -6,9 +9,11 @@ import options
 import resume
 from checkpoint import Files
 from corpora import read_corpus
+from errors import InputError
 from meter import check_memory, say
 from model import build, count_parameters, set_precision
 from nt_asgd import NTASGD
+from one_cycle import one_cycle
 from run import Run
 
 LEARNING_RATE = {"sgd": 30.0, "adam": 1e-3}
@@ -33,14 +38,24 @@ def make_optimizer(args, parameters):
     if args.lr is None:
         args.lr = LEARNING_RATE[args.optimizer]
     if args.optimizer == "adam":
-        return torch.optim.Adam(parameters, lr=args.lr, weight_decay=args.wdecay,
+        return torch.optim.Adam(parameters, lr=args.lr, betas=(0.9, args.beta2), weight_decay=args.wdecay,
                                 fused=parameters[0].device.type in ("cpu", "cuda"))
     return NTASGD(parameters, lr=args.lr, weight_decay=args.wdecay)
+
+
+def plan_cycle(args):
+    """The schedule of --one-cycle; the run is as long as the cycle if its length was not given."""
+    if args.optimizer != "adam" or not sum(args.one_cycle):
+        raise InputError("--one-cycle needs --optimizer adam and at least one phase that is not 0 epochs long")
+    if "epochs" not in args.given:
+        args.epochs = math.ceil(sum(args.one_cycle))
+    return partial(one_cycle, phases=args.one_cycle, momentum=args.momentum)
 
 
 def main(argv=None):
     args = options.parse(make_parser(), argv)
     resumed = resume.find(args)
+    schedule = plan_cycle(args) if args.one_cycle else None
     device = options.prepare(args)
     corpus = read_corpus(args, resumed and resumed[1]["vocabulary"])
     with torch.device("meta"):  # its shapes alone, before memory is taken for it
@@ -53,12 +68,15 @@ def main(argv=None):
     say(f"| {len(corpus.dictionary):,} words, {count_parameters(model, criterion):,} parameters, "
         f"on {device} in {args.precision}")
 
-    with Run(args, Files(args.save), model, criterion, optimizer, corpus, resumed) as run:
+    with Run(args, Files(args.save), model, criterion, optimizer, corpus, resumed, schedule) as run:
         for epoch in run.epochs():
             run.train_epoch()
             run.validate()
             if args.optimizer == "sgd" and not optimizer.averaging and run.stalled():
-                run.start_averaging(f"no better than {args.nonmono} epochs ago and before")
+                if args.on_stall == "average":
+                    run.start_averaging(f"no better than {args.nonmono} epochs ago and before")
+                else:
+                    run.halve_learning_rate()
             if epoch in args.when:
                 run.divide_learning_rate(10)
             run.end_epoch()

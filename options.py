@@ -15,8 +15,9 @@ from errors import InputError
 
 ARCHITECTURE = ("model", "emsize", "nhid", "nlayers", "tied", "cutoffs")
 INHERITED = (*ARCHITECTURE, "data", "vocab", "dropout", "dropouth", "dropouti", "dropoute", "wdrop",
-             "alpha", "beta", "wdecay", "clip", "batch_size", "eval_batch_size", "bptt", "precision")
-KEPT = (*INHERITED, "lr", "epochs", "max_seq_len_delta", "nonmono", "optimizer", "when", "seed")
+             "alpha", "beta", "wdecay", "clip", "batch_size", "eval_batch_size", "bptt", "variable_bptt", "precision")
+KEPT = (*INHERITED, "lr", "epochs", "max_seq_len_delta", "nonmono", "optimizer", "when", "on_stall", "beta2",
+        "one_cycle", "momentum", "seed")
 
 
 class Parser(argparse.ArgumentParser):
@@ -232,6 +233,8 @@ def add_optimisation(parser, lr=None, lr_help="", max_seq_len_delta=0):
     group.add_argument("--epochs", type=count, default=8000, metavar="N", help="upper limit of epochs")
     group.add_argument("--batch-size", type=size, default=80, metavar="N", help="columns read side by side")
     group.add_argument("--bptt", type=size, default=70, metavar="N", help="mean window length in tokens")
+    group.add_argument("--variable-bptt", action=argparse.BooleanOptionalAction, default=True,
+                       help="draw each window's length; --no-variable-bptt makes all of them bptt long")
     group.add_argument("--max-seq-len-delta", type=count, default=max_seq_len_delta, metavar="N",
                        help="no window is longer than bptt plus this")
     group.add_argument("--nonmono", type=count, default=5, metavar="N",
@@ -244,7 +247,16 @@ def add_optimisation(parser, lr=None, lr_help="", max_seq_len_delta=0):
 def add_schedule(parser):
     group = parser.add_argument_group("schedule")
     group.add_argument("--optimizer", choices=["sgd", "adam"], default="sgd",
-                       help="sgd averages its weights (NT-ASGD) once the validation loss stalls")
+                       help="sgd with --lr 30, adam with 0.001, if that is not given")
+    group.add_argument("--on-stall", choices=["average", "halve"], default="average",
+                       help="what sgd does once the validation loss stalls: average the weights from then on "
+                            "(NT-ASGD), or halve the learning rate, each time anew")
+    group.add_argument("--beta2", type=probability, default=0.999, metavar="X", help="of adam")
+    group.add_argument("--one-cycle", type=non_negative, nargs=4, metavar="E",
+                       help="adam's learning rate in four phases of so many epochs: from a tenth up to --lr, "
+                            "there, back, and down to a thousandth; --epochs is then their sum if not given")
+    group.add_argument("--momentum", type=probability, nargs=2, default=[0.8, 0.7], metavar="X",
+                       help="adam's beta1 in one cycle: at its ends, and at the full learning rate")
     group.add_argument("--when", type=epoch, nargs="+", default=[-1], metavar="EPOCH",
                        help="divide the learning rate by 10 after these epochs")
 

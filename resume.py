@@ -26,6 +26,7 @@ def capture(run):
             "progress": {"row": run.row, "rows": len(run.train), "batch": run.batch, "meter": run.meter.state(),
                          "skipped": run.skipped, "finished": run.finished,
                          "best": run.files.best, "stage": run.files.stage, "switch_epoch": run.switch_epoch,
+                         "stall_epoch": run.stall_epoch,
                          "switch_reason": run.switch_reason}}
 
 
@@ -65,6 +66,7 @@ def _put_back(run, state, where):
     run.row, run.batch, run.skipped = row, index(progress["batch"]), index(progress["skipped"])
     meter = progress["meter"]
     run.meter = Meter(float(meter["nats"]), index(meter["tokens"]), index(meter["batches"]), float(meter["seconds"]))
+    run.stall_epoch = index(progress.get("stall_epoch", 0))
     run.switch_epoch, run.switch_reason = progress["switch_epoch"], progress["switch_reason"]
     if not isinstance(progress["best"], str) or not _is_plain({**progress, "meter": None}):
         raise TypeError("not a state of progress")

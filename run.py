@@ -34,11 +34,12 @@ RULE, DOUBLE_RULE = "-" * 89, "=" * 89
 class Run:
     """One run over `corpus` with the flags `args`; main.py shows in what order its methods are called.
 
-    Used as `with run:`, which locks the run's files and turns an interruption into a saved state.
+    Used as `with run:`, which locks the run's files and turns an interruption into a saved state. schedule: a function
+    of the epoch, with fractions, that gives what the learning rate is multiplied by, and Adam's momentum.
     """
 
-    def __init__(self, args, files, model, criterion, optimizer, corpus, resumed=None):
-        self.args, self.files, self.resumed = args, files, resumed
+    def __init__(self, args, files, model, criterion, optimizer, corpus, resumed=None, schedule=None):
+        self.args, self.files, self.resumed, self.schedule = args, files, resumed, schedule
         self.model, self.criterion, self.optimizer = model, criterion, optimizer
         self.vocabulary = corpus.dictionary.idx2word
         self.train = columns("train.txt", corpus.train, args.batch_size, args)         # (L, B)
@@ -54,6 +55,7 @@ class Run:
         self.history = []                                         # a dict for every epoch that has ended
         self.best_loss, self.unsaved_best = math.inf, None
         self.switch_epoch, self.switch_reason = None, None
+        self.stall_epoch = 0                                      # from which on the non-monotone rule looks back
         self.finished = False                                     # nothing but the test is left
         self.status = 0
         self._begin_epoch()
@@ -79,8 +81,11 @@ class Run:
                   desc=f"epoch {len(self.history) + 1}",
                   bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}") as bar:
             while self.row < rows:
-                length = engine.window_length(self.args.bptt, self.args.max_seq_len_delta, self.lengths)
+                length = engine.window_length(self.args.bptt, self.args.max_seq_len_delta, self.lengths,
+                                              self.args.variable_bptt)
                 data, targets = get_batch(self.train, self.row, self.args, length)
+                if self.schedule:
+                    self._follow_schedule(len(self.history) + self.row / rows)
                 loss, self.hidden = self.step(data, targets, self.hidden)
                 self.row += len(data)
                 self.batch += 1
@@ -97,6 +102,11 @@ class Run:
                         say(self._log_line(self.interval))
                     self.interval, line = Meter(), self.batch + self.args.log_interval
                 self._pause()
+
+    def _follow_schedule(self, epoch):
+        factor, momentum = self.schedule(epoch)
+        for group in self.optimizer.param_groups:
+            group["lr"], group["betas"] = self.args.lr * factor, (momentum, group["betas"][1])
 
     def _fetch_losses(self):
         """Count the losses of the steps since the last time. It waits for the device, so it is not done every step."""
@@ -155,14 +165,19 @@ class Run:
         self.save_best(loss)
 
     def stalled(self):
-        """Whether the validation losses so far meet the non-monotone rule."""
-        return engine.has_stalled([epoch["valid_loss"] for epoch in self.history], self.args.nonmono)
+        """Whether the validation losses, since the rate was last halved for this, meet the non-monotone rule."""
+        return engine.has_stalled([epoch["valid_loss"] for epoch in self.history[self.stall_epoch:]], self.args.nonmono)
 
     def start_averaging(self, reason):
         """From the next step on, validation and the saved model use the average of the weights."""
         self.optimizer.start_averaging()
         self.switch_epoch, self.switch_reason = len(self.history), reason
         say(f"| averaging starts: {reason}")
+
+    def halve_learning_rate(self):
+        """The answer to a stalled validation loss that averaging takes the place of."""
+        self.stall_epoch = len(self.history)
+        self.divide_learning_rate(2)
 
     def divide_learning_rate(self, divisor):
         for group in self.optimizer.param_groups:

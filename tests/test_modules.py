@@ -13,6 +13,7 @@ from embed_regularize import embedded_dropout
 from locked_dropout import LockedDropout
 from model import RNNModel, count_parameters
 from nt_asgd import NTASGD
+from one_cycle import one_cycle
 from splitcross import SplitCrossEntropyLoss
 from utils import batchify, get_batch, repackage_hidden
 from weight_drop import WeightDrop, drop_weight
@@ -360,3 +361,19 @@ def test_a_bad_step_changes_nothing():
     assert optimizer.state_dict()["param_groups"][0]["averaged_steps"] == 0
     assert math.isfinite(step(data, targets, hidden)[0])
     assert optimizer.state_dict()["param_groups"][0]["averaged_steps"] == 1
+
+
+# ---- other ways to train
+
+def test_one_cycle_goes_up_stays_comes_back_and_fades():
+    phases, momentum = [2, 4, 4, 1], (0.8, 0.7)
+    points = {0: (0.1, 0.8), 1: (0.55, 0.75), 2: (1, 0.7), 4: (1, 0.7), 6: (1, 0.7), 8: (0.55, 0.75), 10: (0.1, 0.8),
+              10.5: (0.0505, 0.8), 11: (0.001, 0.8), 50: (0.001, 0.8)}
+    for epoch, wanted in points.items():
+        assert one_cycle(epoch, phases, momentum) == pytest.approx(wanted)
+    assert one_cycle(0, [0, 0, 0, 5], momentum) == pytest.approx((0.1, 0.8))    # phases may be left out
+
+
+def test_windows_of_one_length():
+    generator = torch.Generator()
+    assert {engine.window_length(70, 40, generator, variable=False) for _ in range(100)} == {70}

@@ -214,3 +214,31 @@ def compare(a, b, where=""):
         assert torch.equal(a, b), where
     else:
         assert a == b, where
+
+
+def test_one_cycle_of_adam_and_its_continuation(toy, call, tmp_path):
+    common = ["--data", toy, *SMALL, "--optimizer", "adam", "--lr", "2e-2", "--beta2", 0.99,
+              "--one-cycle", 0.5, 1, 1, 0.5, "--save"]
+    call("main.py", *common, "a.pt")
+    lines = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
+    assert len(lines) == 3 and lines[0]["lr"] == 2e-2 and 2e-5 < lines[2]["lr"] < 2e-3
+    state = torch.load(tmp_path / "a.state.pt", weights_only=True)["optimizer"]["param_groups"][0]
+    assert state["betas"][0] == pytest.approx(0.8) and state["betas"][1] == 0.99
+    call("main.py", *common, "b.pt", "--epochs", 1)
+    call("main.py", *common, "b.pt", "--epochs", 3, "--resume", "auto")
+    other = [json.loads(line) for line in (tmp_path / "b.jsonl").read_text().splitlines()]
+    assert [line["valid_loss"] for line in other] == [line["valid_loss"] for line in lines]
+
+
+def test_without_averaging_the_rate_is_halved_each_time_validation_stalls(toy, call, tmp_path, monkeypatch):
+    monkeypatch.setattr(engine, "has_stalled", lambda losses, nonmono: len(losses) == 2)
+    said = call("main.py", "--data", toy, *SMALL, "--epochs", 5, "--on-stall", "halve", "--save", "a.pt",
+                "--no-variable-bptt")
+    lines = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
+    assert [line["lr"] for line in lines] == [4, 4, 2, 2, 1] and "averaging" not in said
+    assert all(line["valid_loss_averaged"] is None for line in lines)
+    call("main.py", "--data", toy, *SMALL, "--epochs", 3, "--on-stall", "halve", "--save", "b.pt",
+         "--no-variable-bptt")
+    call("main.py", "--epochs", 5, "--save", "b.pt", "--resume", "auto", "--log-interval", 10, "--device", "cpu")
+    other = [json.loads(line) for line in (tmp_path / "b.jsonl").read_text().splitlines()]
+    assert [line["valid_loss"] for line in other] == [line["valid_loss"] for line in lines]

@@ -31,11 +31,12 @@ class Files:
         self.state = f"{base}.state.pt"               # where training stands, to continue from
         self.previous = f"{base}.state.previous.pt"   # the state before that, in case the newest is damaged
         self.log = f"{base}.jsonl"                    # one line of JSON per epoch
+        self.result = f"{base}.result.json"           # what came out in the end
         self.lock = f"{base}.lock"
 
     def kept(self):
         """All of them, the states first: renamed in this order, no state is ever left without the rest of its run."""
-        return [self.state, self.previous, self.best, self.log]
+        return [self.state, self.previous, self.best, self.log, self.result]
 
     def set_aside(self):
         """Give what an earlier run left under these names numbered names -> the number, or None if nothing was there.

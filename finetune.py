@@ -21,7 +21,7 @@ def make_parser():
     options.add_architecture(parser)
     options.add_regularisation(parser)
     options.add_optimisation(parser, lr=30.0, lr_help="learning rate", max_seq_len_delta=10)
-    options.add_graphs(options.add_running(parser))
+    options.add_recipe(options.add_graphs(options.add_running(parser)))
     options.add_bad_steps(options.add_stopping(parser))
     options.add_save(parser, "fine-tune the model in FILE, which stays as it is; the fine-tuned model goes to "
                              "NAME.finetuned.pt, its state and log beside it")

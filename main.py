@@ -27,7 +27,7 @@ def make_parser():
     options.add_optimisation(parser, lr=None, lr_help="learning rate; 30 for sgd and 0.001 for adam if not given",
                              max_seq_len_delta=40)
     options.add_schedule(parser)
-    options.add_graphs(options.add_running(parser))
+    options.add_recipe(options.add_graphs(options.add_running(parser)))
     options.add_bad_steps(options.add_stopping(parser))
     options.add_save(parser, "the best model goes to FILE, the state to continue from to NAME.state.pt beside it, "
                              "one line of JSON per epoch to NAME.jsonl")

@@ -291,6 +291,11 @@ def add_running(parser, log_interval=200, log_what="batches"):
     return group
 
 
+def add_recipe(group):
+    group.add_argument("--recipe", metavar="NAME", help="under what name results/table.py counts this run")
+    return group
+
+
 def add_graphs(group):
     """For scripts that train."""
     group.add_argument("--graphs", action=argparse.BooleanOptionalAction, default=True,

@@ -6,6 +6,7 @@ position i is recalled with weight exp(theta · h_t · h_i). Both are mixed, p =
 N tokens, E width of a feature, W window.
 """
 import math
+import time
 
 import torch
 from tqdm import tqdm
@@ -14,9 +15,11 @@ import checkpoint
 import engine
 import errors
 import options
+import record
 from corpora import columns, read_corpus
 from long_pass import LongPass
 from meter import say
+from model import count_parameters
 
 BLOCK = 512                      # queries at a time: bounds memory at about BLOCK x (BLOCK + W) scores
 THETAS = (0.1, 0.3, 0.5, 0.66, 0.8, 1.0, 1.3, 1.6, 2.0, 2.5, 3.0, 4.0)
@@ -92,7 +95,7 @@ def make_parser():
                        help="choose theta and lambda from a grid on the validation text")
     cache.add_argument("--bptt", type=options.size, default=5000, metavar="N",
                        help="tokens read at a time; changes memory, not results")
-    options.add_running(parser)
+    options.add_recipe(options.add_running(parser))
     options.add_stopping(parser)
     return parser
 
@@ -107,17 +110,24 @@ def main(argv=None):
     model, criterion = checkpoint.restore(contents, path, device, args.precision)
     say(f"| reading {path}, on {device} in {args.precision}")
 
+    result = checkpoint.Files(path, "pointer").result
+    record.remove(result)
+    began, found = time.monotonic(), {}
     with LongPass(path, args) as reading:
         for split, data in (("valid", corpus.valid), ("test", corpus.test)):
             column = columns(f"{split}.txt", data, 1, args)
             features, targets, vocab = reading.stream(split, model, criterion, column)
+            found[f"{split}_without_cache"] = record.figures(mean_loss(vocab), len(column))
             say(f"| without the cache | {engine.report(mean_loss(vocab), split + ' ')}")
             if args.search and split == "valid":
                 args.theta, args.lambdasm = search(features, targets, vocab, args.window)
                 say(f"| chosen: --theta {args.theta} --lambdasm {args.lambdasm}")
             loss = mean_loss(cache_logprobs(features, targets, vocab, args.theta, args.lambdasm, args.window))
+            found[split] = record.figures(loss, len(column))
             say(f"| with the cache    | {engine.report(loss, split + ' ')}")
         say("=" * 89, f"| End of pointer | {engine.report(loss, 'test ')}", "=" * 89)
+        record.write(result, args, count_parameters(model, criterion),
+                     seconds=time.monotonic() - began, **found)
     return reading.status
 
 

@@ -6,19 +6,18 @@ import copy
 import json
 import math
 import os
-import platform
 import shutil
 import sys
 import time
 from contextlib import ExitStack, nullcontext
 
-import numpy
 import torch
 from tqdm import tqdm
 
 import checkpoint
 import engine
 import options
+import record
 import resume
 from corpora import columns
 from errors import InputError
@@ -206,6 +205,9 @@ class Run:
         model, criterion = checkpoint.restore(contents, self.files.best, self.args.device, self.args.precision)
         loss = engine.evaluate(model, criterion, self.test, self.args.bptt, self.interruption.check)
         say(DOUBLE_RULE, f"| End of training | {engine.report(loss, 'test ')}", DOUBLE_RULE)
+        record.write(self.files.result, self.args, count_parameters(model, criterion), epochs=self.history,
+                     seconds=sum(epoch["seconds"] for epoch in self.history), switch_epoch=self.switch_epoch,
+                     valid=record.figures(self.best_loss, len(self.valid)), test=record.figures(loss, len(self.test)))
 
     # ---- stopping
 
@@ -271,6 +273,7 @@ class Run:
             self.best_loss = float(checkpoint.load(self.files.best)["losses"]["valid"])
         except (InputError, KeyError, TypeError):
             self.best_loss = math.inf  # gone or damaged: the next epoch's model is better than none
+        record.remove(self.files.result)
         self._write_log(self.history, "w")
         say(f"| continuing from {source}: epoch {len(self.history) + 1}, batch {self.batch + 1}")
 
@@ -317,22 +320,9 @@ class Run:
 
     def _write_log(self, epochs, mode):
         """One line of JSON per epoch, each with all that one needs to know to make use of it."""
-        about = {"script": os.path.basename(sys.argv[0]), "settings": options.settings(self.args),
-                 "parameters": count_parameters(self.model, self.criterion), "device": device_name(self.args.device),
-                 "versions": {"python": platform.python_version(), "torch": torch.__version__,
-                              "numpy": numpy.__version__, "cuda": torch.version.cuda}}
+        about = record.about(self.args, count_parameters(self.model, self.criterion))
         try:
             with open(self.files.log, mode, encoding="utf-8") as file:
-                file.writelines(json.dumps({**_finite(epoch), **about}) + "\n" for epoch in epochs)
+                file.writelines(json.dumps(record.finite({**epoch, **about})) + "\n" for epoch in epochs)
         except OSError as error:
             say(f"| WARNING: {self.files.log} could not be written ({error.strerror}); training goes on")
-
-
-def _finite(epoch):
-    """JSON knows no infinity."""
-    return {name: None if isinstance(value, float) and not math.isfinite(value) else value
-            for name, value in epoch.items()}
-
-
-def device_name(device):
-    return torch.cuda.get_device_name(device) if str(device).startswith("cuda") else f"{device} {platform.machine()}"

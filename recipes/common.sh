@@ -1,0 +1,52 @@
+# What the recipes share. Each trains, fine-tunes and evaluates one model under a name of its own:
+#   SEED       of all random numbers (default: the published one)
+#   SAVE_DIR   where models, states, logs and results go (default: runs)
+#   DATA       the corpus (default: data/penn or data/wikitext-2; ./getdata.sh gets them)
+#   PYTHON     the interpreter (default: python)
+#   SMOKE=1    a tiny model on the demo corpus, to see that everything works; counts in no table
+# Further arguments go to main.py and finetune.py, e.g. --device cuda:1. A recipe that was stopped, in whatever way, goes
+# on where it was when it is run again; one that is finished tests its models once more.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+PYTHON=${PYTHON:-python}
+
+# recipe NAME CORPUS SEED: what this is
+recipe() {
+    name=$1 data=${DATA:-$2} seed=${SEED:-$3}
+    label=(--recipe "$name")
+    small=()
+    if [ -n "${SMOKE:-}" ]; then
+        data=${DATA:-demo}
+        label=()
+        small=(--emsize 16 --nhid 24 --nlayers 2 --batch-size 80 --epochs 2)
+    fi
+    stem=${SAVE_DIR:-runs}/$name-$seed
+    mkdir -p "${SAVE_DIR:-runs}"
+}
+
+# train FLAGS...: main.py
+train() {
+    echo "== $name, seed $seed: training"
+    "$PYTHON" main.py --data "$data" --seed "$seed" --save "$stem.pt" "$@" ${small[@]+"${small[@]}"} \
+        ${label[@]+"${label[@]}"} --resume auto
+    must_be_finished "$stem.result.json"
+}
+
+# finetune FLAGS...: finetune.py on what was trained
+finetune() {
+    echo "== $name, seed $seed: fine-tuning"
+    "$PYTHON" finetune.py --data "$data" --seed "$seed" --save "$stem.pt" "$@" ${small[@]+"${small[@]}"} \
+        ${label[@]+"${label[@]}"} --resume auto
+    must_be_finished "$stem.finetuned.result.json"
+}
+
+# point FLAGS...: pointer.py on what was fine-tuned, or else trained
+point() {
+    echo "== $name, seed $seed: neural cache"
+    "$PYTHON" pointer.py --data "$data" --save "$stem.pt" "$@" ${label[@]+"${label[@]}"} --resume auto
+}
+
+# A run that --max-minutes ended is no error, but the next step must not begin.
+must_be_finished() {
+    [ -e "$1" ] || { echo "== $name is not finished; run this again to go on"; exit 0; }
+}

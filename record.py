@@ -1,0 +1,76 @@
+"""What a finished run leaves for the tables: a JSON file that says what was done, by what, where, and how it ended."""
+import json
+import math
+import os
+import platform
+import shlex
+import subprocess
+import sys
+import time
+from contextlib import suppress
+
+import numpy
+import torch
+
+import options
+from engine import perplexity
+from meter import say
+
+
+def about(args, parameters):
+    """What one must know to make use of a figure -> dict."""
+    return {"script": os.path.basename(sys.argv[0]), "settings": options.settings(args), "parameters": parameters,
+            "device": device_name(args.device),
+            "versions": {"python": platform.python_version(), "torch": torch.__version__,
+                         "numpy": numpy.__version__, "cuda": torch.version.cuda}}
+
+
+def device_name(device):
+    return torch.cuda.get_device_name(device) if str(device).startswith("cuda") else f"{device} {platform.machine()}"
+
+
+def figures(loss, rows):
+    """A text's mean loss in nats, read in columns of `rows` tokens, as perplexities -> dict.
+
+    The published code divides by all rows, though the first is not predicted; its perplexities are a hair lower.
+    """
+    return {"loss": loss, "perplexity": perplexity(loss), "published_perplexity": perplexity(loss * (rows - 1) / rows)}
+
+
+def write(path, args, parameters, **found):
+    """Write `found` and all about the run to `path`, whole or not at all; what cannot be written is only said."""
+    contents = {"recipe": args.recipe, "command": shlex.join(sys.argv), "commit": commit(),
+                "date": time.strftime("%Y-%m-%d %H:%M:%S %z"), **about(args, parameters), **found}
+    try:
+        with open(f"{path}.partial", "w", encoding="utf-8") as file:
+            json.dump(finite(contents), file, indent=1)
+            file.write("\n")
+        os.replace(f"{path}.partial", path)
+    except OSError as error:
+        say(f"| WARNING: {path} could not be written ({error.strerror})")
+
+
+def remove(path):
+    """Take away what an earlier, shorter run left: a result is of a run that has finished."""
+    with suppress(OSError):
+        os.unlink(path)
+
+
+def finite(value):
+    """JSON knows no infinity: the same with None in its place."""
+    if isinstance(value, dict):
+        return {name: finite(entry) for name, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def commit():
+    """The commit of this program, with a + where files were changed since; None where git cannot tell."""
+    here = os.path.dirname(os.path.abspath(__file__))
+    try:
+        done = subprocess.run(["git", "-C", here, "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"],
+                              capture_output=True, text=True, check=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

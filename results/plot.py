@@ -1,0 +1,104 @@
+"""Pictures of what was measured.
+
+    python results/plot.py                        makes results/curves.png and results/ablations.png
+    python results/plot.py runs/a.jsonl b.jsonl   makes curves.png here, of these runs
+
+A curve is a run's file of JSON lines (NAME.jsonl) or its result (NAME.result.json). Needs matplotlib.
+"""
+import json
+import math
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import table
+
+
+def pyplot():
+    """matplotlib, drawing into files; a clear error where it is missing."""
+    try:
+        import matplotlib
+    except ImportError:
+        sys.exit("plot.py: error: it draws with matplotlib, which is not here; pip install matplotlib")
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+    return pyplot
+
+
+def epochs(path):
+    """The epochs in a run's file -> list of dicts. Ends the script with one line for a file that is none."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        found = (json.loads(text)["epochs"] if path.name.endswith(".result.json") else
+                 [json.loads(line) for line in text.splitlines()])
+        return [{"epoch": int(e["epoch"]), "train_loss": e["train_loss"], "valid_loss": e["valid_loss"],
+                 "switch_epoch": e["switch_epoch"]} for e in found]
+    except OSError as error:
+        sys.exit(f"plot.py: error: {path}: {error.strerror}")
+    except (ValueError, KeyError, TypeError):
+        sys.exit(f"plot.py: error: {path} is not a run's NAME.jsonl or NAME.result.json")
+
+
+def perplexities(losses):
+    return [math.nan if loss is None else math.exp(min(loss, 20)) for loss in losses]
+
+
+def draw_curves(paths, out):
+    """Validation perplexity (solid) and that of training with its dropouts (dotted); a dot where averaging starts."""
+    plt = pyplot()
+    figure, axes = plt.subplots(figsize=(8, 5))
+    for path in paths:
+        run = epochs(path)
+        if not run:
+            continue
+        numbers, valid = [e["epoch"] for e in run], perplexities(e["valid_loss"] for e in run)
+        line, = axes.plot(numbers, valid, label=path.name.split(".")[0], marker="." if len(run) == 1 else None)
+        axes.plot(numbers, perplexities(e["train_loss"] for e in run), ":", color=line.get_color(), linewidth=1)
+        switch = run[-1]["switch_epoch"]
+        if switch in numbers:
+            axes.plot(switch, valid[numbers.index(switch)], "o", color=line.get_color())
+    axes.set(xlabel="epoch", ylabel="perplexity (dotted: training, with dropout)", yscale="log")
+    axes.yaxis.set_major_formatter(plt.matplotlib.ticker.ScalarFormatter())
+    axes.yaxis.set_minor_formatter(plt.matplotlib.ticker.ScalarFormatter())
+    axes.xaxis.set_major_locator(plt.matplotlib.ticker.MaxNLocator(integer=True))
+    axes.grid(alpha=0.3, which="both")
+    axes.legend()
+    save(figure, out)
+
+
+def draw_ablations(results, out):
+    """What each ingredient is worth: test perplexity without it, of the paper and, where there are runs, ours."""
+    plt = pyplot()
+    figure, panels = plt.subplots(1, len(table.CORPORA), figsize=(11, 4), sharey=True)
+    titles = [title for title, *_ in table.ABLATIONS]
+    for axes, (corpus, name) in zip(panels, table.CORPORA.items()):
+        paper = [published[corpus][1] for *_, published in table.ABLATIONS]
+        found = [table.ours(results[corpus + suffix, script]) for _, suffix, script, _ in table.ABLATIONS]
+        places = range(len(titles))
+        axes.barh([p - 0.2 for p in places], paper, 0.38, color="0.75", label="paper")
+        if any(found):
+            axes.barh([p + 0.2 for p in places], [f[1][0] if f else math.nan for f in found], 0.38, label="here",
+                      xerr=[f[1][1] or 0 if f else 0 for f in found])
+        axes.set(title=name, xlabel="test perplexity", xlim=(min(paper) - 5, max(paper) + 2))
+        axes.set_yticks(list(places), titles)
+        axes.legend(loc="lower right")
+    panels[0].set_ylabel("without")
+    panels[0].invert_yaxis()
+    save(figure, out)
+
+
+def save(figure, out):
+    figure.tight_layout()
+    figure.savefig(out, dpi=110, metadata={"Software": None})
+    print(out)
+
+
+if __name__ == "__main__":
+    files = [Path(word) for word in sys.argv[1:]]
+    if files:
+        draw_curves(files, "curves.png")
+    else:
+        own = sorted(table.HERE.glob("*/*.result.json")) or sorted(table.HERE.glob("cpu/ptb_fp32.jsonl"))
+        draw_curves(own, table.HERE / "curves.png")
+        draw_ablations(table.read(), table.HERE / "ablations.png")

@@ -1,0 +1,118 @@
+"""The README's tables, from the results of finished recipes: published perplexities beside ours.
+
+    python results/table.py            prints them
+    python results/table.py --readme   puts them into README.md
+
+A result counts if a recipe made it (the recipes in recipes/ say so to the scripts): copy `runs/*.result.json` into a
+folder beside this file. Ours are exact perplexities, validation / test, as the mean over seeds, with the standard
+deviation where there are several, and the number of runs. Rows of which nothing is known are left out.
+"""
+import json
+import statistics
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+README = HERE.parent / "README.md"
+BEGIN, END = "<!-- made by results/table.py -->\n", "<!-- end -->\n"
+CORPORA = {"ptb": "PTB", "wt2": "WikiText-2"}
+
+# title, what follows the corpus in a recipe's name, script; then validation and test of the paper and of the published
+# code's README, for each corpus
+MAIN = [
+    ("AWD-LSTM", "", "main.py", {"ptb": ((60.7, 58.8), (61.2, 58.8)), "wt2": ((69.1, 66.0), (68.7, 65.6))}),
+    ("fine-tuned", "", "finetune.py", {"ptb": ((60.0, 57.3), (58.8, 56.5)), "wt2": ((68.6, 65.8), (67.4, 64.7))}),
+    ("fine-tuned, with cache", "", "pointer.py",
+     {"ptb": ((53.9, 52.8), (53.2, 52.5)), "wt2": ((53.8, 52.0), (52.2, 50.6))}),
+    ("GRU", "-gru", "main.py", {}),
+    ("GRU, fine-tuned", "-gru", "finetune.py", {}),
+    ("GRU, fine-tuned, with cache", "-gru", "pointer.py", {}),
+    ("90 epochs of Adam in one cycle", "-fast", "main.py", {}),
+    ("90 epochs of Adam in one cycle, with cache", "-fast", "pointer.py", {}),
+]
+# title, what follows the corpus in a recipe's name, script, the paper's validation and test for each corpus
+ABLATIONS = [
+    ("the whole, fine-tuned", "", "finetune.py", {"ptb": (60.0, 57.3), "wt2": (68.6, 65.8)}),
+    ("fine-tuning", "", "main.py", {"ptb": (60.7, 58.8), "wt2": (69.1, 66.0)}),
+    ("variable sequence lengths", "-without-variable-bptt", "finetune.py", {"ptb": (61.3, 58.9), "wt2": (69.3, 66.2)}),
+    ("AR and TAR", "-without-ar-tar", "finetune.py", {"ptb": (62.7, 60.3), "wt2": (73.2, 70.1)}),
+    ("weight decay", "-without-weight-decay", "finetune.py", {"ptb": (63.7, 61.0), "wt2": (71.9, 68.7)}),
+    ("embedding dropout", "-without-embedding-dropout", "finetune.py", {"ptb": (65.1, 62.7), "wt2": (71.1, 68.1)}),
+    ("NT-ASGD", "-without-nt-asgd", "main.py", {"ptb": (66.3, 63.7), "wt2": (73.3, 69.7)}),
+    ("the small, tied embedding", "-without-small-embedding", "finetune.py",
+     {"ptb": (68.0, 65.6), "wt2": (73.7, 70.7)}),
+    ("weight-dropping", "-without-weight-drop", "finetune.py", {"ptb": (71.1, 68.9), "wt2": (78.4, 74.9)}),
+]
+
+
+def read(folder=HERE):
+    """Results of recipes under `folder` -> {(recipe, script): [result, …]}; a seed that was run twice counts once."""
+    latest = {}
+    for path in sorted(Path(folder).rglob("*.result.json")):
+        result = json.loads(path.read_text(encoding="utf-8"))
+        if result["recipe"]:
+            key = result["recipe"], result["script"], result["settings"]["seed"]
+            latest[key] = max(latest.get(key, result), result, key=lambda result: result["date"])
+    found = defaultdict(list)
+    for (recipe, script, _), result in latest.items():
+        found[recipe, script].append(result)
+    return found
+
+
+def ours(results):
+    """(validation mean, deviation), (test mean, deviation), number of runs; None where there is none."""
+    if not results:
+        return None
+    columns = [[result[split]["perplexity"] for result in results] for split in ("valid", "test")]
+    return (*((statistics.mean(c), statistics.stdev(c) if len(c) > 1 else None) for c in columns), len(results))
+
+
+def shown(pair):
+    return " / ".join(f"{x:.1f}" for x in pair) if pair else ""
+
+
+def shown_ours(found):
+    if not found:
+        return ""
+    *splits, runs = found
+    figures = " / ".join(f"{mean:.2f}" + (f" ± {spread:.2f}" if spread is not None else "") for mean, spread in splits)
+    return f"{figures} ({runs})"
+
+
+def tables(results):
+    """Both tables as Markdown."""
+    lines = ["| | " + " | ".join(f"{name}: paper | published README | here" for name in CORPORA.values()) + " |",
+             "|---|" + "---|" * 3 * len(CORPORA)]
+    for title, suffix, script, published in MAIN:
+        cells = [title]
+        for corpus in CORPORA:
+            paper, readme = published.get(corpus, (None, None))
+            cells += [shown(paper), shown(readme), shown_ours(ours(results[corpus + suffix, script]))]
+        if any(cells[1:]):
+            lines.append("| " + " | ".join(cells) + " |")
+    lines += ["", "Without one ingredient (the paper's table 4):", "",
+              "| without | " + " | ".join(f"{name}: paper | here" for name in CORPORA.values()) + " |",
+              "|---|" + "---|" * 2 * len(CORPORA)]
+    for title, suffix, script, published in ABLATIONS:
+        cells = [title]
+        for corpus in CORPORA:
+            cells += [shown(published[corpus]), shown_ours(ours(results[corpus + suffix, script]))]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(line.replace("|  |", "| |").replace("|  |", "| |") for line in lines) + "\n"
+
+
+def with_tables(readme, text):
+    """The README with `text` between the two marks."""
+    before, rest = readme.split(BEGIN)
+    return before + BEGIN + text + END + rest.split(END, 1)[1]
+
+
+if __name__ == "__main__":
+    made = tables(read())
+    if sys.argv[1:] == ["--readme"]:
+        README.write_text(with_tables(README.read_text(encoding="utf-8"), made), encoding="utf-8")
+    elif sys.argv[1:]:
+        sys.exit(__doc__)
+    else:
+        print(made, end="")

@@ -1,0 +1,148 @@
+"""The recipes, the tables and the pictures."""
+import json
+import math
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, SMALL, run_script
+
+sys.path.insert(0, str(ROOT / "results"))
+import table
+
+RECIPES = [("ptb.sh",), ("wt2.sh",), ("ptb_gru.sh",), ("fast.sh", "ptb"), ("fast.sh", "wt2"),
+           *(("ablations.sh", "ptb", which) for which in (
+               "fine-tuning", "nt-asgd", "variable-bptt", "embedding-dropout", "weight-decay", "ar-tar",
+               "small-embedding", "weight-drop"))]
+
+
+def recipe(words, folder, **env):
+    """The command of a recipe and its environment, with a model too small to learn."""
+    return [str(ROOT / "recipes" / words[0]), *words[1:], "--device", "cpu"], {
+        **os.environ, "PYTHON": sys.executable, "SAVE_DIR": str(folder), "SMOKE": "1", **env}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", RECIPES, ids=" ".join)
+def test_a_recipe_killed_and_run_again(words, tmp_path):
+    command, env = recipe(words, tmp_path)
+    first = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("*.state.pt")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert first.poll() is None
+    os.killpg(first.pid, signal.SIGKILL)
+    first.wait()
+    second = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert second.returncode == 0, second.stderr
+    assert "| continuing from" in second.stdout
+    results = [json.loads(path.read_text()) for path in sorted(tmp_path.glob("*.result.json"))]
+    wanted = {"main.py"}
+    if not {"fast.sh", "fine-tuning", "nt-asgd"} & {*words}:
+        wanted.add("finetune.py")
+    if words[0] != "ablations.sh":
+        wanted.add("pointer.py")
+    assert {result["script"] for result in results} == wanted
+    for result in results:
+        assert result["recipe"] is None and math.isfinite(result["test"]["perplexity"])
+        if result["script"] == "main.py":
+            assert [epoch["epoch"] for epoch in result["epochs"]] == [1, 2]
+
+
+def test_a_recipe_that_a_time_limit_ends_begins_no_next_step(toy, tmp_path):
+    command, env = recipe(("ptb.sh",), tmp_path, DATA=str(toy))
+    done = subprocess.run([*command, "--max-minutes", "0.0001"], env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "run this again" in done.stdout and "fine-tuning" not in done.stdout
+
+
+def test_a_recipe_stops_where_a_step_fails(tmp_path):
+    command, env = recipe(("ptb.sh",), tmp_path, DATA=str(tmp_path / "nothing"))
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "nothing" in done.stderr and "fine-tuning" not in done.stdout
+
+
+@pytest.mark.parametrize("words", [("fast.sh",), ("fast.sh", "x"), ("ablations.sh",), ("ablations.sh", "ptb"),
+                                   ("ablations.sh", "ptb", "x")])
+def test_a_recipe_says_how_it_is_used(words, tmp_path):
+    command = [str(ROOT / "recipes" / words[0]), *words[1:]]
+    done = subprocess.run(command, env={**os.environ, "SAVE_DIR": str(tmp_path)}, capture_output=True, text=True,
+                          check=False)
+    assert done.returncode == 2 and done.stderr.startswith("usage:") and done.stderr.count("\n") == 1
+
+
+@pytest.mark.skipif(not shutil.which("shellcheck"), reason="no shellcheck here")
+def test_shellcheck():
+    subprocess.run(["shellcheck", "-x", *map(str, (ROOT / "recipes").glob("*.sh"))], check=True)
+
+
+# ---- results
+
+def test_a_finished_run_leaves_its_result(toy, call, tmp_path):
+    call("main.py", "--data", toy, *SMALL, "--epochs", 2, "--save", "a.pt", "--recipe", "ptb")
+    call("pointer.py", "--save", "a.pt", "--window", 40, "--device", "cpu", "--recipe", "ptb")
+    result = json.loads((tmp_path / "a.result.json").read_text())
+    assert result["recipe"] == "ptb" and "--recipe ptb" in result["command"] and len(result["epochs"]) == 2
+    assert result["seconds"] == pytest.approx(sum(epoch["seconds"] for epoch in result["epochs"]))
+    assert result["commit"] is None or len(result["commit"].strip("+")) == 40
+    rows = sum(len(line.split()) + 1 for line in (toy / "test.txt").read_text().splitlines())   # one column
+    assert result["test"]["published_perplexity"] == pytest.approx(math.exp(result["test"]["loss"] * (rows - 1) / rows))
+    assert result["valid"]["loss"] == min(epoch["valid_loss"] for epoch in result["epochs"])
+    pointed = json.loads((tmp_path / "a.pointer.result.json").read_text())
+    assert pointed["test"]["loss"] != pointed["test_without_cache"]["loss"] == pytest.approx(result["test"]["loss"])
+
+    call("main.py", "--epochs", 3, "--save", "a.pt", "--resume", "auto", "--max-minutes", "0.0001", "--device", "cpu",
+         "--log-interval", 10)
+    assert not (tmp_path / "a.result.json").exists()     # longer now, and not finished
+
+
+def a_result(recipe, script, seed, valid, test, date="2026-01-01"):
+    return {"recipe": recipe, "script": script, "settings": {"seed": seed}, "date": date,
+            "valid": {"perplexity": valid}, "test": {"perplexity": test}}
+
+
+def test_the_table_counts_seeds_and_only_recipes(tmp_path):
+    (tmp_path / "h200").mkdir()
+    made = [a_result("ptb", "main.py", 1, 60.0, 58.0), a_result("ptb", "main.py", 2, 62.0, 59.0),
+            a_result("ptb", "main.py", 2, 99.0, 99.0, "2025-01-01"), a_result(None, "main.py", 3, 10.0, 10.0),
+            a_result("wt2-without-ar-tar", "finetune.py", 1, 75.04, 71.06)]
+    for number, result in enumerate(made):
+        (tmp_path / "h200" / f"{number}.result.json").write_text(json.dumps(result))
+    text = table.tables(table.read(tmp_path))
+    assert "| AWD-LSTM | 60.7 / 58.8 | 61.2 / 58.8 | 61.00 ± 1.41 / 58.50 ± 0.71 (2) | 69.1 / 66.0 |" in text
+    assert "| AR and TAR | 62.7 / 60.3 | | 73.2 / 70.1 | 75.04 / 71.06 (1) |" in text
+    assert re.findall(r"\((\d+)\)", text) == ["2", "2", "1"]    # without fine-tuning is the model as trained
+
+
+def test_the_readme_shows_the_table_as_it_is():
+    text = (ROOT / "README.md").read_text()
+    assert table.with_tables(text, table.tables(table.read())) == text
+
+
+def test_pictures(toy, call, tmp_path):
+    pytest.importorskip("matplotlib")
+    call("main.py", "--data", toy, *SMALL, "--epochs", 2, "--save", "a.pt")
+    plot = "results/plot.py"
+    run_script(plot, "a.jsonl", "a.result.json", cwd=tmp_path)
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+    (tmp_path / "b.jsonl").write_text("nonsense\n")
+    for name in ("b.jsonl", "none.jsonl"):
+        assert name in run_script(plot, name, cwd=tmp_path, status=1).stderr
+
+
+def test_a_picture_without_matplotlib_says_what_to_install(tmp_path):
+    (tmp_path / "matplotlib.py").write_text("raise ImportError\n")
+    (tmp_path / "a.jsonl").write_text("")
+    done = run_script("results/plot.py", "a.jsonl", cwd=tmp_path, status=1,
+                      env={**os.environ, "PYTHONPATH": str(tmp_path)})
+    assert "pip install matplotlib" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_recipes_name_scripts_that_are_there():
+    for path in (ROOT / "recipes").glob("*.sh"):
+        assert os.access(path, os.X_OK) == (path.name != "common.sh") and Path(path).read_text().startswith("#")

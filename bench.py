@@ -134,7 +134,7 @@ def time_parts(watch, model, criterion, optimizer, data, targets, args):
 
 def check_equal(model, criterion, plain, data, targets, tolerance):
     """With every dropout off, the plain model must compute what ours does, loss and all gradients."""
-    names = ("dropout", "dropouth", "dropouti", "dropoute", "wdrop")
+    names = ("dropout", "dropouth", "dropouti", "dropoute", "wdrop", "dropoutr")
     on = {name: getattr(model, name) for name in names}
     for holder in (model, plain.args):
         vars(holder).update(dict.fromkeys(names, 0.0))

@@ -149,7 +149,7 @@ def _check_archive(path):
 def check_shapes(contents, path):
     """Raise InputError unless a checkpoint's weights are those of the model that its settings describe."""
     settings, words = contents["settings"], contents["vocabulary"]
-    layers = sum(1 for name in contents["model"] if str(name).endswith(".weight_hh_l0"))
+    layers = len({name.split(".")[1] for name in map(str, contents["model"]) if name.startswith("rnns.")})
     if layers != settings["nlayers"]:
         raise InputError(f"{path} is damaged: it has {layers} layers, its settings say {settings['nlayers']}")
     with torch.device("meta"):  # shapes only: no memory is taken before they are known to fit

@@ -96,6 +96,8 @@ class TrainStep:
     def _update(self, gradients, rates, bad, norm):
         for parameter, gradient in zip(self.parameters, gradients):
             parameter.grad = gradient
+        if not follows_scalars(self.optimizer):
+            rates = [rate.item() for rate in rates]
         with learning_rates(self.optimizer, rates):
             update(self.optimizer, bad, (norm + 1e-6) / self.clip if self.clip else None)
         self.optimizer.zero_grad(set_to_none=True)
@@ -131,13 +133,18 @@ class TrainStep:
         return loss.detach(), repackage_hidden(hidden), [None if g is None else g.contiguous() for g in gradients]
 
 
+def follows_scalars(optimizer):
+    """Whether it takes its learning rate, `grad_scale` and `found_inf` from scalars on the device."""
+    return getattr(optimizer, "_step_supports_amp_scaling", False)
+
+
 def update(optimizer, bad, shrink):
     """Let `optimizer` step: with gradients divided by `shrink` where it is above 1, and not at all where `bad` is true.
 
     bad, shrink: scalars on the device; optimizers that follow such scalars do not make the host wait for them.
     """
     shrink = None if shrink is None else shrink.clamp(min=1).to(torch.float32)
-    if getattr(optimizer, "_step_supports_amp_scaling", False):
+    if follows_scalars(optimizer):
         optimizer.found_inf, optimizer.grad_scale = bad.to(torch.float32), shrink
         optimizer.step()
     elif not bad.item():

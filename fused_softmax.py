@@ -1,12 +1,13 @@
-"""The softmax over logits on a GPU in one kernel, compiled at first use by the compiler that comes with torch's CUDA.
+"""The softmax over logits on a GPU in one kernel.
 
 N rows, V words.
 """
 import warnings
 from functools import cache
-from pathlib import Path
 
 import torch
+
+from cuda_kernels import function
 
 THREADS = 512
 TYPES = {torch.float32: "softmax_float32", torch.bfloat16: "softmax_bfloat16"}
@@ -20,7 +21,7 @@ def fused_softmax(logits, bias, targets, dtype=None):
     """
     logprobs, at_target = torch.empty_like(logits[:, 0]), torch.empty_like(logits[:, 0])
     slope = None if dtype is None else logits if dtype == logits.dtype else torch.empty_like(logits, dtype=dtype)
-    launch = kernels(logits.device.index)[dtype or torch.float32]
+    launch = function("softmax", TYPES[dtype or torch.float32], logits.device.index)
     nothing = logits.new_empty(0)             # a null pointer, to the kernel
     launch((len(logits), 1, 1), (THREADS, 1, 1),
            [logits, bias, targets, logprobs, at_target, nothing if slope is None else slope, logits.size(1)])
@@ -33,6 +34,8 @@ def available(index):
 
     The answer is found once. Where it is no, a warning says why.
     """
+    if None in [function("softmax", name, index) for name in TYPES.values()]:
+        return False
     try:
         with torch.random.fork_rng([index]):
             _check(torch.device("cuda", index))
@@ -41,13 +44,6 @@ def available(index):
                       stacklevel=2)
         return False
     return True
-
-
-@cache
-def kernels(index):
-    with torch.cuda.device(index):
-        source = Path(__file__).with_name("kernels").joinpath("softmax.cu").read_text(encoding="utf-8")
-        return {dtype: torch.cuda._compile_kernel(source, name) for dtype, name in TYPES.items()}
 
 
 def _check(device):

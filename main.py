@@ -16,7 +16,7 @@ from nt_asgd import NTASGD
 from one_cycle import one_cycle
 from run import Run
 
-LEARNING_RATE = {"sgd": 30.0, "adam": 1e-3}
+LEARNING_RATE = {"sgd": 30.0, "adam": 1e-3, "adagrad": 0.2}
 
 
 def make_parser():
@@ -40,6 +40,8 @@ def make_optimizer(args, parameters):
     if args.optimizer == "adam":
         return torch.optim.Adam(parameters, lr=args.lr, betas=(0.9, args.beta2), weight_decay=args.wdecay,
                                 fused=parameters[0].device.type in ("cpu", "cuda"))
+    if args.optimizer == "adagrad":
+        return torch.optim.Adagrad(parameters, lr=args.lr, weight_decay=args.wdecay)
     return NTASGD(parameters, lr=args.lr, weight_decay=args.wdecay)
 
 
@@ -75,10 +77,12 @@ def main(argv=None):
             if args.optimizer == "sgd" and not optimizer.averaging and run.stalled():
                 if args.on_stall == "average":
                     run.start_averaging(f"no better than {args.nonmono} epochs ago and before")
-                else:
+                elif args.on_stall == "halve":
                     run.halve_learning_rate()
             if epoch in args.when:
                 run.divide_learning_rate(10)
+            if args.decay != 1 and epoch >= args.decay_from:
+                run.divide_learning_rate(args.decay)
             run.end_epoch()
         run.report_test()
     return run.status

@@ -14,10 +14,10 @@ from corpus_cache import default_cache
 from errors import InputError
 
 ARCHITECTURE = ("model", "emsize", "nhid", "nlayers", "tied", "cutoffs")
-INHERITED = (*ARCHITECTURE, "data", "vocab", "dropout", "dropouth", "dropouti", "dropoute", "wdrop",
+INHERITED = (*ARCHITECTURE, "data", "vocab", "dropout", "dropouth", "dropouti", "dropoute", "wdrop", "dropoutr",
              "alpha", "beta", "wdecay", "clip", "batch_size", "eval_batch_size", "bptt", "variable_bptt", "precision")
-KEPT = (*INHERITED, "lr", "epochs", "max_seq_len_delta", "nonmono", "optimizer", "when", "on_stall", "beta2",
-        "one_cycle", "momentum", "seed")
+KEPT = (*INHERITED, "lr", "epochs", "max_seq_len_delta", "nonmono", "optimizer", "when", "on_stall", "decay",
+        "decay_from", "beta2", "one_cycle", "momentum", "seed")
 
 
 class Parser(argparse.ArgumentParser):
@@ -198,7 +198,7 @@ def add_cache(group):
 
 def add_architecture(parser):
     group = parser.add_argument_group("model")
-    group.add_argument("--model", choices=["LSTM", "GRU"], default="LSTM", help="recurrent cell")
+    group.add_argument("--model", choices=["LSTM", "GRU", "QRNN"], default="LSTM", help="recurrent cell")
     group.add_argument("--emsize", type=width, default=400, metavar="N", help="width of word vectors")
     group.add_argument("--nhid", type=width, default=1150, metavar="N", help="hidden units per layer")
     group.add_argument("--nlayers", type=width, default=3, metavar="N", help="recurrent layers")
@@ -216,7 +216,9 @@ def add_regularisation(parser):
                                 ("dropouth", 0.3, "the output of the layers below"),
                                 ("dropouti", 0.65, "the embedded input"),
                                 ("dropoute", 0.1, "whole words of the input"),
-                                ("wdrop", 0.5, "the hidden-to-hidden weights")]:
+                                ("wdrop", 0.5, "the hidden-to-hidden weights; of a QRNN, on all its layers' weights"),
+                                ("dropoutr", 0.0, "the state that the hidden-to-hidden weights are multiplied by, one "
+                                                  "mask for a window (Gal and Ghahramani's)")]:
         group.add_argument(f"--{name}", type=probability, default=default, metavar="P", help=f"dropout on {what}")
     group.add_argument("--alpha", type=non_negative, default=2, metavar="X",
                        help="AR: weight of the squared activations")
@@ -246,11 +248,14 @@ def add_optimisation(parser, lr=None, lr_help="", max_seq_len_delta=0):
 
 def add_schedule(parser):
     group = parser.add_argument_group("schedule")
-    group.add_argument("--optimizer", choices=["sgd", "adam"], default="sgd",
-                       help="sgd with --lr 30, adam with 0.001, if that is not given")
-    group.add_argument("--on-stall", choices=["average", "halve"], default="average",
+    group.add_argument("--optimizer", choices=["sgd", "adam", "adagrad"], default="sgd",
+                       help="sgd with --lr 30, adam with 0.001, adagrad with 0.2, if that is not given")
+    group.add_argument("--on-stall", choices=["average", "halve", "nothing"], default="average",
                        help="what sgd does once the validation loss stalls: average the weights from then on "
-                            "(NT-ASGD), or halve the learning rate, each time anew")
+                            "(NT-ASGD), halve the learning rate, each time anew, or nothing")
+    group.add_argument("--decay", type=positive, default=1.0, metavar="X",
+                       help="divide the learning rate by X after each epoch from --decay-from on")
+    group.add_argument("--decay-from", type=size, default=1, metavar="EPOCH", help="first epoch that --decay is for")
     group.add_argument("--beta2", type=probability, default=0.999, metavar="X", help="of adam")
     group.add_argument("--one-cycle", type=non_negative, nargs=4, metavar="E",
                        help="adam's learning rate in four phases of so many epochs: from a tenth up to --lr, "

@@ -46,6 +46,12 @@ point() {
     "$PYTHON" pointer.py --data "$data" --save "$stem.pt" "$@" ${label[@]+"${label[@]}"} --resume auto
 }
 
+# judge FLAGS...: evaluate.py on what was trained
+judge() {
+    echo "== $name, seed $seed: evaluation"
+    "$PYTHON" evaluate.py --data "$data" --save "$stem.pt" "$@" ${label[@]+"${label[@]}"}
+}
+
 # A run that --max-minutes ended is no error, but the next step must not begin.
 must_be_finished() {
     [ -e "$1" ] || { echo "== $name is not finished; run this again to go on"; exit 0; }

@@ -18,7 +18,7 @@ from utils import get_batch
 pytestmark = [pytest.mark.cuda, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")]
 PTB = {"model": "LSTM", "emsize": 400, "nhid": 1150, "nlayers": 3, "tied": True, "cutoffs": []}
 TOY = {**PTB, "emsize": 24, "nhid": 50, "nlayers": 2}
-DROPOUTS = {"dropout": 0.4, "dropouth": 0.25, "dropouti": 0.4, "dropoute": 0.1, "wdrop": 0.5}
+DROPOUTS = {"dropout": 0.4, "dropouth": 0.25, "dropouti": 0.4, "dropoute": 0.1, "wdrop": 0.5, "dropoutr": 0.0}
 NO_DROPOUTS = dict.fromkeys(DROPOUTS, 0.0)
 TOLERANCES = {"fp32": 1e-4, "tf32": 1e-3, "bf16": 2e-2}
 
@@ -63,7 +63,7 @@ def train(step, columns, lengths, bad=()):
     return torch.stack(losses)
 
 
-@pytest.mark.parametrize("model", ["LSTM", "GRU"])
+@pytest.mark.parametrize("model", ["LSTM", "GRU", "QRNN"])
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 @pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
 def test_graphs_equal_eager_steps(precision, optimizer, model):
@@ -101,7 +101,7 @@ def test_wide_batches_can_be_recorded():
     assert train(step, torch.randint(500, (400, 80), device="cuda"), [70] * 5).isfinite().all()
 
 
-@pytest.mark.parametrize("model", ["LSTM", "GRU"])
+@pytest.mark.parametrize("model", ["LSTM", "GRU", "QRNN"])
 @pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
 def test_gradients_against_float64(precision, model):
     """At the paper's size, padded widths and all; what float64 says comes from the CPU."""
@@ -146,6 +146,7 @@ def test_auto_is_tf32_on_cards_that_have_it():
 
 
 @pytest.mark.parametrize("flags", [[], ["--no-graphs"], ["--optimizer", "adam", "--lr", "0.01"], ["--model", "GRU"],
+                                   ["--model", "QRNN"], ["--dropoutr", "0.2"],
                                    ["--cutoffs", "10", "20"], ["--precision", "bf16"]])
 def test_scripts_on_the_gpu_and_a_run_continued(flags, toy, tmp_path):
     """Stopped between epochs and continued: the curve of a run never stopped, within rounding."""

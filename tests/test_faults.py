@@ -198,7 +198,7 @@ def test_the_last_good_state_outlives_a_divergence(toy, call, tmp_path, monkeypa
     assert "End of training" in call("main.py", "--epochs", 2, "--lr", 1, "--save", "a.pt", "--resume", "auto")
 
 
-@pytest.mark.parametrize("cell", ["LSTM", "GRU"])
+@pytest.mark.parametrize("cell", ["LSTM", "GRU", "QRNN"])
 def test_a_window_too_long_for_memory_is_read_in_two_halves(cell, monkeypatch):
     def train(limit):
         torch.manual_seed(0)

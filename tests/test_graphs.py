@@ -89,7 +89,7 @@ def train(step, columns, lengths=LENGTHS, bad=()):
 
 @pytest.mark.parametrize("bad", [(), (1, 3, 6, 7)])
 @pytest.mark.parametrize("optimizer", ["sgd", "fused adam"])
-@pytest.mark.parametrize("cell", ["LSTM", "GRU"])
+@pytest.mark.parametrize("cell", ["LSTM", "GRU", "QRNN"])
 def test_recorded_steps_equal_plain_ones(stand_in, cell, optimizer, bad):
     columns = torch.randint(40, (100, 4))
     plain = train(make(cell, optimizer), columns, bad=bad)
@@ -166,7 +166,7 @@ class HostReads(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("cell", ["LSTM", "GRU"])
+@pytest.mark.parametrize("cell", ["LSTM", "GRU", "QRNN"])
 @pytest.mark.parametrize("optimizer", ["sgd", "fused adam"])
 def test_the_host_reads_nothing_in_a_step(cell, optimizer):
     step, columns = make(cell, optimizer), torch.randint(40, (100, 4))

@@ -48,7 +48,7 @@ def stamp(path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("script", ["main.py", "finetune.py"])
-@pytest.mark.parametrize("cell", ["LSTM", "GRU"])
+@pytest.mark.parametrize("cell", ["LSTM", "GRU", "QRNN"])
 @pytest.mark.parametrize("cutoffs", [[], ["--cutoffs", 8, 20]], ids=["full", "adaptive"])
 def test_killed_at_random_moments(script, cell, cutoffs, toy, tmp_path):
     draw = random.Random(f"{script} {cell} {cutoffs}")

@@ -212,7 +212,7 @@ def test_published_sizes(words, parameters):
         assert count_parameters(RNNModel("LSTM", words, 400, 1150, 3)) == parameters
 
 
-@pytest.mark.parametrize("cell", ["LSTM", "GRU"])
+@pytest.mark.parametrize("cell", ["LSTM", "GRU", "QRNN"])
 @pytest.mark.parametrize("tied", [True, False])
 def test_shapes_and_state_dict(cell, tied):
     model = RNNModel(cell, 40, 10, 14, 3, wdrop=0.5, tie_weights=tied)
@@ -222,8 +222,9 @@ def test_shapes_and_state_dict(cell, tied):
     assert [raw.shape for raw in raws] == [(7, 4, 14), (7, 4, 14), (7, 4, 10 if tied else 14)]
     assert torch.equal(dropped[-1].flatten(0, 1), features)
     assert len(hidden) == 3 and (model.decoder.weight is model.encoder.weight) == tied
-    keys = {"encoder.weight", "decoder.bias"} | {f"rnns.{layer}.{kind}_{way}_l0" for layer in range(3)
-                                                  for kind in ("weight", "bias") for way in ("ih", "hh")}
+    own = (["linear.weight", "linear.bias"] if cell == "QRNN" else
+           [f"{kind}_{way}_l0" for kind in ("weight", "bias") for way in ("ih", "hh")])
+    keys = {"encoder.weight", "decoder.bias"} | {f"rnns.{layer}.{name}" for layer in range(3) for name in own}
     assert set(model.state_dict()) == keys | (set() if tied else {"decoder.weight"})
     other = RNNModel(cell, 40, 10, 14, 3, wdrop=0, tie_weights=tied)
     other.load_state_dict(model.state_dict())
@@ -231,7 +232,7 @@ def test_shapes_and_state_dict(cell, tied):
     assert torch.equal(other.eval()(words, other.init_hidden(4))[0], model.eval()(words, model.init_hidden(4))[0])
 
 
-@pytest.mark.parametrize("cell", ["LSTM", "GRU"])
+@pytest.mark.parametrize("cell", ["LSTM", "GRU", "QRNN"])
 def test_every_weight_learns_also_after_an_evaluation(cell):
     model = RNNModel(cell, 40, 10, 14, 2, 0.1, 0.1, 0.1, 0.1, 0.5)
     criterion = SplitCrossEntropyLoss(10, [20])

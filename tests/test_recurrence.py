@@ -158,7 +158,7 @@ def test_training_in_bf16_learns(cell):
     """Two words that take turns: the loss must fall to nearly nothing, with every dropout of the recipe's kind on."""
     torch.manual_seed(4)
     settings = dict(model=cell, emsize=16, nhid=32, nlayers=2, tied=True, cutoffs=[], dropout=0.1, dropouth=0.1,
-                    dropouti=0.1, dropoute=0.1, wdrop=0.3)
+                    dropouti=0.1, dropoute=0.1, wdrop=0.3, dropoutr=0.1)
     modules = model, criterion = build(settings, 10)
     set_precision(modules, "bf16")
     step = TrainStep(model, criterion, NTASGD(model.parameters(), lr=5), bptt=8, clip=0.25, alpha=0, beta=0)
@@ -211,3 +211,68 @@ def test_precision_goes_with_the_model(toy, call, tmp_path):
         assert f"on cpu in {'fp32' if words else 'bf16'}" in said
         losses[len(words)] = float(said.split("test ppl")[-1].split("|")[0])
     assert losses[0] == pytest.approx(losses[2], rel=1e-2)
+
+
+# ---- dropout on the state
+
+@pytest.mark.parametrize("kind", CELLS)
+@pytest.mark.parametrize("types, tolerance", [((torch.float64, None), 1e-13), ((torch.float32, None), 3e-6),
+                                              ((torch.float32, torch.bfloat16), 1.5e-2)])
+def test_a_mask_on_the_state_against_a_naive_loop(steps, kind, types, tolerance):
+    """The same mask at every step, wherever the hidden-to-hidden weight meets the state, and nowhere else."""
+    torch.manual_seed(1)
+    T, B, E, H = 6, 5, 7, 33
+    reference = CELLS[kind](E, H).double()
+    weights = [reference.weight_ih_l0, reference.weight_hh_l0, reference.bias_ih_l0, reference.bias_hh_l0]
+    leaves = [torch.randn(T, B, E).double(), *torch.randn(2, 1, B, H).double()]
+    mask = (torch.rand(B, H) > 0.4).double() / 0.6
+
+    def naive(x, hidden, w_ih, w_hh, b_ih, b_hh):
+        h, c = (s[0] for s in hidden) if kind == "LSTM" else (hidden[0], None)
+        outputs = []
+        for x_t in x:
+            a, b = x_t @ w_ih.t() + b_ih, (h * mask) @ w_hh.t() + b_hh
+            if kind == "LSTM":
+                i, f, g, o = (a + b).chunk(4, 1)
+                c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+                h = o.sigmoid() * c.tanh()
+            else:
+                (ar, az, an), (br, bz, bn) = a.chunk(3, 1), b.chunk(3, 1)
+                z = (az + bz).sigmoid()
+                h = (1 - z) * (an + (ar + br).sigmoid() * bn).tanh() + z * h
+            outputs.append(h)
+        return torch.stack(outputs), (h[None], c[None]) if kind == "LSTM" else h[None]
+
+    def run(function, dtype):
+        x, h, c, *ws = [t.detach().to(dtype).requires_grad_() for t in (*leaves, *weights)]
+        output, hidden = function(x, (h, c) if kind == "LSTM" else h, *ws)
+        ends = hidden if kind == "LSTM" else (hidden,)
+        total = (output * torch.linspace(-1, 1, output.numel(), dtype=dtype).view_as(output)).sum()
+        total = total + sum(end.pow(2).sum() for end in ends)
+        return [output, *ends, *torch.autograd.grad(total, [x, h, *([c] if kind == "LSTM" else []), *ws])]
+
+    found = run(lambda *given: recur(kind, *given, dtype=types[1], mask=mask.to(types[0])), types[0])
+    for a, b in zip(found, run(naive, torch.float64), strict=True):
+        assert relative(a.double(), b) <= tolerance
+
+
+@pytest.mark.parametrize("kind", CELLS)
+def test_dropout_on_the_state_is_of_training_and_learns(kind):
+    torch.manual_seed(0)
+    model, criterion = RNNModel(kind, 40, 10, 14, 2, 0, 0, 0, 0, dropoutr=0.5), SplitCrossEntropyLoss(10, [])
+    data, targets = torch.randint(40, (9, 4)), torch.randint(40, (36,))
+    one, other = (model(data, model.init_hidden(4))[0] for _ in range(2))
+    assert not torch.equal(one, other)
+    step = TrainStep(model, criterion, NTASGD(model.parameters(), lr=2), bptt=9, clip=0.25, alpha=0, beta=0)
+    losses = [step(data, targets, model.init_hidden(4))[0] for _ in range(30)]
+    assert losses[-1] < 0.9 * losses[0]
+    model.eval()
+    plain = RNNModel(kind, 40, 10, 14, 2).eval()
+    plain.load_state_dict(model.state_dict())
+    assert torch.equal(*(m(data, m.init_hidden(4))[0] for m in (model, plain)))
+
+
+def test_a_qrnn_has_no_state_to_drop(toy, tmp_path):
+    said = run_script("main.py", "--data", toy, *SMALL, "--model", "QRNN", "--dropoutr", 0.2, "--save", "a.pt",
+                      cwd=tmp_path, status=1).stderr
+    assert "--dropoutr" in said and said.count("\n") == 1

@@ -20,7 +20,7 @@ def figure(text, what):
     return float(re.findall(rf"{what} ppl +([\d.]+)", text)[-1])
 
 
-@pytest.mark.parametrize("cell", ["LSTM", "GRU"])
+@pytest.mark.parametrize("cell", ["LSTM", "GRU", "QRNN"])
 @pytest.mark.parametrize("cutoffs", [[], ["--cutoffs", "8", "20", "76000"]], ids=["full", "adaptive"])
 def test_from_text_to_text(cell, cutoffs, toy, call, tmp_path):
     """Train, fine-tune, point and generate; each reads what the one before it saved."""
@@ -242,3 +242,16 @@ def test_without_averaging_the_rate_is_halved_each_time_validation_stalls(toy, c
     call("main.py", "--epochs", 5, "--save", "b.pt", "--resume", "auto", "--log-interval", 10, "--device", "cpu")
     other = [json.loads(line) for line in (tmp_path / "b.jsonl").read_text().splitlines()]
     assert [line["valid_loss"] for line in other] == [line["valid_loss"] for line in lines]
+
+
+def test_a_decaying_rate_and_adagrad(toy, call, tmp_path):
+    call("main.py", "--data", toy, *SMALL, "--epochs", 4, "--decay", 1.25, "--decay-from", 2, "--on-stall", "nothing",
+         "--dropoutr", 0.1, "--save", "a.pt")
+    lines = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
+    assert [line["lr"] for line in lines] == pytest.approx([4, 4, 3.2, 2.56])
+    said = call("main.py", "--data", toy, *SMALL, "--optimizer", "adagrad", "--lr", 0.2, "--epochs", 2,
+                "--save", "b.pt")
+    assert figure(said, "test") < 24
+    common = ["--data", toy, *SMALL, "--optimizer", "adagrad", "--lr", 0.2, "--save", "c.pt"]
+    call("main.py", *common, "--epochs", 1)
+    assert figure(call("main.py", *common, "--epochs", 2, "--resume", "auto"), "test") == figure(said, "test")

@@ -25,11 +25,22 @@ MAIN = [
     ("fine-tuned", "", "finetune.py", {"ptb": ((60.0, 57.3), (58.8, 56.5)), "wt2": ((68.6, 65.8), (67.4, 64.7))}),
     ("fine-tuned, with cache", "", "pointer.py",
      {"ptb": ((53.9, 52.8), (53.2, 52.5)), "wt2": ((53.8, 52.0), (52.2, 50.6))}),
+    ("fine-tuned, with dynamic evaluation (Krause et al.)", "", "dynamiceval.py",
+     {"ptb": ((51.6, 51.1), None), "wt2": ((46.4, 44.3), None)}),
+    ("QRNN", "-qrnn", "main.py", {"ptb": (None, (60.6, 58.3)), "wt2": (None, (69.3, 66.8))}),
+    ("QRNN, fine-tuned", "-qrnn", "finetune.py", {"ptb": (None, (59.1, 56.7)), "wt2": (None, (68.5, 65.9))}),
+    ("QRNN, fine-tuned, with cache", "-qrnn", "pointer.py",
+     {"ptb": (None, (53.4, 52.6)), "wt2": (None, (53.6, 52.1))}),
     ("GRU", "-gru", "main.py", {}),
     ("GRU, fine-tuned", "-gru", "finetune.py", {}),
     ("GRU, fine-tuned, with cache", "-gru", "pointer.py", {}),
     ("90 epochs of Adam in one cycle", "-fast", "main.py", {}),
     ("90 epochs of Adam in one cycle, with cache", "-fast", "pointer.py", {}),
+    ("variational LSTM, medium (Gal and Ghahramani)", "-variational-medium", "main.py", {}),
+    ("variational LSTM, large", "-variational-large", "main.py", {}),
+    ("plain LSTM (Grave et al.)", "-lstm-cache", "main.py", {"ptb": ((None, 82.3), None), "wt2": ((None, 99.3), None)}),
+    ("plain LSTM, with cache", "-lstm-cache", "pointer.py",
+     {"ptb": ((None, 72.1), None), "wt2": ((None, 68.9), None)}),
 ]
 # title, what follows the corpus in a recipe's name, script, the paper's validation and test for each corpus
 ABLATIONS = [
@@ -69,7 +80,7 @@ def ours(results):
 
 
 def shown(pair):
-    return " / ".join(f"{x:.1f}" for x in pair) if pair else ""
+    return " / ".join("–" if x is None else f"{x:.1f}" for x in pair) if pair else ""
 
 
 def shown_ours(found):

@@ -16,7 +16,8 @@ from conftest import ROOT, SMALL, run_script
 sys.path.insert(0, str(ROOT / "results"))
 import table
 
-RECIPES = [("ptb.sh",), ("wt2.sh",), ("ptb_gru.sh",), ("fast.sh", "ptb"), ("fast.sh", "wt2"),
+RECIPES = [("ptb.sh",), ("wt2.sh",), ("ptb_gru.sh",), ("fast.sh", "ptb"), ("fast.sh", "wt2"), ("qrnn.sh", "ptb"),
+           ("lstm_cache.sh", "ptb"), ("variational_medium.sh",), ("variational_large.sh",),
            *(("ablations.sh", "ptb", which) for which in (
                "fine-tuning", "nt-asgd", "variable-bptt", "embedding-dropout", "weight-decay", "ar-tar",
                "small-embedding", "weight-drop"))]
@@ -25,7 +26,8 @@ RECIPES = [("ptb.sh",), ("wt2.sh",), ("ptb_gru.sh",), ("fast.sh", "ptb"), ("fast
 def recipe(words, folder, **env):
     """The command of a recipe and its environment, with a model too small to learn."""
     return [str(ROOT / "recipes" / words[0]), *words[1:], "--device", "cpu"], {
-        **os.environ, "PYTHON": sys.executable, "SAVE_DIR": str(folder), "SMOKE": "1", **env}
+        **os.environ, "PYTHON": sys.executable, "SAVE_DIR": str(folder), "SMOKE": "1",
+        "MC_SAMPLES": "2", **env}
 
 
 @pytest.mark.slow
@@ -44,10 +46,12 @@ def test_a_recipe_killed_and_run_again(words, tmp_path):
     assert "| continuing from" in second.stdout
     results = [json.loads(path.read_text()) for path in sorted(tmp_path.glob("*.result.json"))]
     wanted = {"main.py"}
-    if not {"fast.sh", "fine-tuning", "nt-asgd"} & {*words}:
+    if not {"fast.sh", "lstm_cache.sh", "fine-tuning", "nt-asgd"} & {*words} and "variational" not in words[0]:
         wanted.add("finetune.py")
-    if words[0] != "ablations.sh":
+    if words[0] != "ablations.sh" and "variational" not in words[0]:
         wanted.add("pointer.py")
+    if "variational" in words[0]:
+        wanted.add("evaluate.py")
     assert {result["script"] for result in results} == wanted
     for result in results:
         assert result["recipe"] is None and math.isfinite(result["test"]["perplexity"])

@@ -24,6 +24,7 @@ import engine
 import errors
 import options
 import pointwise
+import train_step
 from embed_regularize import embedded_dropout
 from graphs import Graphs
 from locked_dropout import LockedDropout
@@ -119,7 +120,7 @@ def time_parts(watch, model, criterion, optimizer, data, targets, args):
 
     def score(raw, x):
         loss = criterion(decoder.weight, decoder.bias, x.flatten(0, 1), targets)
-        return loss + engine.activation_penalty(raw, x, args.alpha, args.beta)
+        return loss + train_step.activation_penalty(raw, x, args.alpha, args.beta)
 
     def update():
         nn.utils.clip_grad_norm_(model.parameters(), args.clip)
@@ -152,7 +153,7 @@ def bench_training(args, model, criterion, device, watch):
     data = torch.randint(args.words, (args.bptt, args.batch_size), device=device)            # (T, B)
     targets = torch.randint(args.words, (args.bptt * args.batch_size,), device=device)       # (N,)
     optimizer = NTASGD([*model.parameters(), *criterion.parameters()], lr=args.lr, weight_decay=args.wdecay)
-    step = engine.TrainStep(model, criterion, optimizer, bptt=args.bptt, clip=args.clip, alpha=args.alpha,
+    step = train_step.TrainStep(model, criterion, optimizer, bptt=args.bptt, clip=args.clip, alpha=args.alpha,
                             beta=args.beta, graphs=device.type == "cuda" and args.graphs)
     hidden = model.init_hidden(args.batch_size)
     model.train()

@@ -19,6 +19,7 @@ import engine
 import options
 import record
 import resume
+import train_step
 from corpora import columns
 from errors import InputError
 from graphs import Graphs
@@ -45,7 +46,7 @@ class Run:
         self.valid = columns("valid.txt", corpus.valid, args.eval_batch_size, args)
         self.test = columns("test.txt", corpus.test, 1, args)
         graphs = str(args.device).startswith("cuda") and args.graphs and not criterion.splits
-        self.step = engine.TrainStep(model, criterion, optimizer, bptt=args.bptt, clip=args.clip,
+        self.step = train_step.TrainStep(model, criterion, optimizer, bptt=args.bptt, clip=args.clip,
                                      alpha=args.alpha, beta=args.beta, graphs=graphs)
         self.score = Graphs(engine.scorer(model, criterion), args.device) if graphs else None
         self.losses = []                                          # (batch, loss, tokens) still on the device

@@ -10,6 +10,7 @@ from conftest import SMALL, run_script
 import engine
 import fused_softmax
 import splitcross
+import train_step
 from model import build, set_precision
 from nt_asgd import NTASGD
 from options import pick_precision
@@ -43,7 +44,7 @@ def make(settings, words, precision, dropouts, optimizer="sgd", graphs=False, se
     parameters = [*model.parameters(), *criterion.parameters()]
     optimizer = (NTASGD(parameters, lr=10, weight_decay=1.2e-6) if optimizer == "sgd" else
                  torch.optim.Adam(parameters, lr=1e-3, fused=True))
-    return engine.TrainStep(model, criterion, optimizer, bptt=70, clip=0.25, alpha=2, beta=1, graphs=graphs)
+    return train_step.TrainStep(model, criterion, optimizer, bptt=70, clip=0.25, alpha=2, beta=1, graphs=graphs)
 
 
 def train(step, columns, lengths, bad=()):

@@ -19,6 +19,7 @@ import engine
 import interruption
 import main
 import resume as resuming
+import train_step
 from errors import InputError
 from model import RNNModel
 from splitcross import SplitCrossEntropyLoss
@@ -109,7 +110,7 @@ def test_a_damaged_state_is_replaced_by_the_one_before(toy, call, tmp_path, caps
 def test_stopping_within_two_batches_and_going_on(toy, call, tmp_path, monkeypatch):
     common = ["--data", toy, *SMALL, "--epochs", 2]
     call("main.py", *common, "--save", "whole.pt")
-    real, steps = engine.TrainStep.__call__, []
+    real, steps = train_step.TrainStep.__call__, []
 
     def step(self, *args):
         steps.append(1)
@@ -117,7 +118,7 @@ def test_stopping_within_two_batches_and_going_on(toy, call, tmp_path, monkeypat
             os.kill(os.getpid(), signal.SIGTERM)
         return real(self, *args)
 
-    monkeypatch.setattr(engine.TrainStep, "__call__", step)
+    monkeypatch.setattr(train_step.TrainStep, "__call__", step)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["main.py"])
     assert main.main([str(word) for word in [*common, "--save", "parts.pt"]]) == 128 + signal.SIGTERM
@@ -213,7 +214,7 @@ def test_a_window_too_long_for_memory_is_read_in_two_halves(cell, monkeypatch):
             return real(data, *args, **kwargs)
 
         monkeypatch.setattr(model, "forward", forward)
-        step = engine.TrainStep(model, criterion, optimizer, bptt=9, clip=0.25, alpha=2, beta=1)
+        step = train_step.TrainStep(model, criterion, optimizer, bptt=9, clip=0.25, alpha=2, beta=1)
         columns, hidden, losses = torch.randint(40, (60, 5)), model.init_hidden(5), []
         for row in range(0, 54, 9):
             loss, hidden = step(*get_batch(columns, row, None, 9), hidden)
@@ -233,13 +234,13 @@ def test_a_window_too_long_for_memory_is_read_in_two_halves(cell, monkeypatch):
     ("RuntimeError('CUDA error: an illegal memory access was encountered\\nCompile with...')", "the GPU failed", None)])
 def test_a_gpu_that_fails_ends_in_one_line_and_the_last_good_state(error, said, batch, toy, tmp_path):
     script = tmp_path / "failing.py"
-    script.write_text("import torch, engine, errors, main\n"
-                      "real, n = engine.TrainStep._backward, [0]\n"
+    script.write_text("import torch, train_step, errors, main\n"
+                      "real, n = train_step.TrainStep._backward, [0]\n"
                       "def backward(*args, **kwargs):\n"
                       "    n[0] += 1\n"
                       f"    if n[0] > 30: raise {error}\n"
                       "    return real(*args, **kwargs)\n"
-                      "engine.TrainStep._backward = backward\n"
+                      "train_step.TrainStep._backward = backward\n"
                       "errors.run(main.main)\n")
     done = subprocess.run([sys.executable, str(script), "--data", str(toy), *SMALL, "--save", "a.pt",
                            "--checkpoint-minutes", "0.0001"], cwd=tmp_path, capture_output=True, text=True, check=False,

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from engine import TrainStep, has_stalled
+from engine import has_stalled
 from model import RNNModel
 from nt_asgd import NTASGD
 from pointer import cache_logprobs
 from splitcross import SplitCrossEntropyLoss
+from train_step import TrainStep
 from utils import batchify, get_batch
 
 GOLDEN = Path(__file__).resolve().parents[2] / "shared" / "golden"

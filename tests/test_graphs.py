@@ -11,6 +11,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 import engine
 import graphs
 import main
+import train_step
 from embed_regularize import embedded_dropout
 from flat_recurrence import recur_flat
 from model import RNNModel, WordVectors
@@ -64,7 +65,7 @@ def make(cell="LSTM", optimizer="sgd", splits=(), recorded=False, **dropouts):
     parameters = [*model.parameters(), *criterion.parameters()]
     optimizer = (NTASGD(parameters, lr=3, weight_decay=1e-3) if optimizer == "sgd" else
                  torch.optim.Adam(parameters, lr=1e-2, weight_decay=1e-3, fused=optimizer == "fused adam"))
-    return engine.TrainStep(model, criterion, optimizer, bptt=9, clip=0.25, alpha=2, beta=1, graphs=recorded)
+    return train_step.TrainStep(model, criterion, optimizer, bptt=9, clip=0.25, alpha=2, beta=1, graphs=recorded)
 
 
 LENGTHS = [9, 9, 5, 9, 12, 5, 9, 9, 5, 7]

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 import engine
 import splitcross
+import train_step
 from embed_regularize import embedded_dropout
 from locked_dropout import LockedDropout
 from model import RNNModel, count_parameters
@@ -237,7 +238,7 @@ def test_every_weight_learns_also_after_an_evaluation(cell):
     model = RNNModel(cell, 40, 10, 14, 2, 0.1, 0.1, 0.1, 0.1, 0.5)
     criterion = SplitCrossEntropyLoss(10, [20])
     optimizer = NTASGD([*model.parameters(), *criterion.parameters()], lr=1)
-    step = engine.TrainStep(model, criterion, optimizer, bptt=9, clip=0.25, alpha=2, beta=1)
+    step = train_step.TrainStep(model, criterion, optimizer, bptt=9, clip=0.25, alpha=2, beta=1)
     columns = torch.randint(40, (60, 4))
     for _ in range(2):
         before = {name: p.clone() for module in (model, criterion) for name, p in module.named_parameters()}
@@ -348,7 +349,7 @@ def test_a_bad_step_changes_nothing():
     model, criterion = RNNModel("LSTM", 40, 10, 14, 2), SplitCrossEntropyLoss(10, [])
     optimizer = NTASGD(model.parameters(), lr=1)
     optimizer.start_averaging()
-    step = engine.TrainStep(model, criterion, optimizer, bptt=9, clip=0.25, alpha=2, beta=1)
+    step = train_step.TrainStep(model, criterion, optimizer, bptt=9, clip=0.25, alpha=2, beta=1)
     data, targets = get_batch(torch.randint(40, (60, 4)), 0, None, 9)
     hidden = model.init_hidden(4)
     before = copy.deepcopy(model.state_dict())

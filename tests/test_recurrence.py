@@ -13,12 +13,12 @@ from torch import nn
 import native
 import options
 import pointwise
-from engine import TrainStep
 from model import RNNModel, build, set_precision
 from nt_asgd import NTASGD
 from packed import packed
 from recurrence import recur
 from splitcross import SplitCrossEntropyLoss
+from train_step import TrainStep
 
 CELLS = {"LSTM": nn.LSTM, "GRU": nn.GRU}
 

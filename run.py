@@ -20,6 +20,7 @@ import options
 import record
 import resume
 import train_step
+from board import Board
 from corpora import columns
 from errors import InputError
 from graphs import Graphs
@@ -195,6 +196,7 @@ class Run:
             self.save_best(self.history[-1]["valid_loss"], due)
         self._begin_epoch()
         self._write_log(self.history[-1:], "a")
+        self.board.show(self.history[-1])
         if due:
             self.save_state()
 
@@ -206,6 +208,10 @@ class Run:
         model, criterion = checkpoint.restore(contents, self.files.best, self.args.device, self.args.precision)
         loss = engine.evaluate(model, criterion, self.test, self.args.bptt, self.interruption.check)
         say(DOUBLE_RULE, f"| End of training | {engine.report(loss, 'test ')}", DOUBLE_RULE)
+        hours = sum(epoch["seconds"] for epoch in self.history) / 3600
+        say(f"| summary | best valid ppl {engine.perplexity(self.best_loss):.2f} "
+            f"| test ppl {engine.perplexity(loss):.2f} | {len(self.history)} epochs, {hours:.2f} hours "
+            f"| model {self.files.best}, epochs {self.files.log}, result {self.files.result}")
         record.write(self.files.result, self.args, count_parameters(model, criterion), epochs=self.history,
                      seconds=sum(epoch["seconds"] for epoch in self.history), switch_epoch=self.switch_epoch,
                      valid=record.figures(self.best_loss, len(self.valid)), test=record.figures(loss, len(self.test)))
@@ -219,6 +225,8 @@ class Run:
             os.makedirs(os.path.dirname(self.files.lock) or ".", exist_ok=True)
             stack.enter_context(exclusive(self.files.lock))
             self._begin()
+            self.board = Board(self.args.tensorboard, len(self.history))
+            stack.callback(self.board.close)
             self.interruption = stack.enter_context(Interruption(self.args.max_minutes))
             self.saved, self.saving_seconds = time.monotonic(), 0.0
             self._stack = stack.pop_all()

@@ -1,5 +1,6 @@
 """The scripts as a user runs them, on a text that is learnt in seconds."""
 import json
+import os
 import re
 import shlex
 import signal
@@ -255,3 +256,27 @@ def test_a_decaying_rate_and_adagrad(toy, call, tmp_path):
     common = ["--data", toy, *SMALL, "--optimizer", "adagrad", "--lr", 0.2, "--save", "c.pt"]
     call("main.py", *common, "--epochs", 1)
     assert figure(call("main.py", *common, "--epochs", 2, "--resume", "auto"), "test") == figure(said, "test")
+
+
+def test_a_summary_and_curves_for_tensorboard(toy, call, tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    common = ["--data", toy, *SMALL, "--tensorboard", "curves", "--save", "a.pt"]
+    call("main.py", *common, "--epochs", 1)
+    said = call("main.py", *common, "--epochs", 2, "--resume", "auto")
+    lines = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
+    best = min(line["valid_loss"] for line in lines)
+    summary = re.search(r"^\| summary \| best valid ppl ([\d.]+) \| test ppl ([\d.]+) \| 2 epochs, 0.00 hours \| "
+                        r"model a.pt, epochs a.jsonl, result a.result.json$", said, re.MULTILINE)
+    assert float(summary[1]) == pytest.approx(engine.perplexity(best), abs=0.006)
+    assert float(summary[2]) == figure(said, "test")
+    events = EventAccumulator(str(tmp_path / "curves")).Reload()
+    assert [point.step for point in events.Scalars("valid_loss")] == [1, 2]
+    assert [point.value for point in events.Scalars("valid_loss")] == pytest.approx([e["valid_loss"] for e in lines])
+
+
+def test_tensorboard_that_is_missing(toy, tmp_path):
+    (tmp_path / "tensorboard.py").write_text("raise ImportError\n")
+    said = run_script("main.py", "--data", toy, *SMALL, "--tensorboard", "x", "--save", "a.pt", cwd=tmp_path, status=1,
+                      env={**os.environ, "PYTHONPATH": str(tmp_path)}).stderr
+    assert "pip install tensorboard" in said and said.count("\n") == 1

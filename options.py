@@ -196,6 +196,17 @@ def add_cache(group):
                        help="where tokenised corpora are kept; `none` keeps nothing")
 
 
+def add_neural_cache(parser):
+    """For scripts that can mix the words seen lately into the model's predictions."""
+    group = parser.add_argument_group("neural cache")
+    group.add_argument("--window", type=size, default=3785, metavar="N", help="positions the cache holds")
+    group.add_argument("--theta", type=non_negative, default=0.6625523432485668, metavar="X",
+                       help="how much the cache prefers similar positions")
+    group.add_argument("--lambdasm", type=weight, default=0.12785920428335693, metavar="X",
+                       help="share of the cache in the mixture")
+    return group
+
+
 def add_architecture(parser):
     group = parser.add_argument_group("model")
     group.add_argument("--model", choices=["LSTM", "GRU", "QRNN"], default="LSTM", help="recurrent cell")
@@ -303,6 +314,7 @@ def add_recipe(group):
 
 def add_graphs(group):
     """For scripts that train."""
+    group.add_argument("--tensorboard", metavar="FOLDER", help="write the curves there for TensorBoard, too")
     group.add_argument("--graphs", action=argparse.BooleanOptionalAction, default=True,
                        help="on CUDA, replay steps as CUDA graphs; --no-graphs computes the same, more slowly. The "
                             "adaptive softmax has none")

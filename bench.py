@@ -22,6 +22,7 @@ from torch.nn import functional as F
 import checkpoint
 import engine
 import errors
+import hardware
 import options
 import pointwise
 import train_step
@@ -279,7 +280,7 @@ def make_parser():
 
 def main(argv=None):
     args = options.parse(make_parser(), argv)
-    device = options.prepare(args)
+    device = hardware.prepare(args)
     args.cutoffs = args.cutoffs or []
     with torch.device("meta"):
         check_memory(count_parameters(*build(vars(args), args.words)), device)

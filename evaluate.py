@@ -11,6 +11,7 @@ from contextlib import redirect_stdout
 import checkpoint
 import engine
 import errors
+import hardware
 import options
 import record
 import scoring
@@ -125,7 +126,7 @@ def main(argv=None):
     args.path = checkpoint.choose(args)
     contents = checkpoint.load(args.path)
     options.inherit(args, contents["settings"], args.path, ("data", "vocab", "precision"))
-    device = options.prepare(args)
+    device = hardware.prepare(args)
     corpus = None if args.text and not args.search_temperature else read_corpus(args, contents["vocabulary"])
     model, criterion = checkpoint.restore(contents, args.path, device, args.precision)
     splits = ("valid", "test") if args.split == "both" else (args.split,)

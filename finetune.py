@@ -5,6 +5,7 @@ PTB.pt becomes PTB.finetuned.pt. Flags that are not given are those the model wa
 """
 import checkpoint
 import errors
+import hardware
 import options
 import resume
 from checkpoint import Files
@@ -33,7 +34,7 @@ def main(argv=None):
     contents = checkpoint.load(args.save)
     options.inherit(args, contents["settings"], args.save)
     resumed = resume.find(args, "finetuned")
-    device = options.prepare(args)
+    device = hardware.prepare(args)
     corpus = read_corpus(args, contents["vocabulary"])
     model, criterion = checkpoint.restore({**contents, "settings": vars(args)}, args.save, device, args.precision)
     optimizer = NTASGD([*model.parameters(), *criterion.parameters()], lr=args.lr, weight_decay=args.wdecay)

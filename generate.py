@@ -6,6 +6,7 @@ import torch
 import checkpoint
 import engine
 import errors
+import hardware
 import options
 from data import EOS, UNK
 from errors import InputError
@@ -64,7 +65,7 @@ def main(argv=None):
     path = checkpoint.choose(args)
     contents = checkpoint.load(path)
     options.inherit(args, contents["settings"], path, ("precision",))
-    device = options.prepare(args)
+    device = hardware.prepare(args)
     model, criterion = checkpoint.restore(contents, path, device, args.precision)
     vocabulary = contents["vocabulary"]
     prompt = encode(args.prompt, vocabulary)

@@ -5,6 +5,7 @@ from functools import partial
 import torch
 
 import errors
+import hardware
 import options
 import resume
 from checkpoint import Files
@@ -58,7 +59,7 @@ def main(argv=None):
     args = options.parse(make_parser(), argv)
     resumed = resume.find(args)
     schedule = plan_cycle(args) if args.one_cycle else None
-    device = options.prepare(args)
+    device = hardware.prepare(args)
     corpus = read_corpus(args, resumed and resumed[1]["vocabulary"])
     with torch.device("meta"):  # its shapes alone, before memory is taken for it
         check_memory(count_parameters(*build(vars(args), len(corpus.dictionary))), device)

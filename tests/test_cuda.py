@@ -11,9 +11,9 @@ import engine
 import fused_softmax
 import splitcross
 import train_step
+from hardware import pick_precision
 from model import build, set_precision
 from nt_asgd import NTASGD
-from options import pick_precision
 from utils import get_batch
 
 pytestmark = [pytest.mark.cuda, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")]

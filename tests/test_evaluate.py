@@ -61,7 +61,7 @@ def test_temperature_against_a_naive_softmax(splits):
 
 
 def test_lines_on_their_own():
-    model, criterion, column = make()
+    model, criterion, _ = make()
     lines = [torch.tensor([5, 6, 7, 0]), torch.tensor([0]), torch.tensor([9, 3, 0])]
     found, ranks = scoring.score_lines(model, criterion, lines, 0, 20, ranks=True)
     alone = [scoring.score(model, criterion, torch.tensor([[0], *([i] for i in line)]), 20)[0] for line in lines]

@@ -10,8 +10,8 @@ import torch
 from conftest import ROOT, SMALL, run_script
 from torch import nn
 
+import hardware
 import native
-import options
 import pointwise
 from model import RNNModel, build, set_precision
 from nt_asgd import NTASGD
@@ -189,13 +189,13 @@ def test_which_precision(monkeypatch):
     monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
     for amx in (True, False):
         monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda amx=amx: amx)
-        assert options.pick_precision("auto", "cpu", False) == ("bf16" if amx else "fp32")
-        assert options.pick_precision("auto", "cuda", False) == "fp32"
-        assert options.pick_precision("bf16", "cpu", True) == "bf16"
+        assert hardware.pick_precision("auto", "cpu", False) == ("bf16" if amx else "fp32")
+        assert hardware.pick_precision("auto", "cuda", False) == "fp32"
+        assert hardware.pick_precision("bf16", "cpu", True) == "bf16"
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16")
-    assert options.pick_precision("auto", "cpu", False) == "fp32"
-    assert options.pick_precision("tf32", "cpu", False) == "fp32"       # of a model that was trained on a GPU
+    assert hardware.pick_precision("auto", "cpu", False) == "fp32"
+    assert hardware.pick_precision("tf32", "cpu", False) == "fp32"       # of a model that was trained on a GPU
 
 
 def test_precision_goes_with_the_model(toy, call, tmp_path):

@@ -4,6 +4,7 @@ N tokens, E width of a feature.
 """
 import os
 import time
+from contextlib import contextmanager
 
 import torch
 from tqdm import tqdm
@@ -20,14 +21,14 @@ PARTS = ("features", "targets", "vocab")
 
 
 class LongPass:
-    """Used as `with LongPass(path, args) as reading:`, `path` being the model's file.
+    """Used as `with LongPass(path, args) as reading:`, `path` being the model's file and `stage` naming its own.
 
     Inside, a signal or `--max-minutes` ends the pass with what was read saved; `status` is then what the script
     should exit with. When the block ends as it should, the file has served.
     """
 
-    def __init__(self, path, args):
-        self.file, self.args = checkpoint.Files(path, "pointer").state, args
+    def __init__(self, path, args, stage="pointer"):
+        self.file, self.args = checkpoint.Files(path, stage).state, args
         self.key = content_key([path], ["long pass", args.precision])    # of the model's very weights
         self.splits = {}                                 # name -> lists of PARTS with an item per window, and hidden
         self.status = 0
@@ -84,7 +85,7 @@ class LongPass:
 
     def _seen(self, split, model, column):
         """What was read of `column` already, on its device; InputError unless it is sound and of this very text."""
-        try:
+        with self._distrusting():
             if split not in self.splits:
                 self.splits[split] = {**{name: [] for name in PARTS}, "hidden": None}
             seen = self.splits[split]
@@ -102,6 +103,12 @@ class LongPass:
                     checkpoint.check_tensor(found.cpu(), zeros.cpu(), "hidden")
                     zeros.copy_(found)
                 seen["hidden"] = fresh
+        return seen
+
+    @contextmanager
+    def _distrusting(self):
+        """Whatever is wrong with what the file held is an InputError."""
+        try:
+            yield
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError):
             raise InputError(f"{self.file} is damaged or of another text; leave --resume out to start over") from None
-        return seen

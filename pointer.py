@@ -14,6 +14,7 @@ from tqdm import tqdm
 import checkpoint
 import engine
 import errors
+import hardware
 import options
 import record
 from corpora import columns, read_corpus
@@ -85,12 +86,7 @@ def make_parser():
     parser = options.Parser(__doc__)
     options.add_checkpoint(parser)
     options.add_data(parser)
-    cache = parser.add_argument_group("neural cache")
-    cache.add_argument("--window", type=options.size, default=3785, metavar="N", help="positions the cache holds")
-    cache.add_argument("--theta", type=options.non_negative, default=0.6625523432485668, metavar="X",
-                       help="how much the cache prefers similar positions")
-    cache.add_argument("--lambdasm", type=options.weight, default=0.12785920428335693, metavar="X",
-                       help="share of the cache in the mixture")
+    cache = options.add_neural_cache(parser)
     cache.add_argument("--search", action="store_true",
                        help="choose theta and lambda from a grid on the validation text")
     cache.add_argument("--bptt", type=options.size, default=5000, metavar="N",
@@ -105,7 +101,7 @@ def main(argv=None):
     path = checkpoint.choose(args)
     contents = checkpoint.load(path)
     options.inherit(args, contents["settings"], path, ("data", "vocab", "precision"))
-    device = options.prepare(args)
+    device = hardware.prepare(args)
     corpus = read_corpus(args, contents["vocabulary"])
     model, criterion = checkpoint.restore(contents, path, device, args.precision)
     say(f"| reading {path}, on {device} in {args.precision}")

@@ -1,0 +1,182 @@
+"""Dynamic evaluation (Krause et al. 2018, 1709.07432): a model goes on learning from the text it is evaluated on.
+
+The text is read in segments of a few tokens. Each is scored with the weights as they are; only then do they take a step
+down the segment's gradient, and are drawn back a little towards the trained weights.
+
+T segment length, B columns, L column length, E width of a feature, N = T·B.
+"""
+import math
+import zlib
+
+import torch
+from tqdm import tqdm
+
+import checkpoint
+import engine
+from errors import InputError
+from long_pass import PARTS, LongPass
+from meter import Meter, say
+from utils import get_batch, repackage_hidden
+
+
+class Diverged(InputError):
+    """The steps were so large that the model is lost."""
+
+
+def segments(model, criterion, columns, bptt, row=0, hidden=None):
+    """Read `columns` (L, B) from `row` on, without dropout -> yields features (N, E), targets (N,), gradients, hidden.
+
+    The gradients are those of the segment's mean loss, a tensor for each parameter of `model` and `criterion`. What is
+    done to the parameters before the next segment is asked for holds from that one on. The state is carried, cut off
+    from its graph.
+    """
+    model.eval()
+    parameters = [*model.parameters(), *criterion.parameters()]
+    hidden = model.init_hidden(columns.size(1)) if hidden is None else hidden
+    for start in range(row, len(columns) - 1, bptt):
+        data, targets = get_batch(columns, start, None, seq_len=bptt, evaluation=True)
+        features, hidden = model(data, hidden)
+        loss = criterion(model.decoder.weight, model.decoder.bias, features, targets)
+        gradients = torch.autograd.grad(loss, parameters, materialize_grads=True)
+        hidden = repackage_hidden(hidden)
+        yield features.detach(), targets, gradients, hidden
+
+
+def rms_rates(mean_squares, lr, lamb, epsilon):
+    """For each parameter, elementwise, its learning rate and its decay under the RMS rule (section 4.2).
+
+    mean_squares: MS, the mean square of its gradient. lr / (sqrt(MS) + epsilon), and lamb · sqrt(MS) / mean(sqrt(MS)),
+    the mean over all elements of all parameters; a decay is at most 1, which takes a weight all the way back.
+    """
+    roots = torch._foreach_sqrt(mean_squares)
+    mean = math.fsum(root.sum().item() for root in roots) / sum(root.numel() for root in roots)
+    return ([lr / (root + epsilon) for root in roots],
+            [(root * (lamb / mean)).clamp_(max=1) for root in roots])
+
+
+def sgd_rates(parameters, lr, lamb):
+    """For each parameter its learning rate and its decay, the same for all, under the SGD rule (section 4.1)."""
+    return [[parameters[0].new_tensor(rate)] * len(parameters) for rate in (lr, lamb)]
+
+
+def step(weights, gradients, trained, rates, decays):
+    """w ← w + decay · (trained - w) - rate · gradient, in two passes over memory."""
+    torch._foreach_lerp_(weights, trained, decays)
+    torch._foreach_addcmul_(weights, gradients, rates, -1)
+
+
+def digest(columns):
+    """A number that tells texts apart."""
+    return zlib.crc32(columns.cpu().contiguous().numpy())
+
+
+class DynamicPass(LongPass):
+    """A long pass during which `model` and `criterion` learn; used as LongPass is, and continued as that.
+
+    Every text is read from the trained weights on, and they are back in place after it.
+    """
+
+    def __init__(self, path, args, model, criterion):
+        super().__init__(path, args, "dynamic")
+        self.model, self.criterion = model, criterion
+        self.weights = [w.detach() for w in (*model.parameters(), *criterion.parameters())]    # the same memory
+        self.trained = [w.clone() for w in self.weights]
+        self.mean_squares = None
+
+    def gather(self, columns):
+        """Take the gradients' mean squares over all windows of the training text, `columns` (L, B).
+
+        They are kept for a run that continues, but only as a whole.
+        """
+        name = f"mean squares {digest(columns)} {columns.size(1)} {self.args.bptt}"
+        with self._distrusting():
+            self.mean_squares = self.splits.get(name)
+            for found, like in zip(self.mean_squares or [], self.trained, strict=bool(self.mean_squares)):
+                checkpoint.check_tensor(found.cpu(), like.cpu(), name)
+        if not self.mean_squares:
+            self.splits[name] = self.mean_squares = self._mean_squares(columns)
+        self.mean_squares = [square.to(columns.device) for square in self.mean_squares]
+
+    def _mean_squares(self, columns):
+        squares, meter = [torch.zeros_like(w) for w in self.trained], Meter()
+        with tqdm(total=len(columns) - 1, disable=None, leave=False) as bar:
+            for _, targets, gradients, _ in segments(self.model, self.criterion, columns, self.args.bptt):
+                torch._foreach_addcmul_(squares, gradients, gradients)
+                meter.add(0, len(targets))
+                bar.update(len(targets) // columns.size(1))
+                self.interruption.check()
+        say(f"| mean squares of the gradients taken from {meter.tokens:,} tokens | {meter.speed():.0f} tokens/s")
+        return torch._foreach_div(squares, meter.batches)
+
+    def stream(self, split, column, lr, lamb, quiet=False):
+        """Score `column` (N + 1, 1) and learn from it -> features (N, E), targets (N,), their log-probabilities (N,),
+        tokens per second.
+
+        quiet: no log lines. Raises Diverged where a segment's perplexity is beyond all numbers.
+        """
+        args, decoder = self.args, self.model.decoder
+        rates, decays = (rms_rates(self.mean_squares, lr, lamb, args.epsilon) if args.rule == "rms" else
+                         sgd_rates(self.trained, lr, lamb))
+        name = self._name(split, column, lr, lamb)
+        torch._foreach_copy_(self.weights, self.trained)
+        seen, meter = self._continued(name, column)
+        row = meter.tokens
+        with tqdm(total=len(column) - 1, initial=row, disable=None, leave=False) as bar:
+            for features, targets, gradients, hidden in segments(self.model, self.criterion, column, args.bptt, row,
+                                                                 seen["hidden"]):
+                logprobs = self.criterion.target_logprob(decoder.weight, decoder.bias, features, targets)
+                loss = -logprobs.mean().item()
+                if not math.isfinite(engine.perplexity(loss)):
+                    del self.splits[name]
+                    raise Diverged(f"the loss is {loss:g} after {meter.tokens:,} tokens of {split}: --lr {lr:g} is too "
+                                   f"large for this model; use a smaller one, or --search")
+                step(self.weights, gradients, self.trained, rates, decays)
+                for part, values in zip(PARTS, (features, targets, logprobs)):
+                    seen[part].append(values)
+                meter.add(loss, len(targets))
+                seen.update(hidden=hidden, weights=self.weights, seconds=meter.seconds())
+                bar.update(len(targets))
+                if meter.batches % args.log_interval == 0 and not quiet:
+                    say(f"| {split:>5} | {meter.tokens:7,}/{len(column) - 1:,} tokens | {meter.speed():5.0f} tokens/s "
+                        f"| {engine.report(meter.loss())}")
+                self._pause()
+        seen["weights"] = []         # they have served
+        torch._foreach_copy_(self.weights, self.trained)
+        return *(torch.cat(seen[part]) for part in PARTS), meter.tokens / max(seen["seconds"], 1e-9)
+
+    def loss(self, column, lr, lamb):
+        """Mean loss on `column`, of which nothing else is kept; infinity where it diverges."""
+        name = self._name("search", column, lr, lamb)
+        with self._distrusting():
+            if "loss" in self.splits.get(name, {}):
+                return float(self.splits[name]["loss"])
+        try:
+            logprobs = self.stream("search", column, lr, lamb, quiet=True)[2]
+            loss = -math.fsum(logprobs.tolist()) / len(logprobs)
+        except Diverged:
+            loss = math.inf
+        self.splits[name] = {"loss": loss}
+        return loss
+
+    def _name(self, split, column, lr, lamb):
+        """What a reading depends on, besides the model."""
+        return f"{split} {digest(column)} {self.args.rule} {lr} {lamb} {self.args.epsilon} {self.args.bptt}"
+
+    def _continued(self, name, column):
+        """What was read of `column` under `name`, the weights put back, and a meter of it."""
+        seen = self._seen(name, self.model, column)
+        with self._distrusting():
+            logprobs = [logprob for part in seen["vocab"] for logprob in part.tolist()]
+            if 0 < len(logprobs) < len(column) - 1:
+                for found, weight in zip(seen["weights"], self.weights, strict=True):
+                    checkpoint.check_tensor(found.cpu(), weight.cpu(), "weights")
+                    weight.copy_(found)
+            meter = Meter(-math.fsum(logprobs), len(logprobs), len(logprobs) // self.args.bptt,
+                          float(seen.setdefault("seconds", 0)))
+        return seen, meter
+
+    def _save(self):
+        for seen in self.splits.values():     # a file of few arrays is read and written faster than one of very many
+            if isinstance(seen, dict) and seen.get("targets"):
+                seen.update({part: [torch.cat(seen[part])] for part in PARTS})
+        super()._save()

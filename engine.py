@@ -34,7 +34,7 @@ def evaluating(model):
     was_training = model.training
     model.eval()
     try:
-        with torch.inference_mode():
+        with torch.no_grad():    # not inference_mode: what is recorded as a graph in that spoils later recordings
             yield
     finally:
         model.train(was_training)

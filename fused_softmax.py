@@ -23,8 +23,9 @@ def fused_softmax(logits, bias, targets, dtype=None):
     slope = None if dtype is None else logits if dtype == logits.dtype else torch.empty_like(logits, dtype=dtype)
     launch = function("softmax", TYPES[dtype or torch.float32], logits.device.index)
     nothing = logits.new_empty(0)             # a null pointer, to the kernel
-    launch((len(logits), 1, 1), (THREADS, 1, 1),
-           [logits, bias, targets, logprobs, at_target, nothing if slope is None else slope, logits.size(1)])
+    with torch.cuda.device_of(logits):
+        launch((len(logits), 1, 1), (THREADS, 1, 1),
+               [logits, bias, targets, logprobs, at_target, nothing if slope is None else slope, logits.size(1)])
     return logprobs, at_target, slope
 
 

@@ -26,18 +26,22 @@ class Graphs:
 
     def forget(self):
         """Drop what was recorded: the function does something else from now on."""
-        self._seen, self._recorded = set(), {}
+        self._seen, self._recorded, self._too_large = set(), {}, set()
         self._recorder = Recorder(self.device)
 
     def __call__(self, *arguments):
         leaves, structure = tree_flatten(arguments)
         key = tuple(leaf.shape for leaf in leaves)
-        if key not in self._seen:
+        if key not in self._seen or key in self._too_large:
             self._seen.add(key)
             return self._recorder.run(self.function, arguments)
         if key not in self._recorded:
             inputs = [leaf.clone() for leaf in leaves]
-            graph, outputs = self._recorder.record(self.function, tree_unflatten(inputs, structure))
+            try:
+                graph, outputs = self._recorder.record(self.function, tree_unflatten(inputs, structure))
+            except torch.OutOfMemoryError:       # what runs need not fit beside all that is recorded
+                self._too_large.add(key)
+                return self(*arguments)
             self._recorded[key] = graph, inputs, outputs
         graph, inputs, outputs = self._recorded[key]
         torch._foreach_copy_(inputs, leaves)
@@ -66,6 +70,8 @@ class Recorder:
         try:
             with torch.cuda.graph(graph, pool=self.pool, stream=self.stream):
                 outputs = function(*arguments)
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError as error:    # often of the recording's end, after the one that tells why
             reason = str(error.__context__ or error).splitlines()[0]
             raise InputError(f"a step cannot be recorded as a CUDA graph ({reason}); "

@@ -12,6 +12,8 @@ def prepare(args):
     Raises InputError for a device that is not here or a precision that it does not have.
     """
     args.device = pick_device(args.device)
+    if args.device.startswith("cuda:"):
+        torch.cuda.set_device(args.device)       # also for what is launched on the current device
     args.precision = pick_precision(args.precision, args.device, "precision" in args.given)
     torch.backends.cudnn.allow_tf32 = args.precision == "tf32"
     torch.set_float32_matmul_precision("high" if args.precision == "tf32" else "highest")

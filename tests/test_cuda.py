@@ -35,7 +35,7 @@ def as_before():
     allow("fp32")
 
 
-def make(settings, words, precision, dropouts, optimizer="sgd", graphs=False, seed=5):
+def make(settings, words, precision, dropouts, optimizer="sgd", graphs=False, seed=5, bptt=70):
     """A step on the GPU with weights that depend on the seed alone."""
     torch.manual_seed(seed)
     allow(precision)
@@ -44,7 +44,7 @@ def make(settings, words, precision, dropouts, optimizer="sgd", graphs=False, se
     parameters = [*model.parameters(), *criterion.parameters()]
     optimizer = (NTASGD(parameters, lr=10, weight_decay=1.2e-6) if optimizer == "sgd" else
                  torch.optim.Adam(parameters, lr=1e-3, fused=True))
-    return train_step.TrainStep(model, criterion, optimizer, bptt=70, clip=0.25, alpha=2, beta=1, graphs=graphs)
+    return train_step.TrainStep(model, criterion, optimizer, bptt=bptt, clip=0.25, alpha=2, beta=1, graphs=graphs)
 
 
 def train(step, columns, lengths, bad=()):
@@ -64,32 +64,44 @@ def train(step, columns, lengths, bad=()):
     return torch.stack(losses)
 
 
+def learnable(rows, columns):
+    """A text of 30 words (rows, columns) in which a word leaves two successors."""
+    torch.manual_seed(4)
+    text = [torch.randint(30, (columns,))]
+    for _ in range(rows - 1):
+        text.append((7 * text[-1] + torch.randint(2, (columns,))) % 30)
+    return torch.stack(text).cuda()
+
+
 @pytest.mark.parametrize("model", ["LSTM", "GRU", "QRNN"])
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 @pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
 def test_graphs_equal_eager_steps(precision, optimizer, model):
     """Losses over 200 steps with dropout on: the same random numbers, so the same curve within rounding."""
-    columns, lengths = torch.randint(200, (2400, 20), device="cuda"), [12, 9, 12, 15, 9, 12, 12, 5, 9, 12] * 20
-    eager, recorded = (train(make({**TOY, "model": model}, 200, precision, DROPOUTS, optimizer, graphs), columns,
-                             lengths, bad=(7, 50, 120)) for graphs in (False, True))
+    columns, lengths = learnable(2400, 20), [12, 9, 12, 15, 9, 12, 12, 5, 9, 12] * 20
+    eager, recorded = (train(make({**TOY, "model": model}, 30, precision, DROPOUTS, optimizer, graphs, bptt=12),
+                             columns, lengths, bad=(7, 50, 120)) for graphs in (False, True))
     assert eager.isnan().nonzero().flatten().tolist() == recorded.isnan().nonzero().flatten().tolist() == [7, 50, 120]
     eager, recorded = eager[~eager.isnan()], recorded[~recorded.isnan()]
-    torch.testing.assert_close(recorded[:20], eager[:20], rtol=TOLERANCES[precision], atol=0)
-    torch.testing.assert_close(recorded.mean(), eager.mean(), rtol=TOLERANCES[precision], atol=0)
+    assert eager[-20:].mean() < 0.95 * eager[:20].mean()                      # something was learnt: steps matter
+    torch.testing.assert_close(recorded[:20], eager[:20], rtol=2e-3 if precision == "bf16" else 1e-4, atol=0)
+    torch.testing.assert_close(recorded[-20:].mean(), eager[-20:].mean(), rtol=2e-2, atol=0)  # rounding has grown
 
 
+@pytest.mark.parametrize("precision", ["tf32", "bf16"])
 @pytest.mark.parametrize("graphs", [False, True])
-def test_a_step_does_not_wait_for_the_gpu_nor_copy_its_weights(graphs):
-    step = make(PTB, 10_000, "tf32", DROPOUTS, graphs=graphs)
+def test_a_step_does_not_wait_for_the_gpu_nor_copy_its_weights(graphs, precision):
+    step = make(PTB, 10_000, precision, DROPOUTS, graphs=graphs)
     columns = torch.randint(10_000, (300, 20), device="cuda")
     hidden = step.model.init_hidden(20)
     with warnings.catch_warnings():
         warnings.simplefilter("error")       # torch warns of weights that are not one chunk of memory
+        warnings.filterwarnings("ignore", message="Synchronization debug mode")
         for i in range(4):
             data, targets = get_batch(columns, 0, None, 70)
-            if i == 2:
-                torch.cuda.set_sync_debug_mode("error")
             try:
+                if i >= 2:
+                    torch.cuda.set_sync_debug_mode("error")
                 loss, hidden = step(data, targets, hidden)
             finally:
                 torch.cuda.set_sync_debug_mode("default")
@@ -160,7 +172,7 @@ def test_scripts_on_the_gpu_and_a_run_continued(flags, toy, tmp_path):
     run_script("main.py", *common, "--epochs", 4, "--save", "whole.pt", cwd=tmp_path)
     run_script("main.py", *common, "--epochs", 2, "--save", "parts.pt", cwd=tmp_path)
     run_script("main.py", *common, "--epochs", 4, "--save", "parts.pt", "--resume", "auto", cwd=tmp_path)
-    assert losses("parts") == pytest.approx(losses("whole"), rel=2e-2 if "bf16" in flags else 5e-3)
+    assert losses("parts") == pytest.approx(losses("whole"), rel=5e-2)    # rounding grows, and differs: sums by atomics
     run_script("finetune.py", "--save", "parts.pt", "--epochs", 2, "--device", "cuda", cwd=tmp_path)
     run_script("pointer.py", "--save", "parts.pt", "--window", 50, "--device", "cuda", cwd=tmp_path)
     run_script("pointer.py", "--save", "parts.pt", "--window", 50, "--device", "cpu", cwd=tmp_path)

@@ -46,6 +46,12 @@ point() {
     "$PYTHON" pointer.py --data "$data" --save "$stem.pt" "$@" ${label[@]+"${label[@]}"} --resume auto
 }
 
+# adapt FLAGS...: dynamiceval.py on what was fine-tuned
+adapt() {
+    echo "== $name, seed $seed: dynamic evaluation"
+    "$PYTHON" dynamiceval.py --data "$data" --save "$stem.pt" "$@" ${label[@]+"${label[@]}"} --resume auto
+}
+
 # judge FLAGS...: evaluate.py on what was trained
 judge() {
     echo "== $name, seed $seed: evaluation"

@@ -68,21 +68,22 @@ def draw_curves(paths, out):
 
 
 def draw_ablations(results, out):
-    """What each ingredient is worth: test perplexity without it, of the paper and, where there are runs, ours."""
+    """What each ingredient is worth: test perplexity lost without it, in the paper and, where there are runs, here."""
     plt = pyplot()
     figure, panels = plt.subplots(1, len(table.CORPORA), figsize=(11, 4), sharey=True)
-    titles = [title for title, *_ in table.ABLATIONS]
+    _, *rows = table.ABLATIONS                    # the first is without nothing
     for axes, (corpus, name) in zip(panels, table.CORPORA.items()):
-        paper = [published[corpus][1] for *_, published in table.ABLATIONS]
-        found = [table.ours(results[corpus + suffix, script]) for _, suffix, script, _ in table.ABLATIONS]
-        places = range(len(titles))
-        axes.barh([p - 0.2 for p in places], paper, 0.38, color="0.75", label="paper")
-        if any(found):
-            axes.barh([p + 0.2 for p in places], [f[1][0] if f else math.nan for f in found], 0.38, label="here",
+        whole, *paper = [published[corpus][1] for *_, published in table.ABLATIONS]
+        axes.barh([place - 0.2 for place in range(len(rows))], [test - whole for test in paper], 0.38, color="0.75",
+                  label="paper")
+        base, *found = [table.ours(results[corpus + suffix, script]) for _, suffix, script, _ in table.ABLATIONS]
+        if base and any(found):
+            axes.barh([place + 0.2 for place in range(len(rows))],
+                      [f[1][0] - base[1][0] if f else math.nan for f in found], 0.38, label="here",
                       xerr=[f[1][1] or 0 if f else 0 for f in found])
-        axes.set(title=name, xlabel="test perplexity", xlim=(min(paper) - 5, max(paper) + 2))
-        axes.set_yticks(list(places), titles)
-        axes.legend(loc="lower right")
+        axes.set(title=name, xlabel="test perplexity lost")
+        axes.set_yticks(range(len(rows)), [title for title, *_ in rows])
+        axes.legend()
     panels[0].set_ylabel("without")
     panels[0].invert_yaxis()
     save(figure, out)
@@ -99,6 +100,6 @@ if __name__ == "__main__":
     if files:
         draw_curves(files, "curves.png")
     else:
-        own = sorted(table.HERE.glob("*/*.result.json")) or sorted(table.HERE.glob("cpu/ptb_fp32.jsonl"))
+        own = sorted([*table.HERE.glob("*/*.result.json"), *table.HERE.glob("*/curve_*.jsonl")])
         draw_curves(own, table.HERE / "curves.png")
         draw_ablations(table.read(), table.HERE / "ablations.png")

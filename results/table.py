@@ -44,7 +44,7 @@ MAIN = [
 ]
 # title, what follows the corpus in a recipe's name, script, the paper's validation and test for each corpus
 ABLATIONS = [
-    ("the whole, fine-tuned", "", "finetune.py", {"ptb": (60.0, 57.3), "wt2": (68.6, 65.8)}),
+    ("nothing (the whole, fine-tuned)", "", "finetune.py", {"ptb": (60.0, 57.3), "wt2": (68.6, 65.8)}),
     ("fine-tuning", "", "main.py", {"ptb": (60.7, 58.8), "wt2": (69.1, 66.0)}),
     ("variable sequence lengths", "-without-variable-bptt", "finetune.py", {"ptb": (61.3, 58.9), "wt2": (69.3, 66.2)}),
     ("AR and TAR", "-without-ar-tar", "finetune.py", {"ptb": (62.7, 60.3), "wt2": (73.2, 70.1)}),

@@ -71,7 +71,21 @@ def test_a_recipe_stops_where_a_step_fails(tmp_path):
     assert done.returncode == 1 and "nothing" in done.stderr and "fine-tuning" not in done.stdout
 
 
-@pytest.mark.parametrize("words", [("fast.sh",), ("fast.sh", "x"), ("ablations.sh",), ("ablations.sh", "ptb"),
+def test_dynamic_evaluation_comes_after_the_rest(toy, tmp_path):
+    """And in SMOKE's size it runs over what ptb.sh left."""
+    command, env = recipe(("dynamic.sh", "ptb"), tmp_path, DATA=str(toy))
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "ptb.sh" in done.stderr and done.stderr.count("\n") == 1
+    run_script("main.py", "--data", toy, *SMALL, "--epochs", 1, "--save", "ptb-141.pt", cwd=tmp_path)
+    run_script("finetune.py", "--save", "ptb-141.pt", "--epochs", 1, "--device", "cpu", cwd=tmp_path)
+    done = subprocess.run([*command, "--search-tokens", "50", "--bptt", "20"], env=env, capture_output=True, text=True,
+                          check=False)
+    assert done.returncode == 0 and "End of dynamic evaluation" in done.stdout, done.stderr
+    assert (tmp_path / "ptb-141.finetuned.dynamic.result.json").exists()
+
+
+@pytest.mark.parametrize("words", [("fast.sh",), ("fast.sh", "x"), ("dynamic.sh",), ("qrnn.sh", "x"),
+                                   ("lstm_cache.sh",), ("ablations.sh",), ("ablations.sh", "ptb"),
                                    ("ablations.sh", "ptb", "x")])
 def test_a_recipe_says_how_it_is_used(words, tmp_path):
     command = [str(ROOT / "recipes" / words[0]), *words[1:]]

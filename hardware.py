@@ -22,9 +22,13 @@ def prepare(args):
 
 
 def pick_device(name):
-    here = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    here = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    other = torch.accelerator.current_accelerator()
+    if other is not None:                # whatever else torch was built for runs the plain path
+        here.setdefault(other.type, torch.accelerator.is_available())
+    here["cpu"] = True
     if name == "auto":
-        return next(kind for kind in ("cuda", "mps", "cpu") if here[kind])
+        return next(kind for kind, found in here.items() if found)
     kind, _, index = name.partition(":")
     if kind not in here or (index and not (kind == "cuda" and index.isdecimal())):
         raise InputError(f"unknown device {name!r}: use auto, cpu, cuda, cuda:N or mps")

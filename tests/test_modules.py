@@ -8,9 +8,11 @@ from torch import nn
 from torch.nn import functional as F
 
 import engine
+import hardware
 import splitcross
 import train_step
 from embed_regularize import embedded_dropout
+from errors import InputError
 from locked_dropout import LockedDropout
 from model import RNNModel, count_parameters
 from nt_asgd import NTASGD
@@ -379,3 +381,18 @@ def test_one_cycle_goes_up_stays_comes_back_and_fades():
 def test_windows_of_one_length():
     generator = torch.Generator()
     assert {engine.window_length(70, 40, generator, variable=False) for _ in range(100)} == {70}
+
+
+# ---- devices
+
+@pytest.mark.parametrize(("there", "picked"), [((), "cpu"), (("mps",), "mps"), (("mps", "cuda"), "cuda"),
+                                               (("xpu",), "xpu")])
+def test_a_device_is_picked(there, picked, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: "cuda" in there)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: "mps" in there)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device(there[0]) if there else None)
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: bool(there))
+    assert hardware.pick_device("auto") == picked == hardware.pick_device(picked)
+    assert hardware.pick_precision("auto", "mps", False) == "fp32"
+    with pytest.raises(InputError, match="abacus"):
+        hardware.pick_device("abacus")

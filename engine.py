@@ -62,7 +62,13 @@ def scorer(model, criterion):
 
 
 def evaluate(model, criterion, columns, bptt, check=lambda: None, score=None):
-    """Mean cross-entropy in nats over all (L - 1)·B scored tokens of `columns` (L, B), without dropout.
+    """Mean cross-entropy in nats over all (L - 1)·B scored tokens of `columns` (L, B), without dropout; see below."""
+    nats, tokens = total_loss(model, criterion, columns, bptt, check, score)
+    return nats / tokens
+
+
+def total_loss(model, criterion, columns, bptt, check=lambda: None, score=None):
+    """Sum of the cross-entropy in nats over all scored tokens of `columns` (L, B), and how many they are.
 
     The state is zero at the start and carried from window to window. check: called after every window; what it raises
     ends the evaluation. score: `scorer(model, criterion)`, or `Graphs` of it.
@@ -77,7 +83,7 @@ def evaluate(model, criterion, columns, bptt, check=lambda: None, score=None):
             means.append(mean.clone())
             tokens.append(len(targets))
             check()
-    return math.fsum(mean * n for mean, n in zip(torch.stack(means).tolist(), tokens)) / sum(tokens)
+    return math.fsum(mean * n for mean, n in zip(torch.stack(means).tolist(), tokens)), sum(tokens)
 
 
 def has_stalled(val_losses, nonmono):

@@ -14,6 +14,7 @@ from meter import say
 from model import count_parameters
 from nt_asgd import NTASGD
 from run import Run
+from team import join
 
 
 def make_parser():
@@ -31,6 +32,7 @@ def make_parser():
 
 def main(argv=None):
     args = options.parse(make_parser(), argv)
+    team = join()
     contents = checkpoint.load(args.save)
     options.inherit(args, contents["settings"], args.save)
     resumed = resume.find(args, "finetuned")
@@ -38,11 +40,12 @@ def main(argv=None):
     corpus = read_corpus(args, contents["vocabulary"])
     model, criterion = checkpoint.restore({**contents, "settings": vars(args)}, args.save, device, args.precision)
     optimizer = NTASGD([*model.parameters(), *criterion.parameters()], lr=args.lr, weight_decay=args.wdecay)
+    team.part_ways(args.seed)
     files = Files(args.save, "finetuned")
     say(f"| fine-tuning {args.save} ({count_parameters(model, criterion):,} parameters, "
         f"on {device} in {args.precision}) into {files.best}")
 
-    with Run(args, files, model, criterion, optimizer, corpus, resumed) as run:
+    with Run(args, files, model, criterion, optimizer, corpus, resumed, team=team) as run:
         if not resumed:
             run.start_averaging("from the first step of fine-tuning")
             run.keep_initial()

@@ -4,6 +4,7 @@ import os
 import torch
 
 from errors import InputError
+from team import local_device
 
 
 def prepare(args):
@@ -11,7 +12,7 @@ def prepare(args):
 
     Raises InputError for a device that is not here or a precision that it does not have.
     """
-    args.device = pick_device(args.device)
+    args.device = local_device(pick_device(args.device))
     if args.device.startswith("cuda:"):
         torch.cuda.set_device(args.device)       # also for what is launched on the current device
     args.precision = pick_precision(args.precision, args.device, "precision" in args.given)

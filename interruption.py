@@ -22,6 +22,7 @@ class Interruption:
     """
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
+    TIME_IS_UP = 1000      # in the place of a signal's number
 
     def __init__(self, max_minutes=None):
         self.received = None
@@ -41,12 +42,22 @@ class Interruption:
         for each in self.SIGNALS:
             signal.signal(each, signal.SIG_DFL)
 
-    def check(self):
-        """Raise Stop if a signal has come or the time is up. Status: 128 + signal as in a shell, 0 for the limit."""
+    def asked(self):
+        """0, or the number of the signal that has come, or TIME_IS_UP."""
         if self.received is not None:
-            raise Stop(f"interrupted by {signal.Signals(self.received).name}", 128 + self.received)
-        if self.deadline is not None and time.monotonic() >= self.deadline:
+            return self.received
+        return self.TIME_IS_UP if self.deadline is not None and time.monotonic() >= self.deadline else 0
+
+    def check(self):
+        """Raise Stop if a signal has come or the time is up."""
+        self.stop(self.asked())
+
+    def stop(self, asked):
+        """Raise the Stop that was `asked` for, if any. Status: 128 + signal as in a shell, 0 for the limit."""
+        if asked == self.TIME_IS_UP:
             raise Stop(f"stopped after {self.max_minutes:g} minutes", 0)
+        if asked:
+            raise Stop(f"interrupted by {signal.Signals(asked).name}", 128 + asked)
 
 
 @contextmanager

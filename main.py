@@ -16,6 +16,7 @@ from model import build, count_parameters, set_precision
 from nt_asgd import NTASGD
 from one_cycle import one_cycle
 from run import Run
+from team import join
 
 LEARNING_RATE = {"sgd": 30.0, "adam": 1e-3, "adagrad": 0.2}
 
@@ -57,6 +58,7 @@ def plan_cycle(args):
 
 def main(argv=None):
     args = options.parse(make_parser(), argv)
+    team = join()
     resumed = resume.find(args)
     schedule = plan_cycle(args) if args.one_cycle else None
     device = hardware.prepare(args)
@@ -67,11 +69,12 @@ def main(argv=None):
     model.to(device)
     criterion.to(device)
     set_precision((model, criterion), args.precision)
+    team.part_ways(args.seed)
     optimizer = make_optimizer(args, [*model.parameters(), *criterion.parameters()])
     say(f"| {len(corpus.dictionary):,} words, {count_parameters(model, criterion):,} parameters, "
         f"on {device} in {args.precision}")
 
-    with Run(args, Files(args.save), model, criterion, optimizer, corpus, resumed, schedule) as run:
+    with Run(args, Files(args.save), model, criterion, optimizer, corpus, resumed, schedule, team) as run:
         for epoch in run.epochs():
             run.train_epoch()
             run.validate()

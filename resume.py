@@ -16,13 +16,17 @@ import options
 from checkpoint import Files
 from errors import InputError
 from meter import Meter
+from team import launcher
 
 
 def capture(run):
     """Besides the weights, all that decides how `run` goes on: a dict for a checkpoint."""
-    cuda = torch.cuda.get_rng_state_all() if str(run.args.device).startswith("cuda") else []
-    return {"optimizer": run.optimizer.state_dict(), "hidden": run.hidden,
-            "generators": {"cpu": torch.get_rng_state(), "cuda": cuda, "lengths": run.lengths.get_state()},
+    cuda = [torch.cuda.get_rng_state()] if str(run.args.device).startswith("cuda") else []
+    own = {"cpu": torch.get_rng_state(), "cuda": cuda}
+    first, *others = run.team.gather(own)
+    parts = run.team.gather([h.cpu() for h in engine.flat(run.hidden)])
+    return {"optimizer": run.optimizer.state_dict(), "hidden": [torch.cat(columns, dim=1) for columns in zip(*parts)],
+            "generators": {**first, "others": others, "lengths": run.lengths.get_state()},
             "progress": {"row": run.row, "rows": len(run.train), "batch": run.batch, "meter": run.meter.state(),
                          "skipped": run.skipped, "finished": run.finished,
                          "best": run.files.best, "stage": run.files.stage, "switch_epoch": run.switch_epoch,
@@ -59,9 +63,11 @@ def _put_back(run, state, where):
         group["weight_decay"] = run.args.wdecay
         if "lr" in run.args.given and run.args.lr != state["settings"]["lr"]:
             group["lr"] = run.args.lr
+    whole = run.team.share(run.args.batch_size)
     for found, wanted in zip(engine.flat(state["hidden"]), engine.flat(run.hidden), strict=True):
-        checkpoint.check_tensor(found, wanted.cpu(), f"{where}: hidden")
-        wanted.copy_(found)
+        like = wanted.new_empty(1, run.args.batch_size, wanted.size(2), device="cpu")
+        checkpoint.check_tensor(found, like, f"{where}: hidden")
+        wanted.copy_(found[:, whole])
     run.history = [_plain(epoch) for epoch in state["losses"]["history"]]
     run.row, run.batch, run.skipped = row, index(progress["batch"]), index(progress["skipped"])
     meter = progress["meter"]
@@ -72,9 +78,14 @@ def _put_back(run, state, where):
         raise TypeError("not a state of progress")
     run.finished = bool(progress["finished"])
     run.lengths.set_state(generators["lengths"])
-    torch.set_rng_state(generators["cpu"])
-    if generators["cuda"] and str(run.args.device).startswith("cuda"):
-        torch.cuda.set_rng_state_all(generators["cuda"])
+    ranks = [generators, *generators.get("others", [])]
+    if run.team.rank >= len(ranks):          # there were fewer processes: this one draws numbers of its own
+        torch.manual_seed(run.args.seed + 1_000_003 * run.team.rank + len(run.history))
+        return
+    own = ranks[run.team.rank]
+    torch.set_rng_state(own["cpu"])
+    if own["cuda"] and str(run.args.device).startswith("cuda"):
+        torch.cuda.set_rng_state(own["cuda"][0])
 
 
 def _plain(epoch):
@@ -131,4 +142,4 @@ def command():
                 next(words)
         else:
             kept.append(word)
-    return shlex.join([sys.executable, *kept, "--resume", "auto"])
+    return shlex.join([*launcher(), *kept, "--resume", "auto"])

@@ -27,6 +27,7 @@ from graphs import Graphs
 from interruption import Interruption, Stop, exclusive
 from meter import Meter, peak_memory_mib, say
 from model import count_parameters, is_finite
+from team import Team
 from utils import get_batch
 
 RULE, DOUBLE_RULE = "-" * 89, "=" * 89
@@ -36,19 +37,27 @@ class Run:
     """One run over `corpus` with the flags `args`; main.py shows in what order its methods are called.
 
     Used as `with run:`, which locks the run's files and turns an interruption into a saved state. schedule: a function
-    of the epoch, with fractions, that gives what the learning rate is multiplied by, and Adam's momentum.
+    of the epoch, with fractions, that gives what the learning rate is multiplied by, and Adam's momentum. team: the
+    processes that train together; each has its share of the columns, and what is said of columns is of all of them.
     """
 
-    def __init__(self, args, files, model, criterion, optimizer, corpus, resumed=None, schedule=None):
+    def __init__(self, args, files, model, criterion, optimizer, corpus, resumed=None, schedule=None, team=None):
         self.args, self.files, self.resumed, self.schedule = args, files, resumed, schedule
+        self.team = team or Team()
         self.model, self.criterion, self.optimizer = model, criterion, optimizer
         self.vocabulary = corpus.dictionary.idx2word
-        self.train = columns("train.txt", corpus.train, args.batch_size, args)         # (L, B)
+        if args.batch_size < self.team.size:
+            raise InputError(f"--batch-size {args.batch_size} has fewer columns than there are processes "
+                             f"({self.team.size}); use a larger one, or fewer processes")
+        own = self.team.share(args.batch_size)
+        self.train = columns("train.txt", corpus.train, args.batch_size, args)[:, own].contiguous()    # (L, own B)
         self.valid = columns("valid.txt", corpus.valid, args.eval_batch_size, args)
         self.test = columns("test.txt", corpus.test, 1, args)
         graphs = str(args.device).startswith("cuda") and args.graphs and not criterion.splits
         self.step = train_step.TrainStep(model, criterion, optimizer, bptt=args.bptt, clip=args.clip,
-                                     alpha=args.alpha, beta=args.beta, graphs=graphs)
+                                     alpha=args.alpha, beta=args.beta, graphs=graphs,
+                                     team=self.team if self.team.size > 1 else None,
+                                     share=self.train.size(1) / args.batch_size)
         self.score = Graphs(engine.scorer(model, criterion), args.device) if graphs else None
         self.losses = []                                          # (batch, loss, tokens) still on the device
         self.skipped = self.skipped_in_a_row = 0                  # steps without a finite loss or gradient
@@ -64,7 +73,7 @@ class Run:
     def _begin_epoch(self):
         self.row = self.batch = 0
         self.meter = Meter()
-        self.hidden = self.model.init_hidden(self.args.batch_size)
+        self.hidden = self.model.init_hidden(self.train.size(1))
 
     # ---- an epoch, step by step
 
@@ -78,7 +87,7 @@ class Run:
         self.model.train()
         rows = len(self.train) - 1
         self.interval, line = Meter(), self.batch + self.args.log_interval
-        with tqdm(total=rows, initial=self.row, leave=False, disable=not sys.stderr.isatty(),
+        with tqdm(total=rows, initial=self.row, leave=False, disable=self.team.rank > 0 or not sys.stderr.isatty(),
                   desc=f"epoch {len(self.history) + 1}",
                   bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}") as bar:
             while self.row < rows:
@@ -90,7 +99,7 @@ class Run:
                 loss, self.hidden = self.step(data, targets, self.hidden)
                 self.row += len(data)
                 self.batch += 1
-                self.losses.append((self.batch, loss, len(targets)))
+                self.losses.append((self.batch, loss, len(data) * self.args.batch_size))
                 redrawn = bar.update(len(data))
                 if loss.is_cpu or redrawn or self.batch == line or self.row >= rows:
                     self._fetch_losses()
@@ -156,8 +165,13 @@ class Run:
             RULE)
 
     def _evaluate(self):
-        return engine.evaluate(self.model, self.criterion, self.valid, self.args.bptt, self.interruption.check,
-                               self.score)
+        own = self.valid[:, self.team.share(self.valid.size(1))].contiguous()
+        check = self.interruption.check if self.team.size == 1 else lambda: None    # a team stops between two steps
+        found = (0.0, 0)
+        if own.size(1):
+            found = engine.total_loss(self.model, self.criterion, own, self.args.bptt, check, self.score)
+        nats, tokens = self.team.total(*found)
+        return nats / tokens
 
     def keep_initial(self):
         """Save the model that the run starts from as the best so far: what is fine-tuned is never worse."""
@@ -190,8 +204,8 @@ class Run:
 
         Where epochs are short, model and state wait until saving takes less than a twentieth of the time.
         """
-        due = (time.monotonic() - self.saved >= 20 * self.saving_seconds
-               or self.finished or len(self.history) >= self.args.epochs)
+        due, = self.team.agree(time.monotonic() - self.saved >= 20 * self.saving_seconds
+                               or self.finished or len(self.history) >= self.args.epochs)
         if self.history[-1]["best"]:
             self.save_best(self.history[-1]["valid_loss"], due)
         self._begin_epoch()
@@ -201,7 +215,9 @@ class Run:
             self.save_state()
 
     def report_test(self):
-        """Test the best model, in one column from a zero state, and say how it did."""
+        """Test the best model, in one column from a zero state, and say how it did: the first process alone."""
+        if self.team.rank:
+            return
         if self.best_loss == math.inf:
             raise InputError("there is no model to test: no epoch has ended with a finite validation loss")
         contents = self.unsaved_best or checkpoint.load(self.files.best)
@@ -223,9 +239,10 @@ class Run:
             raise InputError(f"--save {self.args.save!r} is no file name; give one such as model.pt")
         with ExitStack() as stack:
             os.makedirs(os.path.dirname(self.files.lock) or ".", exist_ok=True)
-            stack.enter_context(exclusive(self.files.lock))
+            if not self.team.rank:
+                stack.enter_context(exclusive(self.files.lock))
             self._begin()
-            self.board = Board(self.args.tensorboard, len(self.history))
+            self.board = Board(None if self.team.rank else self.args.tensorboard, len(self.history))
             stack.callback(self.board.close)
             self.interruption = stack.enter_context(Interruption(self.args.max_minutes))
             self.saved, self.saving_seconds = time.monotonic(), 0.0
@@ -252,12 +269,16 @@ class Run:
         elif error is not None and os.path.exists(self.files.state):
             print(f"the last good state is in {self.files.state}; `--resume auto` continues from it", file=sys.stderr)
         self._stack.close()
+        if error is None or kind is Stop:
+            self.team.leave()
         return kind is Stop
 
     def _pause(self):
-        """Between two windows: stop if asked to, and save the state now and then."""
-        self.interruption.check()
-        if time.monotonic() - self.saved >= 60 * self.args.checkpoint_minutes:
+        """Between two windows: stop if any process was asked to, and save the state now and then."""
+        due = time.monotonic() - self.saved >= 60 * self.args.checkpoint_minutes
+        asked, due = self.team.agree(self.interruption.asked(), due)
+        self.interruption.stop(int(asked))
+        if due:
             self.save_state()
 
     # ---- saving and continuing
@@ -266,13 +287,15 @@ class Run:
         """Go on from the state given, or start afresh; either way, leave what another run saved under our names."""
         source, state = self.resumed or (None, None)
         own = [os.path.realpath(name) for name in (self.files.state, self.files.previous)]
-        if source is None or os.path.realpath(source) not in own:
+        if not self.team.rank and (source is None or os.path.realpath(source) not in own):
             number = self.files.set_aside()
             if number:
                 say(f"| {self.files.best} was there already: the earlier run's files now have {number} in their names")
         if source is None:
             return
         resume.put_back(self, state, source)
+        if self.team.rank:
+            return
         if os.path.realpath(source) == own[1] and os.path.exists(self.files.state):
             os.replace(self.files.state, f"{self.files.state}.damaged")  # not to be kept as a state to fall back on
         best = os.path.join(os.path.dirname(source), os.path.basename(state["progress"]["best"]))
@@ -305,9 +328,10 @@ class Run:
                 "the state saved before is kept")
             return False
         began = time.monotonic()
+        captured = resume.capture(self)                              # of all processes
         if self.unsaved_best and self._write(self.files.best, self.unsaved_best):
             self.unsaved_best = None
-        written = self._write(self.files.state, {**self._contents(), **resume.capture(self)}, self.files.previous)
+        written = self._write(self.files.state, {**self._contents(), **captured}, self.files.previous)
         self.saved = time.monotonic()
         self.saving_seconds = self.saved - began
         return written
@@ -319,6 +343,8 @@ class Run:
 
     def _write(self, path, contents, previous=None):
         """Save, or say why not: a full disk must not end a run that may find room again later."""
+        if self.team.rank:
+            return True
         try:
             checkpoint.save(path, contents, previous)
         except OSError as error:
@@ -329,6 +355,8 @@ class Run:
 
     def _write_log(self, epochs, mode):
         """One line of JSON per epoch, each with all that one needs to know to make use of it."""
+        if self.team.rank:
+            return
         about = record.about(self.args, count_parameters(self.model, self.criterion))
         try:
             with open(self.files.log, mode, encoding="utf-8") as file:

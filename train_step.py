@@ -32,12 +32,14 @@ class TrainStep:
 
     A step whose loss or gradient is not finite changes nothing and gives NaN and the hidden state it was given. That
     is decided on the device: the host never waits. graphs: on CUDA, replay steps as CUDA graphs; the hidden state is
-    then overwritten by the next step.
+    then overwritten by the next step. team, share: the processes that take the step together, and this one's part of
+    their columns; the loss given is then that of all columns.
     """
 
-    def __init__(self, model, criterion, optimizer, *, bptt, clip, alpha, beta, graphs=False):
+    def __init__(self, model, criterion, optimizer, *, bptt, clip, alpha, beta, graphs=False, team=None, share=1.0):
         self.model, self.criterion, self.optimizer = model, criterion, optimizer
         self.bptt, self.clip, self.alpha, self.beta = bptt, clip, alpha, beta
+        self.team, self.share = team, share
         self.parameters = [*model.parameters(), *criterion.parameters()]
         # NT-ASGD takes all its numbers from the device, and its update can be part of a graph. Others follow gradients
         # that a graph leaves in one place.
@@ -76,6 +78,8 @@ class TrainStep:
     def _judged(self, data, targets, hidden):
         """Gradients, loss and hidden state, whether anything is not finite, and the gradients' norm."""
         loss, new_hidden, gradients = self._gradients(data, targets, hidden)
+        if self.team:
+            self.team.add_up([loss, *(g for g in gradients if g is not None)])
         norm = torch.nn.utils.get_total_norm([g for g in gradients if g is not None])
         bad = ~torch.isfinite(loss + norm)
         return gradients, torch.where(bad, math.nan, loss), either(bad, hidden, new_hidden), bad, norm
@@ -92,7 +96,7 @@ class TrainStep:
     def _gradients(self, data, targets, hidden):
         """Forward and backward; a rare long window that does not fit into memory in two halves of its columns."""
         try:
-            return self._backward(data, targets, hidden, share=1)
+            return self._backward(data, targets, hidden, self.share)
         except torch.OutOfMemoryError:
             if data.size(1) == 1 or (data.is_cuda and torch.cuda.is_current_stream_capturing()):
                 raise
@@ -102,7 +106,7 @@ class TrainStep:
         for part in (slice(0, data.size(1) // 2), slice(data.size(1) // 2, None)):
             x = data[:, part]                                                          # (T, B/2)
             halves.append(self._backward(x, targets[:, part].reshape(-1), take_columns(hidden, part),
-                                         share=x.size(1) / data.size(1)))
+                                         self.share * x.size(1) / data.size(1)))
         (loss, first, gradients), (other_loss, second, others) = halves
         for gradient, other in zip(gradients, others):
             if gradient is not None:

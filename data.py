@@ -59,11 +59,11 @@ class _Ids(dict):
             self[word] = new = len(self)
             return new
         if self.unk is None:
-            raise InputError(f"the word {_short(word)} is not in the vocabulary{self.advice}")
+            raise InputError(f"the word {short(word)} is not in the vocabulary{self.advice}")
         return self.unk
 
 
-def _short(word):
+def short(word):
     return repr(word if len(word) <= 60 else word[:60] + "…")
 
 
@@ -122,6 +122,12 @@ def _encode(file, ids):
         if not len(tokens):
             raise InputError("is empty; put text there, or run ./getdata.sh penn")
     return tokens
+
+
+def read_words(file, name):
+    """All words of a text, `<eos>` after every line; `file`: a path or a descriptor, `name`: what errors call it."""
+    with _naming(name):
+        return [word for words in _words(file) for word in words]
 
 
 # ---- three texts -> vocabulary, counts (V,), ids of each split
@@ -199,7 +205,7 @@ class Corpus:
             raise InputError("the vocabulary holds something that is not a word; give a list of words")
         if len(set(words)) != len(words):
             twice = Counter(words).most_common(1)[0][0]
-            raise InputError(f"the vocabulary holds {_short(twice)} more than once; give a list of words")
+            raise InputError(f"the vocabulary holds {short(twice)} more than once; give a list of words")
         corpus = cls.__new__(cls)
         corpus._read(path, cache, _look_up, words, unknown)
         return corpus

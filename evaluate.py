@@ -2,6 +2,7 @@
 
 The text is a split of the corpus, which is scored as published figures are: in one column from a zero state, all words
 but the first. Or it is any text, a file or standard input, of which all words are scored, the first one after <eos>.
+With --context reset all words of either are scored, every line on its own, from a zero state and after <eos>.
 """
 import math
 import sys
@@ -17,12 +18,11 @@ import record
 import scoring
 import surprisal_page
 from corpora import read_corpus
-from data import EOS
 from errors import InputError
 from interruption import Interruption, Stop
 from judged_text import (
     characters,
-    check_writable,
+    check_outputs,
     read_split,
     read_text,
     sentence_rows,
@@ -36,18 +36,8 @@ from model import count_parameters
 TEMPERATURES = [t / 100 for t in range(70, 141, 5)]
 
 
-def score(args, model, criterion, text, check):
-    """Log-probabilities (N,) and, if anybody wants them, ranks (N,) of a text's words."""
-    ranks = bool(args.per_token or args.html)
-    if args.context == "carry":
-        return scoring.score(model, criterion, text.column, args.bptt, args.temperature, ranks, check)
-    ids, ends = text.column[1:, 0], [i + 1 for i, word in enumerate(text.words) if word == EOS]
-    if not ends:
-        raise InputError(f"{text.name}: no {EOS} ends its lines; use --context carry")
-    last = [] if ends[-1] == len(ids) else [len(ids)]
-    lines = ids.tensor_split([*ends, *last][:-1])
-    start = ids[ends[0] - 1].item()
-    return scoring.score_lines(model, criterion, lines, start, args.bptt, args.temperature, ranks, check)
+def temperature(text):
+    return options.number(text, float, lambda x: 0.001 <= x <= 1000, "a temperature from 0.001 to 1000")
 
 
 def make_parser():
@@ -62,9 +52,10 @@ def make_parser():
     group.add_argument("--unknown", choices=["unk", "error"], default="unk",
                        help="words that the model does not know: read as <unk>, or refused")
     group.add_argument("--context", choices=["carry", "reset"], default="carry",
-                       help="what comes before a sentence is remembered, or every line is read on its own, after <eos>")
+                       help="carry the state from line to line, as published (of a split the first word is then not "
+                            "scored), or reset it to zero at every line, which is then read after <eos>")
     group = parser.add_argument_group("judgement")
-    group.add_argument("--temperature", type=options.positive, default=1.0, metavar="X",
+    group.add_argument("--temperature", type=temperature, default=1.0, metavar="X",
                        help="of the softmax: below 1 surer, above 1 less sure")
     group.add_argument("--search-temperature", action="store_true", help="choose it on the validation text")
     group.add_argument("--mc-samples", type=options.size, metavar="K",
@@ -95,14 +86,16 @@ def report(text, logprobs, how=""):
 def judge(args, model, criterion, text, check):
     """Score one text and write what was asked for -> its figures."""
     began = time.monotonic()
-    logprobs, ranks = score(args, model, criterion, text, check)
+    logprobs, ranks = scoring.score(model, criterion, text.columns, args.bptt, args.temperature,
+                                    bool(args.per_token or args.html), check)
     logprobs = logprobs.tolist()
     loss = report(text, logprobs)
     found = {text.name: {**record.figures(loss, len(logprobs) + 1),
                          "tokens_per_second": len(logprobs) / (time.monotonic() - began)}}
     if args.mc_samples:
         began = time.monotonic()
-        sampled = scoring.sample_score(model, criterion, text.column, args.bptt, args.mc_samples, check).tolist()
+        sampled = scoring.sample_score(model, criterion, text.columns, args.bptt, args.mc_samples, args.temperature,
+                                       check).tolist()
         loss = report(text, sampled, f" | mean of {args.mc_samples} samples")
         found[f"{text.name}_sampled"] = {**record.figures(loss, len(logprobs) + 1), "samples": args.mc_samples,
                                          "tokens_per_second": len(logprobs) / (time.monotonic() - began)}
@@ -118,22 +111,21 @@ def judge(args, model, criterion, text, check):
 
 def main(argv=None):
     args = options.parse(make_parser(), argv)
-    to_stdout = "-" in (args.per_token, args.per_sentence, args.html)
-    if args.split == "both" and not args.text and (args.per_token or args.per_sentence or args.html):
+    outputs = [path for path in (args.per_token, args.per_sentence, args.html) if path]
+    if args.split == "both" and not args.text and outputs:
         raise InputError("--per-token, --per-sentence and --html are of one text: choose it with --split or --text")
-    for path in (args.per_token, args.per_sentence, args.html):
-        check_writable(path)
     args.path = checkpoint.choose(args)
+    check_outputs(outputs, [args.path] + ([args.text] if args.text not in (None, "-") else []))
     contents = checkpoint.load(args.path)
     options.inherit(args, contents["settings"], args.path, ("data", "vocab", "precision"))
     device = hardware.prepare(args)
     corpus = None if args.text and not args.search_temperature else read_corpus(args, contents["vocabulary"])
     model, criterion = checkpoint.restore(contents, args.path, device, args.precision)
     splits = ("valid", "test") if args.split == "both" else (args.split,)
-    texts = ([read_text(args.text, contents["vocabulary"], args.unknown, device)] if args.text else
+    texts = ([read_text(args.text, contents["vocabulary"], args.unknown, args.context, device)] if args.text else
              [read_split(split, corpus, args) for split in splits])
 
-    with redirect_stdout(sys.stderr if to_stdout else sys.stdout):
+    with redirect_stdout(sys.stderr if "-" in outputs else sys.stdout):
         say(f"| reading {args.path}, on {device} in {args.precision}")
         try:
             with Interruption(args.max_minutes) as interruption:
@@ -152,8 +144,8 @@ def main(argv=None):
 
 
 def search_temperature(args, model, criterion, corpus, check):
-    column = read_split("valid", corpus, args).column
-    losses = scoring.temperature_losses(model, criterion, column, args.bptt, TEMPERATURES, check)
+    columns = read_split("valid", corpus, args).columns
+    losses = scoring.temperature_losses(model, criterion, columns, args.bptt, TEMPERATURES, check)
     best = min(range(len(losses)), key=losses.__getitem__)
     for temperature, loss in zip(TEMPERATURES, losses):
         say(f"| temperature {temperature:.2f} | {engine.report(loss, 'valid ')}")

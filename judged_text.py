@@ -13,19 +13,20 @@ from typing import NamedTuple
 import torch
 
 from corpora import columns
-from data import EOS, UNK
+from data import EOS, UNK, read_words, short
 from engine import perplexity
 from errors import InputError
+from record import finite
 
 
 class Text(NamedTuple):
-    """Words to be scored and the column (N + 1, 1) of ids that they are in, all but its first."""
+    """Words to be scored, and the columns of ids that they are in, (N + 1, 1) in all, each column all but its first."""
     name: str
     words: list
-    column: torch.Tensor
+    columns: list
 
 
-def read_text(path, vocabulary, unknown, device):
+def read_text(path, vocabulary, unknown, context, device):
     """The words of a file, or of standard input for `-`, with <eos> after each line -> Text.
 
     vocabulary: the model's words; unknown: "unk" reads others as <unk>, and says so on stderr, "error" refuses them.
@@ -33,27 +34,40 @@ def read_text(path, vocabulary, unknown, device):
     ids = {word: i for i, word in enumerate(vocabulary)}
     if EOS not in ids:
         raise InputError(f"the model does not know {EOS}, which ends the lines of a text; it can judge its splits only")
-    try:
-        with open(0 if path == "-" else path, encoding="utf-8", closefd=path != "-") as file:
-            words = [word for line in file for word in (*line.split(), EOS)]
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 ({error.reason} at byte {error.start}); convert it first") from None
+    name = "standard input" if path == "-" else path
+    words = read_words(os.dup(0) if path == "-" else path, name)
     if not words:
-        raise InputError(f"{path}: the text is empty")
+        raise InputError(f"{name}: the text is empty")
     strange = Counter(word for word in words if word not in ids)
     if strange:
-        shown = ", ".join(word for word, _ in strange.most_common(5)) + (", …" if len(strange) > 5 else "")
+        shown = ", ".join(short(word) for word, _ in strange.most_common(5)) + (", …" if len(strange) > 5 else "")
         if unknown == "error" or UNK not in ids:
-            raise InputError(f"{path}: the model does not know {len(strange)} of the words: {shown}"
+            raise InputError(f"{name}: the model does not know {len(strange)} of the words: {shown}"
                              + ("; --unknown unk reads them as <unk>" if UNK in ids else ", and has no <unk>"))
         print(f"| {strange.total()} of {len(words)} tokens are unknown and read as {UNK}: {shown}", file=sys.stderr)
     column = torch.tensor([ids[EOS], *(ids.get(word, ids.get(UNK)) for word in words)], device=device)
-    return Text("text", words, column[:, None])
+    return Text("text", words, contexts(column[:, None], ids[EOS], context))
 
 
 def read_split(split, corpus, args):
-    column = columns(f"{split}.txt", getattr(corpus, split), 1, args)
-    return Text(split, [corpus.dictionary.idx2word[i] for i in column[1:, 0].tolist()], column)
+    """A split as published figures score it, without its first word -> Text; for a reset context that is there, too."""
+    vocabulary = corpus.dictionary
+    column = columns(f"{split}.txt", getattr(corpus, split), 1, args)                # (N + 1, 1)
+    eos = vocabulary.word2idx.get(EOS)
+    if args.context == "reset":
+        if eos is None:
+            raise InputError(f"the model does not know {EOS}, which ends the lines of a text; use --context carry")
+        column = torch.cat([column.new_tensor([[eos]]), column])
+    words = [vocabulary.idx2word[i] for i in column[1:, 0].tolist()]
+    return Text(split, words, contexts(column, eos, args.context))
+
+
+def contexts(column, eos, context):
+    """What is read from a zero state each: all of `column` (N + 1, 1), or with "reset" every line, after an <eos>."""
+    if context == "carry":
+        return [column]
+    starts = (column[:-1, 0] == eos).nonzero()[:, 0].tolist()          # the <eos> that each line is read after
+    return [column[start:stop + 1] for start, stop in zip(starts, [*starts[1:], len(column)])]
 
 
 def sentences(words):
@@ -90,31 +104,53 @@ def write_rows(path, rows, kind):
     with writing(path) as file:
         for i, row in enumerate(rows):
             if kind == "json":
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+                file.write(json.dumps(finite(row), ensure_ascii=False) + "\n")
             else:
                 file.write(("\t".join(row) + "\n" if i == 0 else "") + "\t".join(map(str, row.values())) + "\n")
 
 
 @contextmanager
 def writing(path):
-    """A text file that appears whole or not at all; `-` is standard output, also where that stands for stderr now."""
-    if path == "-":
-        yield sys.__stdout__
-        sys.__stdout__.flush()
+    """A text file that appears whole or not at all; `-` is standard output, also where that stands for stderr now.
+
+    Links are followed, and a device or a pipe is written to, not replaced.
+    """
+    if path == "-" or _is_special(path):
+        with open(sys.__stdout__.fileno() if path == "-" else path, "w", encoding="utf-8", closefd=path != "-") as file:
+            yield file
         return
-    partial = f"{path}.partial"
+    target = os.path.realpath(path)
+    partial = f"{target}.partial"
     try:
         with open(partial, "w", encoding="utf-8") as file:
             yield file
-        os.replace(partial, path)
+        os.replace(partial, target)
     finally:
         if os.path.exists(partial):
             os.unlink(partial)
 
 
-def check_writable(path):
-    """Say now, not after the work, that a file cannot be written."""
-    if path and path != "-":
-        with writing(f"{path}.try") as file:
-            file.write("")
-        os.unlink(f"{path}.try")
+def _is_special(path):
+    return os.path.exists(path) and not os.path.isfile(path)
+
+
+def check_outputs(outputs, inputs):
+    """Say now, not after the work, that one of `outputs` cannot be written, or stands in for another file."""
+    taken = {os.path.realpath(path) for path in inputs}
+    for path in outputs:
+        if os.path.isdir(path):
+            raise InputError(f"{path} is a folder; give the name of a file")
+        name = path if path == "-" else os.path.realpath(path)
+        if name in taken:
+            what = "standard output" if path == "-" else path
+            raise InputError(f"{what} is wanted for two things; give every output a file of its own")
+        if path != "-" and _is_special(path):
+            continue                                                   # /dev/null holds any number of things
+        taken.add(name)
+        if path != "-":
+            try:
+                with open(f"{name}.partial", "w"):
+                    pass
+                os.unlink(f"{name}.partial")
+            except OSError as error:
+                raise InputError(f"{path} cannot be written ({error.strerror})") from None

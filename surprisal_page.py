@@ -17,7 +17,7 @@ STYLE = """
 %(dark)s
 }
 * { box-sizing: border-box; }
-body { margin: 0 auto; padding: 1rem; max-width: 60rem; background: var(--page); color: var(--ink);
+body { margin: 0 auto; padding: 1rem 1rem 5rem; max-width: 60rem; background: var(--page); color: var(--ink);
        font: 1rem/1.9 system-ui, sans-serif; }
 h1 { font-size: 1.2rem; line-height: 1.4; margin: 0; overflow-wrap: anywhere; }
 p.about { color: var(--quiet); margin: .3rem 0 .8rem; line-height: 1.5; }
@@ -29,11 +29,13 @@ ol { list-style: none; margin: 1rem 0 0; padding: 0; }
 li { padding-left: 3.2rem; position: relative; overflow-wrap: anywhere; }
 li::before { content: attr(value); position: absolute; left: 0; width: 2.6rem; text-align: right; color: var(--quiet);
              font-size: .75rem; }
-b { font-weight: inherit; position: relative; border-radius: .2rem; padding: .08rem .18rem; color: var(--ink); }
+b { font-weight: inherit; position: relative; unicode-bidi: isolate; border-radius: .2rem; padding: .08rem .18rem;
+    color: var(--ink); }
 b:hover, b:focus { outline: 2px solid var(--ink); outline-offset: 1px; }
 b:hover::after, b:focus::after { content: attr(data-n); position: fixed; left: 50%%; bottom: 1rem; z-index: 2;
   transform: translateX(-50%%); width: max-content; max-width: calc(100vw - 2rem); padding: .5rem .8rem;
   border-radius: .4rem; background: var(--ink); color: var(--page); font-size: .95rem; line-height: 1.4; }
+ol:has(b:hover) b:focus:not(:hover)::after { content: none; }
 @media (max-width: 30rem) { li { padding-left: 0; } li::before { position: static; display: inline-block; width: auto;
   margin-right: .5rem; } }
 """
@@ -47,7 +49,7 @@ def page(words, logprobs, ranks, title):
     bits = [-logprob / math.log(2) for logprob in logprobs]
     mean = math.fsum(bits) / len(bits)
     shown = min(len(words), MOST)
-    about = f"{len(words):,} words, {mean:.2f} bits each on average, perplexity {2 ** min(mean, 1000):,.2f}"
+    about = f"{len(words):,} words, {mean:.2f} bits each on average, perplexity {2 ** min(mean, 1000):,.6g}"
     if shown < len(words):
         about += f"; here are the first {shown:,}"
     shades = "\n".join(f".s{i} {{ background: {colour}; }}" for i, colour in enumerate(LIGHT))

@@ -2,6 +2,7 @@
 import html
 import json
 import math
+import os
 import re
 import shutil
 import subprocess
@@ -35,9 +36,9 @@ def test_log_probabilities_add_up_to_the_loss_and_ranks_are_right(cell, splits, 
     monkeypatch.setattr(scoring, "CHUNK", 40 * 7)      # several chunks to a window
     model, criterion, column = make(cell, splits)
     loss = engine.evaluate(model, criterion, column, 20)
-    logprobs, ranks = scoring.score(model, criterion, column, 20, ranks=True)
+    logprobs, ranks = scoring.score(model, criterion, [column], 20, ranks=True)
     assert -logprobs.mean().item() == pytest.approx(loss, rel=1e-12)
-    assert torch.allclose(scoring.score(model, criterion, column, 33)[0], logprobs, rtol=1e-12)
+    assert torch.allclose(scoring.score(model, criterion, [column], 33)[0], logprobs, rtol=1e-12)
     hidden = model.eval().init_hidden(1)
     for t in range(89):
         with torch.no_grad():
@@ -50,38 +51,51 @@ def test_log_probabilities_add_up_to_the_loss_and_ranks_are_right(cell, splits, 
 @SPLITS
 def test_temperature_against_a_naive_softmax(splits):
     model, criterion, column = make(splits=splits)
-    logprobs = scoring.score(model, criterion, column, 20, 1.7)[0]
+    logprobs = scoring.score(model, criterion, [column], 20, 1.7)[0]
     features = torch.cat([f for f, _, _ in engine.windows(model.eval(), column, 20)])
     scores = (criterion.logprob(model.decoder.weight, model.decoder.bias, features) / 1.7).exp()
     wanted = (scores / scores.sum(1, keepdim=True)).gather(1, column[1:]).log()[:, 0]
     torch.testing.assert_close(logprobs, wanted.detach())
-    losses = scoring.temperature_losses(model, criterion, column, 20, [1.0, 1.7])
-    assert losses == pytest.approx([-scoring.score(model, criterion, column, 20)[0].mean().item(),
+    losses = scoring.temperature_losses(model, criterion, [column], 20, [1.0, 1.7])
+    assert losses == pytest.approx([-scoring.score(model, criterion, [column], 20)[0].mean().item(),
                                     -wanted.mean().item()])
 
 
 def test_lines_on_their_own():
     model, criterion, _ = make()
-    lines = [torch.tensor([5, 6, 7, 0]), torch.tensor([0]), torch.tensor([9, 3, 0])]
-    found, ranks = scoring.score_lines(model, criterion, lines, 0, 20, ranks=True)
-    alone = [scoring.score(model, criterion, torch.tensor([[0], *([i] for i in line)]), 20)[0] for line in lines]
-    assert torch.equal(found, torch.cat(alone)) and len(ranks) == 8
+    lines = [[5, 6, 7, 0], [0], [9, 3, 0], [4]]
+    column = torch.tensor([0, *(i for line in lines for i in line)])[:, None]
+    columns = judged_text.contexts(column, 0, "reset")
+    assert [part[:, 0].tolist() for part in columns] == [[0, *line] for line in lines]
+    found, ranks = scoring.score(model, criterion, columns, 20, ranks=True)
+    alone = [scoring.score(model, criterion, [torch.tensor([0, *line])[:, None]], 20)[0] for line in lines]
+    assert torch.equal(found, torch.cat(alone)) and len(ranks) == 9
+    losses = scoring.temperature_losses(model, criterion, columns, 20, [1.0])
+    assert losses == pytest.approx([-found.mean().item()], rel=1e-12)
+    assert judged_text.contexts(column, 0, "carry") == [column]
 
 
 @CELLS
 def test_samples_without_dropout_are_plain_and_with_it_their_mean(cell):
     quiet = dict.fromkeys(("dropout", "dropouth", "dropouti", "dropoute"), 0)
     model, criterion, column = make(cell, **quiet)
-    plain = scoring.score(model, criterion, column, 20)[0]
-    torch.testing.assert_close(scoring.sample_score(model, criterion, column, 20, 3), plain)
+    plain = scoring.score(model, criterion, [column], 20)[0]
+    torch.testing.assert_close(scoring.sample_score(model, criterion, [column], 20, 3), plain)
 
     model, criterion, column = make(cell, dropout=0.3, dropouth=0.2, dropouti=0.3, dropoute=0.2, wdrop=0.4)
     torch.manual_seed(8)
-    found = scoring.sample_score(model, criterion, column, 20, 3)
+    found = scoring.sample_score(model, criterion, [column], 20, 3)
     assert model.training
     torch.manual_seed(8)
-    passes = torch.stack([scoring.sample_score(model, criterion, column, 20, 1) for _ in range(3)])
+    passes = torch.stack([scoring.sample_score(model, criterion, [column], 20, 1) for _ in range(3)])
     torch.testing.assert_close(found, passes.exp().mean(0).log())
+    torch.manual_seed(8)
+    flatter = scoring.sample_score(model, criterion, [column], 20, 1, temperature=1.7)
+    torch.manual_seed(8)
+    with scoring.sampling(model):
+        features = torch.cat([f for f, _, _ in engine.windows(model, column, 20)])
+        scores = (criterion.logprob(model.decoder.weight, model.decoder.bias, features) / 1.7).exp()
+    torch.testing.assert_close(flatter, (scores / scores.sum(1, keepdim=True)).gather(1, column[1:]).log()[:, 0])
     assert (passes.std(0) > 0).all() and not torch.allclose(found, plain)
 
 
@@ -124,7 +138,7 @@ def test_a_text_from_standard_input(trained, toy, tmp_path):
     common = ["--save", trained / "toy.pt", "--device", "cpu", "--text", "-", "--format", "json"]
     text = "w1 w8 w25\n\nw3 never w8 sen\n"
     done = run_script("evaluate.py", *common, "--unknown", "error", cwd=tmp_path, status=1, input=text)
-    assert "2 of the words: never, sen" in done.stderr and done.stderr.count("\n") == 1
+    assert "2 of the words: 'never', 'sen'" in done.stderr and done.stderr.count("\n") == 1
     text = text.replace("never ", "").replace(" sen", "")
     done = run_script("evaluate.py", *common, "--per-token", "-", cwd=tmp_path, input=text)
     rows = [json.loads(line) for line in done.stdout.splitlines()]
@@ -135,6 +149,44 @@ def test_a_text_from_standard_input(trained, toy, tmp_path):
     assert [json.loads(line)["logprob"] for line in reset.stdout.splitlines()[5:]] == pytest.approx(
         [json.loads(line)["logprob"] for line in alone.stdout.splitlines()], rel=1e-6)
     assert [json.loads(line)["logprob"] for line in reset.stdout.splitlines()[5:]] != [r["logprob"] for r in rows[5:]]
+
+
+def test_a_split_read_line_by_line_is_the_same_text(trained, toy, call, tmp_path):
+    shutil.copy(trained / "toy.pt", tmp_path)       # the result is written beside it
+    common = ["--save", "toy.pt", "--device", "cpu", "--context", "reset", "--format", "json", "--per-token"]
+    call("evaluate.py", *common, "split", "--split", "test")
+    call("evaluate.py", *common, "text", "--text", toy / "test.txt")
+    assert (tmp_path / "split").read_text() == (tmp_path / "text").read_text()
+
+
+def test_a_text_is_read_as_a_corpus_is(trained, tmp_path):
+    common = ["--save", trained / "toy.pt", "--device", "cpu", "--unknown", "error", "--text", "-", "--per-token", "-"]
+    files = []
+    for start in (b"", b"\xef\xbb\xbf"):
+        (tmp_path / "text").write_bytes(start + b"w1 w8\r\nw3")
+        with open(tmp_path / "text", "rb") as text:
+            files.append(run_script("evaluate.py", *common, cwd=tmp_path, stdin=text).stdout)
+    assert files[0] == files[1] and [row[2] for row in lines_of(files[0])[1:]] == ["w1", "w8", "<eos>", "w3", "<eos>"]
+
+
+def test_links_and_pipes_are_written_to_and_neighbours_left_alone(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    (tmp_path / "link.try").write_text("mine")
+    os.mkfifo(tmp_path / "pipe")
+    reader = subprocess.Popen(["cat", tmp_path / "pipe"], stdout=subprocess.PIPE, text=True)
+    for name in ("link", "pipe"):
+        judged_text.check_outputs([str(tmp_path / name)], [])
+        judged_text.write_rows(str(tmp_path / name), [{"a": 1}], "tsv")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "file").read_text() == "a\n1\n"
+    assert reader.communicate(timeout=20)[0] == "a\n1\n" and (tmp_path / "pipe").is_fifo()
+    assert (tmp_path / "link.try").read_text() == "mine" and not list(tmp_path.glob("*.partial"))
+
+
+def test_json_knows_no_infinity(tmp_path):
+    rows = judged_text.sentence_rows(["a", "<eos>"], [-900.0, -900.0])
+    judged_text.write_rows(str(tmp_path / "rows"), rows, "json")
+    row = json.loads((tmp_path / "rows").read_text(), parse_constant=pytest.fail)
+    assert row["perplexity"] is None and row["logprob"] == -1800
 
 
 def test_unknown_words_are_read_as_unk_where_the_model_has_it(call, tmp_path):
@@ -166,13 +218,17 @@ def test_temperature_one_changes_nothing_and_the_best_is_found(trained, call, tm
 @pytest.mark.parametrize(("words", "says"), [
     (["--text", "none.txt"], "none.txt"), (["--text", "empty.txt"], "empty"), (["--text", "latin.txt"], "UTF-8"),
     (["--split", "test", "--html", "no/such/page.html"], "no/such"), (["--html", "a.html"], "--split"),
-    (["--split", "test", "--per-token", "."], "."), (["--temperature", "0"], "temperature")])
+    (["--split", "test", "--per-token", "."], "is a folder"), (["--temperature", "0"], "temperature"),
+    (["--temperature", "1e-39"], "temperature"), (["--text", "nul.txt"], "NUL"),
+    (["--text", "empty.txt", "--per-token", "empty.txt"], "two things"),
+    (["--split", "test", "--per-token", "-", "--per-sentence", "-"], "two things")])
 def test_bad_input(words, says, trained, tmp_path):
     (tmp_path / "empty.txt").write_text("")
+    (tmp_path / "nul.txt").write_bytes(b"a\0b\n")
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9\n")
     done = run_script("evaluate.py", "--save", trained / "toy.pt", *words, cwd=tmp_path,
                       status=2 if "temperature" in words[0] else 1)
-    assert says in done.stderr and done.stderr.count("\n") == 1
+    assert says in done.stderr and not done.stdout and done.stderr.count("\n") == 1
     assert not [path for path in tmp_path.rglob("*") if "partial" in path.name or path.suffix == ".html"]
 
 
@@ -223,3 +279,30 @@ def test_the_page_in_a_browser(page, tmp_path):
                            f"--user-data-dir={tmp_path / 'profile'}", page.as_uri()], capture_output=True, text=True,
                           timeout=90, check=True)
     assert done.stdout.count("data-n=") == page.read_text().count("data-n=") and "surprisal in bits" in done.stdout
+
+
+def test_a_word_under_the_pointer_hides_the_numbers_of_the_one_in_focus(page):
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+    driver = pytest.importorskip("playwright.sync_api")
+    if not browser:
+        pytest.skip("no Chromium here")
+    with driver.sync_playwright() as play:
+        chromium = play.chromium.launch(executable_path=browser, args=["--no-sandbox"])
+        for width in (360, 1280):
+            view = chromium.new_page(viewport={"width": width, "height": 700})
+            requests = []
+            view.on("request", lambda request, seen=requests: seen.append(request.url))
+            view.goto(page.as_uri())
+            words = view.locator("li b")
+            words.nth(3).focus()
+            assert shown(view) == [3]
+            words.nth(9).hover()
+            assert shown(view) == [9]
+            assert view.evaluate("document.documentElement.scrollWidth") == width and requests == [page.as_uri()]
+        chromium.close()
+
+
+def shown(view):
+    """Which words show their numbers."""
+    return view.evaluate("""[...document.querySelectorAll("li b")].flatMap(
+        (word, i) => getComputedStyle(word, "::after").content.includes("bits") ? [i] : [])""")

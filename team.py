@@ -90,7 +90,7 @@ def join():
     if size == 1:
         return Team()
     if not dist.is_initialized():
-        # Whoever dies is missed at once, by a closed connection; waiting for a slow one, say while it tests, is no error.
+        # Whoever dies is missed at once, by a closed connection; to wait for a slow one, say in its test, is no error.
         dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo",
                                 timeout=timedelta(hours=6))
     team = Team(dist.get_rank(), size)
@@ -109,7 +109,8 @@ def launcher():
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return [sys.executable]
     nodes = int(os.environ["WORLD_SIZE"]) // int(os.environ["LOCAL_WORLD_SIZE"])
-    across = ["--standalone"] if nodes == 1 else ["--nnodes", str(nodes), "--node-rank", os.environ.get("GROUP_RANK", "0"),
-                                    "--master-addr", os.environ["MASTER_ADDR"],
-                                    "--master-port", os.environ["MASTER_PORT"]]
-    return [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", os.environ["LOCAL_WORLD_SIZE"], *across]
+    words = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", os.environ["LOCAL_WORLD_SIZE"]]
+    if nodes == 1:
+        return [*words, "--standalone"]
+    return [*words, "--nnodes", str(nodes), "--node-rank", os.environ["GROUP_RANK"],
+            "--master-addr", os.environ["MASTER_ADDR"], "--master-port", os.environ["MASTER_PORT"]]

@@ -100,6 +100,8 @@ if __name__ == "__main__":
     if files:
         draw_curves(files, "curves.png")
     else:
-        own = sorted([*table.HERE.glob("*/*.result.json"), *table.HERE.glob("*/curve_*.jsonl")])
+        trained = [path for path in table.HERE.glob("*/*.result.json")
+                   if json.loads(path.read_text(encoding="utf-8"))["script"] in ("main.py", "finetune.py")]
+        own = sorted([*trained, *table.HERE.glob("*/curve_*.jsonl")])
         draw_curves(own, table.HERE / "curves.png")
         draw_ablations(table.read(), table.HERE / "ablations.png")

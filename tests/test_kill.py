@@ -43,7 +43,10 @@ def finish(script, words, folder):
 
 
 def stamp(path):
-    return path.stat().st_mtime_ns if path.exists() else None
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:      # not yet, or just being put aside for the next one
+        return None
 
 
 @pytest.mark.slow

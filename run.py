@@ -68,6 +68,7 @@ class Run:
         self.stall_epoch = 0                                      # from which on the non-monotone rule looks back
         self.finished = False                                     # nothing but the test is left
         self.status = 0
+        self.together = True                                      # what is done next, all processes of the team do
         self._begin_epoch()
 
     def _begin_epoch(self):
@@ -216,6 +217,7 @@ class Run:
 
     def report_test(self):
         """Test the best model, in one column from a zero state, and say how it did: the first process alone."""
+        self.together = False
         if self.team.rank:
             return
         if self.best_loss == math.inf:
@@ -250,10 +252,12 @@ class Run:
         return self
 
     def __exit__(self, kind, error, trace):
-        if kind is not None and issubclass(kind, torch.OutOfMemoryError):
+        # A state is put together by all processes: one that is alone with its trouble must not wait for the others.
+        alone = self.team.size == 1
+        if alone and kind is not None and issubclass(kind, torch.OutOfMemoryError):
             self.save_state()
         if kind is Stop:
-            saved = self.save_state()
+            saved = (alone or self.together) and self.save_state()
             where = (f"everything is saved in {self.files.state}" if saved else
                      f"the last good state is in {self.files.state}" if os.path.exists(self.files.state) else
                      "no state is saved")
@@ -262,7 +266,10 @@ class Run:
             if self.status == 1:
                 print(f"{os.path.basename(sys.argv[0])}: error: {error}; {where}", file=sys.stderr)
         elif error is None and self.unsaved_best:
-            self.save_state()
+            if alone:
+                self.save_state()
+            elif self._write(self.files.best, self.unsaved_best):
+                self.unsaved_best = None
             if self.unsaved_best:
                 print(f"{self.files.best}: the best model could NOT be saved", file=sys.stderr)
                 self.status = 1

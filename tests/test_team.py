@@ -102,3 +102,14 @@ def test_a_signal_saves_everything(toy, tmp_path):
 def test_too_few_columns(toy, tmp_path):
     _, err = finish(start(2, "--data", toy, *SMALL, "--batch-size", 1, "--save", "a.pt", cwd=tmp_path), status=1)
     assert "--batch-size 1 has fewer columns" in err
+
+
+def test_the_first_process_stopped_while_it_tests_does_not_wait_for_the_others(toy, tmp_path):
+    (tmp_path / "stopped.py").write_text(
+        "import errors, main, run\nfrom interruption import Stop\n"
+        "def stop(*args): raise Stop('stopped', 0)\n"
+        "run.checkpoint.restore = stop\n"
+        "errors.run(main.main)\n")
+    out, _ = finish(start(2, "--data", toy, *SMALL, "--epochs", 1, "--save", "a.pt", cwd=tmp_path,
+                          script=tmp_path / "stopped.py"), seconds=60)
+    assert "the last good state is in a.state.pt" in out and "to continue" in out

@@ -1,32 +1,27 @@
-"""A training run: its progress, its log, its files, and how it goes on after a stop. main.py and finetune.py are runs.
+"""A training run: its progress, its log, and how it ends. main.py and finetune.py are runs.
 
 T window length, B columns, L column length.
 """
-import copy
-import json
 import math
 import os
-import shutil
 import sys
-import time
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 
 import torch
 from tqdm import tqdm
 
 import checkpoint
 import engine
-import options
 import record
-import resume
 import train_step
 from board import Board
 from corpora import columns
 from errors import InputError
 from graphs import Graphs
 from interruption import Interruption, Stop, exclusive
+from keeping import Keeper
 from meter import Meter, peak_memory_mib, say
-from model import count_parameters, is_finite
+from model import count_parameters
 from team import Team
 from utils import get_batch
 
@@ -63,10 +58,10 @@ class Run:
         self.skipped = self.skipped_in_a_row = 0                  # steps without a finite loss or gradient
         self.lengths = torch.Generator().manual_seed(args.seed)   # of the windows; dropout has torch's own generator
         self.history = []                                         # a dict for every epoch that has ended
-        self.best_loss, self.unsaved_best = math.inf, None
         self.switch_epoch, self.switch_reason = None, None
         self.stall_epoch = 0                                      # from which on the non-monotone rule looks back
         self.finished = False                                     # nothing but the test is left
+        self.keeper = Keeper(self)
         self.status = 0
         self.together = True                                      # what is done next, all processes of the team do
         self._begin_epoch()
@@ -159,9 +154,10 @@ class Run:
         seconds = self.meter.seconds()
         self.history.append({
             "epoch": len(self.history) + 1, "lr": self.optimizer.param_groups[0]["lr"], "train_loss": train_loss,
-            "valid_loss": loss, "valid_loss_raw": raw, "valid_loss_averaged": average, "best": loss <= self.best_loss,
-            "switch_epoch": self.switch_epoch, "switch_reason": self.switch_reason, "seconds": seconds,
-            "tokens_per_second": speed, "peak_memory_mib": peak_memory_mib(self.args.device)})
+            "valid_loss": loss, "valid_loss_raw": raw, "valid_loss_averaged": average,
+            "best": loss <= self.keeper.best_loss, "switch_epoch": self.switch_epoch,
+            "switch_reason": self.switch_reason, "seconds": seconds, "tokens_per_second": speed,
+            "peak_memory_mib": peak_memory_mib(self.args.device)})
         say(RULE, f"| end of epoch {len(self.history):3d} | time: {seconds:5.2f}s | {engine.report(loss, 'valid ')}",
             RULE)
 
@@ -178,7 +174,7 @@ class Run:
         """Save the model that the run starts from as the best so far: what is fine-tuned is never worse."""
         loss = self._evaluate()
         say(f"| before the first epoch | {engine.report(loss, 'valid ')}")
-        self.save_best(loss)
+        self.keeper.save_best(loss)
 
     def stalled(self):
         """Whether the validation losses, since the rate was last halved for this, meet the non-monotone rule."""
@@ -205,12 +201,12 @@ class Run:
 
         Where epochs are short, model and state wait until saving takes less than a twentieth of the time.
         """
-        due, = self.team.agree(time.monotonic() - self.saved >= 20 * self.saving_seconds
+        due, = self.team.agree(self.keeper.seconds() >= 20 * self.keeper.saving_seconds
                                or self.finished or len(self.history) >= self.args.epochs)
         if self.history[-1]["best"]:
-            self.save_best(self.history[-1]["valid_loss"], due)
+            self.keeper.save_best(self.history[-1]["valid_loss"], due)
         self._begin_epoch()
-        self._write_log(self.history[-1:], "a")
+        self.keeper.write_log(self.history[-1:])
         self.board.show(self.history[-1])
         if due:
             self.save_state()
@@ -220,21 +216,28 @@ class Run:
         self.together = False
         if self.team.rank:
             return
-        if self.best_loss == math.inf:
-            raise InputError("there is no model to test: no epoch has ended with a finite validation loss")
-        contents = self.unsaved_best or checkpoint.load(self.files.best)
-        model, criterion = checkpoint.restore(contents, self.files.best, self.args.device, self.args.precision)
+        model, criterion = checkpoint.restore(self.keeper.best_contents(), self.files.best, self.args.device,
+                                              self.args.precision)
         loss = engine.evaluate(model, criterion, self.test, self.args.bptt, self.interruption.check)
         say(DOUBLE_RULE, f"| End of training | {engine.report(loss, 'test ')}", DOUBLE_RULE)
-        hours = sum(epoch["seconds"] for epoch in self.history) / 3600
-        say(f"| summary | best valid ppl {engine.perplexity(self.best_loss):.2f} "
-            f"| test ppl {engine.perplexity(loss):.2f} | {len(self.history)} epochs, {hours:.2f} hours "
-            f"| model {self.files.best}, epochs {self.files.log}, result {self.files.result}")
+        seconds = sum(epoch["seconds"] for epoch in self.history)
+        found = {"valid": record.figures(self.keeper.best_loss, len(self.valid)),
+                 "test": record.figures(loss, len(self.test))}
         record.write(self.files.result, self.args, count_parameters(model, criterion), epochs=self.history,
-                     seconds=sum(epoch["seconds"] for epoch in self.history), switch_epoch=self.switch_epoch,
-                     valid=record.figures(self.best_loss, len(self.valid)), test=record.figures(loss, len(self.test)))
+                     seconds=seconds, switch_epoch=self.switch_epoch, **found)
+        record.summarise({"best valid": found["valid"], "test": found["test"]}, seconds,
+                         f"epochs {len(self.history)}", model=self.files.best, log=self.files.log,
+                         result=self.files.result)
 
     # ---- stopping
+
+    def save_state(self):
+        """Write all that continuing exactly needs -> whether it was written. What has diverged is not kept."""
+        self._fetch_losses()
+        if self._diverged():
+            say("| WARNING: training has diverged; the state saved before is kept")
+            return False
+        return self.keeper.save_state()
 
     def __enter__(self):
         if os.path.isdir(self.args.save) or not os.path.basename(self.args.save):
@@ -243,11 +246,10 @@ class Run:
             os.makedirs(os.path.dirname(self.files.lock) or ".", exist_ok=True)
             if not self.team.rank:
                 stack.enter_context(exclusive(self.files.lock))
-            self._begin()
+            self.keeper.begin()
             self.board = Board(None if self.team.rank else self.args.tensorboard, len(self.history))
             stack.callback(self.board.close)
             self.interruption = stack.enter_context(Interruption(self.args.max_minutes))
-            self.saved, self.saving_seconds = time.monotonic(), 0.0
             self._stack = stack.pop_all()
         return self
 
@@ -258,19 +260,12 @@ class Run:
             self.save_state()
         if kind is Stop:
             saved = (alone or self.together) and self.save_state()
-            where = (f"everything is saved in {self.files.state}" if saved else
-                     f"the last good state is in {self.files.state}" if os.path.exists(self.files.state) else
-                     "no state is saved")
-            say(f"| {error}; {where}", f"| to continue: {resume.command()}")
             self.status = error.status
-            if self.status == 1:
-                print(f"{os.path.basename(sys.argv[0])}: error: {error}; {where}", file=sys.stderr)
-        elif error is None and self.unsaved_best:
+            self.keeper.say_where(error, saved, self.status)
+        elif error is None and self.keeper.unsaved_best:
             if alone:
                 self.save_state()
-            elif self._write(self.files.best, self.unsaved_best):
-                self.unsaved_best = None
-            if self.unsaved_best:
+            if not self.keeper.write_best():
                 print(f"{self.files.best}: the best model could NOT be saved", file=sys.stderr)
                 self.status = 1
         elif error is not None and os.path.exists(self.files.state):
@@ -282,91 +277,8 @@ class Run:
 
     def _pause(self):
         """Between two windows: stop if any process was asked to, and save the state now and then."""
-        due = time.monotonic() - self.saved >= 60 * self.args.checkpoint_minutes
+        due = self.keeper.seconds() >= 60 * self.args.checkpoint_minutes
         asked, due = self.team.agree(self.interruption.asked(), due)
         self.interruption.stop(int(asked))
         if due:
             self.save_state()
-
-    # ---- saving and continuing
-
-    def _begin(self):
-        """Go on from the state given, or start afresh; either way, leave what another run saved under our names."""
-        source, state = self.resumed or (None, None)
-        own = [os.path.realpath(name) for name in (self.files.state, self.files.previous)]
-        if not self.team.rank and (source is None or os.path.realpath(source) not in own):
-            number = self.files.set_aside()
-            if number:
-                say(f"| {self.files.best} was there already: the earlier run's files now have {number} in their names")
-        if source is None:
-            return
-        resume.put_back(self, state, source)
-        if self.team.rank:
-            return
-        if os.path.realpath(source) == own[1] and os.path.exists(self.files.state):
-            os.replace(self.files.state, f"{self.files.state}.damaged")  # not to be kept as a state to fall back on
-        best = os.path.join(os.path.dirname(source), os.path.basename(state["progress"]["best"]))
-        if os.path.realpath(best) != os.path.realpath(self.files.best) and os.path.exists(best):
-            shutil.copyfile(best, self.files.best)
-        try:
-            self.best_loss = float(checkpoint.load(self.files.best)["losses"]["valid"])
-        except (InputError, KeyError, TypeError):
-            self.best_loss = math.inf  # gone or damaged: the next epoch's model is better than none
-        record.remove(self.files.result)
-        self._write_log(self.history, "w")
-        say(f"| continuing from {source}: epoch {len(self.history) + 1}, batch {self.batch + 1}")
-
-    def save_best(self, loss, now=True):
-        """Write the model as it is evaluated, with the average in place once there is one, and remember its loss.
-
-        What is not written now, or cannot be, is kept and written with the next state.
-        """
-        self.best_loss, self.unsaved_best = loss, None
-        with getattr(self.optimizer, "averaged", nullcontext)():
-            contents = self._contents()
-            if not (now and self._write(self.files.best, contents)):
-                self.unsaved_best = copy.deepcopy(contents)
-
-    def save_state(self):
-        """Write all that continuing exactly needs -> whether it was written. What has diverged is not kept."""
-        self._fetch_losses()
-        if self._diverged() or not is_finite((self.model, self.criterion)):
-            say(f"| WARNING: {'training has diverged' if self._diverged() else 'the weights are not finite'}; "
-                "the state saved before is kept")
-            return False
-        began = time.monotonic()
-        captured = resume.capture(self)                              # of all processes
-        if self.unsaved_best and self._write(self.files.best, self.unsaved_best):
-            self.unsaved_best = None
-        written = self._write(self.files.state, {**self._contents(), **captured}, self.files.previous)
-        self.saved = time.monotonic()
-        self.saving_seconds = self.saved - began
-        return written
-
-    def _contents(self):
-        return {"model": self.model.state_dict(), "criterion": self.criterion.state_dict(),
-                "settings": options.settings(self.args), "vocabulary": self.vocabulary,
-                "losses": {"valid": self.best_loss, "history": self.history}}
-
-    def _write(self, path, contents, previous=None):
-        """Save, or say why not: a full disk must not end a run that may find room again later."""
-        if self.team.rank:
-            return True
-        try:
-            checkpoint.save(path, contents, previous)
-        except OSError as error:
-            say(f"| WARNING: {path} could not be written ({error.strerror or error}); "
-                "training goes on, earlier files are intact, saving will be tried again")
-            return False
-        return True
-
-    def _write_log(self, epochs, mode):
-        """One line of JSON per epoch, each with all that one needs to know to make use of it."""
-        if self.team.rank:
-            return
-        about = record.about(self.args, count_parameters(self.model, self.criterion))
-        try:
-            with open(self.files.log, mode, encoding="utf-8") as file:
-                file.writelines(json.dumps(record.finite({**epoch, **about})) + "\n" for epoch in epochs)
-        except OSError as error:
-            say(f"| WARNING: {self.files.log} could not be written ({error.strerror}); training goes on")

@@ -105,7 +105,9 @@ def main(argv=None):
                 say(f"| and with the neural cache  | {engine.report(loss, split + ' ')}")
             found[split] = {**record.figures(loss, len(column)), "tokens_per_second": speed}
         say("=" * 89, f"| End of dynamic evaluation | {engine.report(loss, split + ' ')}", "=" * 89)
-        record.write(result, args, count_parameters(model, criterion), seconds=time.monotonic() - began, **found)
+        seconds = time.monotonic() - began
+        record.write(result, args, count_parameters(model, criterion), seconds=seconds, **found)
+        record.summarise({split: found[split] for split in texts}, seconds, result=result)
     return reading.status
 
 

@@ -33,6 +33,7 @@ from judged_text import (
 from meter import say
 from model import count_parameters
 
+OUTPUTS = ("per_token", "per_sentence", "html")      # flags with a file to write
 TEMPERATURES = [t / 100 for t in range(70, 141, 5)]
 
 
@@ -111,7 +112,7 @@ def judge(args, model, criterion, text, check):
 
 def main(argv=None):
     args = options.parse(make_parser(), argv)
-    outputs = [path for path in (args.per_token, args.per_sentence, args.html) if path]
+    outputs = [getattr(args, what) for what in OUTPUTS if getattr(args, what)]
     if args.split == "both" and not args.text and outputs:
         raise InputError("--per-token, --per-sentence and --html are of one text: choose it with --split or --text")
     args.path = checkpoint.choose(args)
@@ -127,6 +128,7 @@ def main(argv=None):
 
     with redirect_stdout(sys.stderr if "-" in outputs else sys.stdout):
         say(f"| reading {args.path}, on {device} in {args.precision}")
+        began = time.monotonic()
         try:
             with Interruption(args.max_minutes) as interruption:
                 if args.search_temperature:
@@ -137,9 +139,12 @@ def main(argv=None):
         except Stop as stop:
             say(f"| {stop}; nothing was written")
             return stop.status
-    if not args.text:
-        record.write(checkpoint.Files(args.path, "evaluation").result, args, count_parameters(model, criterion),
-                     **found)
+        seconds = time.monotonic() - began
+        files = {what: getattr(args, what) for what in OUTPUTS if getattr(args, what) not in (None, "-")}
+        if not args.text:
+            files["result"] = checkpoint.Files(args.path, "evaluation").result
+            record.write(files["result"], args, count_parameters(model, criterion), seconds=seconds, **found)
+        record.summarise(found, seconds, **files)
     return 0
 
 

@@ -1,5 +1,6 @@
 """Sample text from a trained model: each next word from its softmax, then fed back. The checkpoint is all it needs."""
 import sys
+import time
 
 import torch
 
@@ -72,6 +73,7 @@ def main(argv=None):
     start = vocabulary.index(EOS) if EOS in vocabulary else 0   # a text begins where a line has ended
 
     print(f"| reading {path}, on {device} in {args.precision}", file=sys.stderr)
+    began = time.monotonic()
     with open(sys.stdout.fileno() if args.outf == "-" else args.outf, "w", encoding="utf-8",
               closefd=args.outf != "-") as out:
         for word in prompt:
@@ -82,6 +84,8 @@ def main(argv=None):
             if n % args.log_interval == 0:
                 print(f"| generated {n}/{args.words} words", file=sys.stderr)
         out.write("\n")
+    print(f"| summary | {args.words} words in {time.monotonic() - began:.1f} s"
+          + ("" if args.outf == "-" else f" | text {args.outf}"), file=sys.stderr)
 
 
 def write(out, word):

@@ -122,8 +122,9 @@ def main(argv=None):
             found[split] = record.figures(loss, len(column))
             say(f"| with the cache    | {engine.report(loss, split + ' ')}")
         say("=" * 89, f"| End of pointer | {engine.report(loss, 'test ')}", "=" * 89)
-        record.write(result, args, count_parameters(model, criterion),
-                     seconds=time.monotonic() - began, **found)
+        seconds = time.monotonic() - began
+        record.write(result, args, count_parameters(model, criterion), seconds=seconds, **found)
+        record.summarise({split: found[split] for split in ("valid", "test")}, seconds, result=result)
     return reading.status
 
 

@@ -50,6 +50,15 @@ def write(path, args, parameters, **found):
         say(f"| WARNING: {path} could not be written ({error.strerror})")
 
 
+def summarise(found, seconds, *facts, **files):
+    """The last line of a script: what came out (`figures` by name), what it took, and the files to look at."""
+    parts = ["| summary", *(f"{name} ppl {figures['perplexity']:.2f}" for name, figures in found.items()),
+             ", ".join([*facts, f"{seconds / 3600:.3g} hours"])]
+    if files:
+        parts.append(", ".join(f"{what} {path}" for what, path in files.items()))
+    say(" | ".join(parts))
+
+
 def remove(path):
     """Take away what an earlier, shorter run left: a result is of a run that has finished."""
     with suppress(OSError):

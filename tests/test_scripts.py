@@ -3,6 +3,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -266,13 +267,26 @@ def test_a_summary_and_curves_for_tensorboard(toy, call, tmp_path):
     said = call("main.py", *common, "--epochs", 2, "--resume", "auto")
     lines = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
     best = min(line["valid_loss"] for line in lines)
-    summary = re.search(r"^\| summary \| best valid ppl ([\d.]+) \| test ppl ([\d.]+) \| 2 epochs, 0.00 hours \| "
-                        r"model a.pt, epochs a.jsonl, result a.result.json$", said, re.MULTILINE)
+    summary = re.search(r"^\| summary \| best valid ppl ([\d.]+) \| test ppl ([\d.]+) \| epochs 2, [\d.e-]+ hours \| "
+                        r"model a.pt, log a.jsonl, result a.result.json$", said, re.MULTILINE)
     assert float(summary[1]) == pytest.approx(engine.perplexity(best), abs=0.006)
     assert float(summary[2]) == figure(said, "test")
     events = EventAccumulator(str(tmp_path / "curves")).Reload()
     assert [point.step for point in events.Scalars("valid_loss")] == [1, 2]
     assert [point.value for point in events.Scalars("valid_loss")] == pytest.approx([e["valid_loss"] for e in lines])
+
+
+@pytest.mark.parametrize("script, words, splits", [
+    ("pointer.py", ["--window", 50], ["valid", "test"]), ("evaluate.py", [], ["valid", "test"]),
+    ("dynamiceval.py", ["--rule", "sgd", "--lr", 0.001, "--split", "test"], ["test"])])
+def test_the_last_line_sums_up(script, words, splits, trained, call, tmp_path):
+    shutil.copy(trained / "toy.pt", tmp_path)
+    *_, last = call(script, "--save", "toy.pt", *words).splitlines()
+    found = dict(re.findall(r"(\w+) ppl ([\d.]+)", last))
+    result = json.loads((tmp_path / last.split("result ")[1]).read_text())
+    assert last.startswith("| summary | ") and list(found) == splits
+    for split in splits:
+        assert float(found[split]) == pytest.approx(result[split]["perplexity"], abs=0.006)
 
 
 def test_tensorboard_that_is_missing(toy, tmp_path):

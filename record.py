@@ -53,7 +53,7 @@ def write(path, args, parameters, **found):
 def summarise(found, seconds, *facts, **files):
     """The last line of a script: what came out (`figures` by name), what it took, and the files to look at."""
     parts = ["| summary", *(f"{name} ppl {figures['perplexity']:.2f}" for name, figures in found.items()),
-             ", ".join([*facts, f"{seconds / 3600:.3g} hours"])]
+             ", ".join([*facts, f"{seconds / 3600:.2f} hours"])]
     if files:
         parts.append(", ".join(f"{what} {path}" for what, path in files.items()))
     say(" | ".join(parts))

@@ -15,9 +15,10 @@ import torch
 
 from corpus_cache import SPLITS, content_key, default_cache, load, store
 from errors import InputError
+from spool import Spool
 
 EOS, UNK = "<eos>", "<unk>"
-BLOCK = 4 * 2**20  # bytes of text in hand at a time
+BLOCK = 4 * 2**20  # bytes of text, or ids, in hand at a time
 LONGEST_WORD = 1_000_000  # characters; anything longer is no tokenised text
 
 
@@ -114,11 +115,13 @@ def _words(file):
                 return
 
 
-def _encode(file, ids):
-    """One text as an array (tokens,) of int64; `ids` grows if it may."""
+def _encode(file, ids, folder):
+    """One text as an array (tokens,) of int64, a long one mapped from `folder`; `ids` grows if it may."""
     with _naming(file):
-        blocks = [np.fromiter(map(ids.__getitem__, words), np.int32, len(words)) for words in _words(file)]
-        tokens = np.concatenate(blocks, dtype=np.int64)  # int32 until here: half the memory
+        spool = Spool(folder)
+        for words in _words(file):
+            spool.add(np.fromiter(map(ids.__getitem__, words), np.int32, len(words)))
+        tokens = spool.ids()
         if not len(tokens):
             raise InputError("is empty; put text there, or run ./getdata.sh penn")
     return tokens
@@ -133,32 +136,35 @@ def read_words(file, name):
 # ---- three texts -> vocabulary, counts (V,), ids of each split
 
 
-def _index(files, vocab, by_frequency):
+def _index(files, folder, vocab, by_frequency):
     """Number the words in order of appearance. Counts are of the texts the vocabulary comes from."""
     ids = _Ids()
-    splits = [_encode(files[0], ids)]
+    splits = [_encode(files[0], ids, folder)]
     if vocab == "train":
         ids.unk = ids[UNK]  # looking it up adds it at the end if the text has none
         ids.grows = False
-    splits += [_encode(file, ids) for file in files[1:]]
+    splits += [_encode(file, ids, folder) for file in files[1:]]
     sources = splits[:1] if vocab == "train" else splits
     counts = sum(np.bincount(split, minlength=len(ids)) for split in sources)
     words = list(ids)
     if by_frequency:
         order = np.argsort(-counts, kind="stable")  # (V,) new id -> old id
         rank = np.argsort(order)  # (V,) old id -> new id
-        words, counts, splits = [words[i] for i in order], counts[order], [rank[split] for split in splits]
+        words, counts = [words[i] for i in order], counts[order]
+        for split in splits:
+            for start in range(0, len(split), BLOCK):
+                split[start : start + BLOCK] = rank[split[start : start + BLOCK]]
     return words, counts, splits
 
 
-def _look_up(files, words, unknown):
+def _look_up(files, folder, words, unknown):
     """Number the words as `words` has them. Counts are of all three texts."""
     ids = _Ids(zip(words, range(len(words))))
     ids.grows = False
     ids.advice = "; use the text the model was trained on, or have unknown words read as <unk>"
     if unknown == "unk":
         ids.unk, ids.advice = ids.get(UNK), ", and neither is <unk>; use the text the model was trained on"
-    splits = [_encode(file, ids) for file in files]
+    splits = [_encode(file, ids, folder) for file in files]
     return words, sum(np.bincount(split, minlength=len(words)) for split in splits), splits
 
 
@@ -221,7 +227,7 @@ class Corpus:
         before = key() if folder else None
         result = load(folder, before) if folder else None
         if result is None:
-            result = build(files, *options)
+            result = build(files, folder, *options)
             if folder and key() == before:  # nobody wrote to the files meanwhile
                 store(folder, before, *result)
         words, counts, splits = result

@@ -45,7 +45,9 @@ class Run:
             raise InputError(f"--batch-size {args.batch_size} has fewer columns than there are processes "
                              f"({self.team.size}); use a larger one, or fewer processes")
         own = self.team.share(args.batch_size)
-        self.train = columns("train.txt", corpus.train, args.batch_size, args)[:, own].contiguous()    # (L, own B)
+        self.train = columns("train.txt", corpus.train, args.batch_size, args)[:, own]                 # (L, own B)
+        if not self.train.is_cpu:                     # on a CPU it stays in its file, of which windows are read
+            self.train = self.train.contiguous()
         self.valid = columns("valid.txt", corpus.valid, args.eval_batch_size, args)
         self.test = columns("test.txt", corpus.test, 1, args)
         graphs = str(args.device).startswith("cuda") and args.graphs and not criterion.splits

@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import random
+import resource
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import torch
 
 import corpus_cache
 import data
+import spool
 from data import SPLITS, Corpus, Dictionary
 from errors import InputError
 
@@ -481,13 +483,69 @@ def test_texts_written_to_while_they_are_read_are_not_cached(tmp_path, monkeypat
     folder, cache = write(tmp_path / "corpus"), tmp_path / "cache"
     real = data._encode
 
-    def meanwhile(file, words):
+    def meanwhile(*words):
         write(folder, test="something else\n")
-        return real(file, words)
+        return real(*words)
 
     monkeypatch.setattr(data, "_encode", meanwhile)
     Corpus(folder, cache=cache)
     assert not cache.exists()
+
+
+# ---- long texts
+
+
+@pytest.mark.parametrize("where", ["cache", "nowhere", "full"])
+@pytest.mark.parametrize("options", [{}, {"vocab": "train"}, {"by_frequency": True}])
+def test_many_ids_are_in_a_file_or_else_in_memory(tmp_path, monkeypatch, where, options):
+    """They are the same as in memory, wherever they are, and nothing is left behind."""
+    folder = write(tmp_path / "corpus", train=" ".join(f"w{i % 97}" for i in range(50_000)))
+    expected = everything(Corpus(folder, cache=None, **options))
+    cache = tmp_path / "cache"
+    if where == "nowhere":
+        cache.write_text("a file where the folder should be")
+    monkeypatch.setattr(data, "BLOCK", 4096)
+    monkeypatch.setattr(spool, "LIMIT", 8000)
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if where == "full":
+        resource.setrlimit(resource.RLIMIT_FSIZE, (8 * 20_000, old[1]))
+    try:
+        corpus = Corpus(folder, cache=cache, **options)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old)
+    assert everything(corpus) == expected
+    assert not list(cache.glob("building*")) if where != "nowhere" else cache.is_file()
+    if where == "cache":
+        assert everything(Corpus(folder, cache=cache, **options)) == expected
+
+
+def test_the_ids_of_a_long_text_are_never_all_in_memory(tmp_path):
+    """Neither read for the first time, nor from the cache, nor laid out in columns."""
+    tokens = 8_000_000
+    with open(write(tmp_path / "corpus") / "train.txt", "w", encoding="utf-8") as text:
+        for i in range(tokens // 1000):
+            text.write("a b c d e f g h i j " * 99 + f"w{i % 5000} k l m n o p q r\n")
+    program = ("import sys, types, threading, time, data, spool; from utils import batchify, get_batch\n"
+               "data.BLOCK, spool.LIMIT = 2**18, 2**20      # of the text, and of the ids, a small part\n"
+               "def private():\n"
+               "    return int(next(line for line in open('/proc/self/status') if line[:7] == 'RssAnon').split()[1])\n"
+               "peak, before = 0, private()\n"
+               "def watch():\n"
+               "    global peak\n"
+               "    while True: peak = max(peak, private()); time.sleep(0.01)\n"
+               "threading.Thread(target=watch, daemon=True).start()\n"
+               "args = types.SimpleNamespace(device='cpu', bptt=70)\n"
+               "corpus = data.Corpus(sys.argv[1], 'all', sys.argv[2], sys.argv[3] == 'by frequency')\n"
+               "columns = batchify(corpus.train, 60, args)\n"
+               "for row in range(0, len(columns) - 1, 70_000): get_batch(columns, row, args)\n"
+               "print(len(corpus.train), (peak - before) * 1024)\n")
+    for order in ("by appearance", "by frequency"):
+        for _ in range(2):
+            words = [sys.executable, "-c", program, str(tmp_path / "corpus"), str(tmp_path / "cache"), order]
+            done = subprocess.run(words, cwd=pathlib.Path(data.__file__).parent, capture_output=True, text=True,
+                                  check=True)
+            found, peak = map(int, done.stdout.split())
+            assert found == tokens and peak < 4 * tokens         # all of them are 8 bytes each
 
 
 # ---- the corpora of the published figures

@@ -47,7 +47,8 @@ class SplitCrossEntropyLoss(nn.Module):
         """Log-probabilities of all words -> (N, V); every row's exponentials sum to one."""
         edges = self._edges(weight)                                      # [s_1, …, V]
         dtype = self.product_dtype or weight.dtype
-        head = F.log_softmax(_logits(hiddens, *self._head(weight, bias, edges), dtype), dim=1)  # (N, s_1 + K)
+        head = self._head(weight[:edges[0]], bias[:edges[0]], len(edges) - 1)
+        head = F.log_softmax(_logits(hiddens, *head, dtype), dim=1)              # (N, s_1 + K)
         parts = [head[:, :edges[0]]]
         for k, (low, high) in enumerate(zip(edges, edges[1:])):
             tail = F.log_softmax(_logits(hiddens, weight[low:high], bias[low:high], dtype), dim=1)
@@ -57,15 +58,20 @@ class SplitCrossEntropyLoss(nn.Module):
     def _sum_parts(self, score, weight, bias, hiddens, targets):
         """Log-probabilities of the targets' entries in the head, and within their tails, as `score` gives them."""
         edges = self._edges(weight)
+        how = self.product_dtype or weight.dtype, self.fused if weight.dtype == torch.float32 else None
+        if len(edges) == 1:
+            return score(hiddens, weight, bias, targets, *how)
         entries = targets.clone()                     # a target's place in the head: itself, or its tail's entry
         for k, (low, high) in enumerate(zip(edges, edges[1:])):
             entries[(targets >= low) & (targets < high)] = _entry(edges, k)
-        how = self.product_dtype or weight.dtype, self.fused if weight.dtype == torch.float32 else None
-        total = score(hiddens, *self._head(weight, bias, edges), entries, *how)
-        for low, high in zip(edges, edges[1:]):
+        # The gradient of a split is put together once; that of each slice would be a whole matrix, of zeros mostly.
+        sizes = [high - low for low, high in zip([0, *edges], edges)]
+        (head, *tails), (head_bias, *tail_biases) = weight.split(sizes), bias.split(sizes)
+        total = score(hiddens, *self._head(head, head_bias, len(tails)), entries, *how)
+        for low, high, tail, tail_bias in zip(edges, edges[1:], tails, tail_biases):
             rows = ((targets >= low) & (targets < high)).nonzero().squeeze(1)
             if len(rows):
-                within = score(hiddens[rows], weight[low:high], bias[low:high], targets[rows] - low, *how)
+                within = score(hiddens.index_select(0, rows), tail, tail_bias, targets[rows] - low, *how)
                 total = total.index_add(0, rows, within) if within.dim() else total + within
         return total
 
@@ -73,13 +79,11 @@ class SplitCrossEntropyLoss(nn.Module):
         """Ends of the parts: the cutoffs that lie inside the vocabulary, then V."""
         return [split for split in self.splits if split < weight.size(0)] + [weight.size(0)]
 
-    def _head(self, weight, bias, edges):
-        """Weight and bias of the head: its words, then an entry for each tail."""
-        if len(edges) == 1:
+    def _head(self, weight, bias, tails):
+        """Weight and bias of the head, given those of its words: then comes an entry for each of so many tails."""
+        if not tails:
             return weight, bias
-        tails = len(edges) - 1
-        return (torch.cat([weight[:edges[0]], self.tail_vectors[:tails]]),
-                torch.cat([bias[:edges[0]], self.tail_bias[:tails]]))
+        return torch.cat([weight, self.tail_vectors[:tails]]), torch.cat([bias, self.tail_bias[:tails]])
 
 
 def _entry(edges, k):

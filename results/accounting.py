@@ -1,0 +1,101 @@
+"""How much memory a training step takes, counted tensor by tensor on a CPU: `main.py`'s flags, and the size of a corpus.
+
+    python results/accounting.py --words 267735 --model QRNN --nhid 2500 … --json results/cpu/NAME.json
+
+A GPU must hold the same, and besides the corpus, 8 bytes a token, and what its libraries take. The step is the longest
+there can be, its words as frequent as in a text (Zipf), so that as many predictions as there reach the tails of an
+adaptive softmax.
+"""
+import json
+import sys
+import weakref
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+import hardware
+import main
+import options
+from corpora import published_cutoffs
+from meter import peak_memory_mib
+from model import build, count_parameters, set_precision
+from train_step import TrainStep
+
+
+class Live(TorchDispatchMode):
+    """Counts the bytes of all tensors that operations give and that are still there."""
+
+    def __init__(self):
+        super().__init__()
+        self.sizes, self.now, self.peak = {}, 0, 0
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        result = operation(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, torch.Tensor):
+                self.hold(tensor)
+        return result
+
+    def hold(self, tensor):
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        if key not in self.sizes:
+            self.sizes[key] = storage.nbytes()
+            self.now += self.sizes[key]
+            self.peak = max(self.peak, self.now)
+            weakref.finalize(storage, self._release, key)
+
+    def _release(self, key):
+        self.now -= self.sizes.pop(key)
+
+
+def make_parser():
+    parser = main.make_parser()
+    parser.add_argument("--words", type=options.size, default=267_735, metavar="V", help="size of the vocabulary")
+    parser.add_argument("--json", metavar="FILE", help="write the figures to FILE")
+    return parser
+
+
+def count(args):
+    """Bytes held between two steps, and at the peak of a step, with how large the model and the step are."""
+    cutoffs = published_cutoffs(args.words) if args.cutoffs is None else args.cutoffs
+    model, criterion = build({**vars(args), "cutoffs": cutoffs}, args.words)
+    set_precision((model, criterion), args.precision)
+    parameters = [*model.parameters(), *criterion.parameters()]
+    optimizer = main.make_optimizer(args, parameters)
+    step = TrainStep(model, criterion, optimizer, bptt=args.bptt, clip=args.clip, alpha=args.alpha, beta=args.beta)
+    rows = args.bptt + args.max_seq_len_delta
+    chances = 1 / torch.arange(1, args.words + 1)
+    text = torch.multinomial(chances, (rows + 1) * args.batch_size, replacement=True).view(rows + 1, -1)   # (T + 1, B)
+    with Live() as live:
+        for parameter in parameters:
+            live.hold(parameter)
+        for _ in range(2):                                   # the first makes the optimizer's state
+            hidden = model.init_hidden(args.batch_size)
+            step(text[:-1], text[1:].flatten(), hidden)
+        return {"parameters": count_parameters(model, criterion), "rows": rows, "columns": args.batch_size,
+                "words": args.words, "weights_bytes": 4 * count_parameters(model, criterion),
+                "held_bytes": live.now, "peak_bytes": live.peak}
+
+
+def show(args):
+    hardware.prepare(args)
+    found = count(args)
+    print("{parameters:,} parameters, {words:,} words, {columns} columns of {rows} tokens".format(**found))
+    for name, what in (("weights_bytes", "the weights"), ("held_bytes", "held between steps, with the optimizer's"),
+                       ("peak_bytes", "held at the peak of a step")):
+        print(f"{what:42} {found[name] / 2**30:6.2f} GiB")
+    print(f"{'the process, at its peak':42} {peak_memory_mib('cpu') / 2**10:6.2f} GiB")
+    if args.json:
+        with open(args.json, "w", encoding="utf-8") as file:
+            json.dump({**found, "process_mib": peak_memory_mib("cpu"), "settings": options.settings(args),
+                       "torch": torch.__version__}, file, indent=1)
+            file.write("\n")
+
+
+if __name__ == "__main__":
+    show(options.parse(make_parser(), None))

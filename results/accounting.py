@@ -1,4 +1,4 @@
-"""How much memory a training step takes, counted tensor by tensor on a CPU: `main.py`'s flags, and the size of a corpus.
+"""How much memory a training step takes, counted tensor by tensor on a CPU. Flags: those of `main.py`, and --words.
 
     python results/accounting.py --words 267735 --model QRNN --nhid 2500 … --json results/cpu/NAME.json
 

@@ -2,12 +2,16 @@
 
     python results/plot.py                        makes results/curves.png and results/ablations.png
     python results/plot.py runs/a.jsonl b.jsonl   makes curves.png here, of these runs
+    python results/plot.py --every 30 runs        and again every 30 seconds, of all runs in the folder, also new ones
 
 A curve is a run's file of JSON lines (NAME.jsonl) or its result (NAME.result.json). Needs matplotlib.
 """
+import argparse
 import json
 import math
+import os
 import sys
+import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -31,7 +35,7 @@ def epochs(path):
     try:
         text = Path(path).read_text(encoding="utf-8")
         found = (json.loads(text)["epochs"] if path.name.endswith(".result.json") else
-                 [json.loads(line) for line in text.splitlines()])
+                 [json.loads(line) for line in text[:text.rfind("\n") + 1].splitlines()])   # one may be half written
         return [{"epoch": int(e["epoch"]), "train_loss": e["train_loss"], "valid_loss": e["valid_loss"],
                  "switch_epoch": e["switch_epoch"]} for e in found]
     except OSError as error:
@@ -53,7 +57,8 @@ def draw_curves(paths, out):
         if not run:
             continue
         numbers, valid = [e["epoch"] for e in run], perplexities(e["valid_loss"] for e in run)
-        line, = axes.plot(numbers, valid, label=path.name.split(".")[0], marker="." if len(run) == 1 else None)
+        line, = axes.plot(numbers, valid, marker="." if len(run) == 1 else None,
+                          label=path.name.removesuffix(".jsonl").removesuffix(".result.json"))
         axes.plot(numbers, perplexities(e["train_loss"] for e in run), ":", color=line.get_color(), linewidth=1)
         switch = run[-1]["switch_epoch"]
         if switch in numbers:
@@ -63,7 +68,8 @@ def draw_curves(paths, out):
     axes.yaxis.set_minor_formatter(plt.matplotlib.ticker.ScalarFormatter())
     axes.xaxis.set_major_locator(plt.matplotlib.ticker.MaxNLocator(integer=True))
     axes.grid(alpha=0.3, which="both")
-    axes.legend()
+    if axes.lines:
+        axes.legend()
     save(figure, out)
 
 
@@ -90,15 +96,39 @@ def draw_ablations(results, out):
 
 
 def save(figure, out):
+    """Write the picture, at no moment half of it: it may be looked at while it is made again."""
     figure.tight_layout()
-    figure.savefig(out, dpi=110, metadata={"Software": None})
+    figure.savefig(f"{out}.partial", format="png", dpi=110, metadata={"Software": None})
+    os.replace(f"{out}.partial", out)
+    pyplot().close(figure)
     print(out)
 
 
+def runs(paths):
+    """The files that `paths` name, and of folders all runs in them."""
+    return [file for path in paths for file in (sorted(path.glob("*.jsonl")) if path.is_dir() else [path])]
+
+
+def make_parser():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="files NAME.jsonl, or folders of them")
+    parser.add_argument("--every", type=float, metavar="S", help="draw again every S seconds, until Ctrl-C")
+    parser.add_argument("--out", default="curves.png", metavar="FILE", help="the picture (curves.png)")
+    return parser
+
+
 if __name__ == "__main__":
-    files = [Path(word) for word in sys.argv[1:]]
-    if files:
-        draw_curves(files, "curves.png")
+    args = make_parser().parse_args()
+    if args.every is not None and not (args.runs and args.every > 0):
+        sys.exit("plot.py: error: --every needs runs to draw, and more than 0 seconds")
+    try:
+        while args.every:
+            draw_curves(runs(args.runs), args.out)
+            time.sleep(args.every)
+    except KeyboardInterrupt:
+        sys.exit(0)
+    if args.runs:
+        draw_curves(runs(args.runs), args.out)
     else:
         trained = [path for path in table.HERE.glob("*/*.result.json")
                    if json.loads(path.read_text(encoding="utf-8"))["script"] in ("main.py", "finetune.py")]

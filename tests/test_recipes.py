@@ -153,6 +153,25 @@ def test_pictures(toy, call, tmp_path):
         assert name in run_script(plot, name, cwd=tmp_path, status=1).stderr
 
 
+def test_a_live_picture_of_a_folder(toy, call, tmp_path):
+    pytest.importorskip("matplotlib")
+    (tmp_path / "runs").mkdir()
+    words = [sys.executable, "-m", "results.plot", "--every", "0.2", "--out", tmp_path / "live.png", tmp_path / "runs"]
+    with subprocess.Popen(words, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as live:
+        assert "live.png" in live.stdout.readline()                  # drawn before there is a run
+        empty = (tmp_path / "live.png").stat().st_size
+        call("main.py", "--data", toy, *SMALL, "--epochs", 1, "--save", "runs/a.pt")
+        with open(tmp_path / "runs" / "a.jsonl", "a", encoding="utf-8") as log:
+            log.write('{"epoch": 2, "tra')                           # a line that is being written
+        while (tmp_path / "live.png").stat().st_size <= empty:
+            assert live.poll() is None, live.stderr.read()
+            time.sleep(0.1)
+        live.send_signal(signal.SIGINT)
+        assert live.wait(30) == 0, live.stderr.read()
+    assert (tmp_path / "live.png").read_bytes().startswith(b"\x89PNG")
+    assert "more than 0" in run_script("results/plot.py", "--every", "1", cwd=tmp_path, status=1).stderr
+
+
 def test_a_picture_without_matplotlib_says_what_to_install(tmp_path):
     (tmp_path / "matplotlib.py").write_text("raise ImportError\n")
     (tmp_path / "a.jsonl").write_text("")

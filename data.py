@@ -117,14 +117,13 @@ def _words(file):
 
 def _encode(file, ids, folder):
     """One text as an array (tokens,) of int64, a long one mapped from `folder`; `ids` grows if it may."""
+    spool = Spool(folder)
     with _naming(file):
-        spool = Spool(folder)
         for words in _words(file):
             spool.add(np.fromiter(map(ids.__getitem__, words), np.int32, len(words)))
-        tokens = spool.ids()
-        if not len(tokens):
+        if not spool.written + spool.waiting:
             raise InputError("is empty; put text there, or run ./getdata.sh penn")
-    return tokens
+    return spool.ids()
 
 
 def read_words(file, name):
@@ -230,6 +229,7 @@ class Corpus:
             result = build(files, folder, *options)
             if folder and key() == before:  # nobody wrote to the files meanwhile
                 store(folder, before, *result)
+                result = load(folder, before) or result  # mapped, and what lay in files until now is gone
         words, counts, splits = result
         self.dictionary = Dictionary(words, counts.tolist())
         self.train, self.valid, self.test = (torch.from_numpy(split) for split in splits)

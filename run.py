@@ -46,8 +46,8 @@ class Run:
                              f"({self.team.size}); use a larger one, or fewer processes")
         own = self.team.share(args.batch_size)
         self.train = columns("train.txt", corpus.train, args.batch_size, args)[:, own]                 # (L, own B)
-        if not self.train.is_cpu:                     # on a CPU it stays in its file, of which windows are read
-            self.train = self.train.contiguous()
+        if self.team.size > 1 and not self.train.is_cpu:
+            self.train = self.train.contiguous()                  # the other columns need not lie on this GPU
         self.valid = columns("valid.txt", corpus.valid, args.eval_batch_size, args)
         self.test = columns("test.txt", corpus.test, 1, args)
         graphs = str(args.device).startswith("cuda") and args.graphs and not criterion.splits
@@ -267,7 +267,7 @@ class Run:
         elif error is None and self.keeper.unsaved_best:
             if alone:
                 self.save_state()
-            if not self.keeper.write_best():
+            if not self.keeper.write_best():                      # also where the state is not to be saved
                 print(f"{self.files.best}: the best model could NOT be saved", file=sys.stderr)
                 self.status = 1
         elif error is not None and os.path.exists(self.files.state):

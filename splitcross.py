@@ -94,9 +94,13 @@ def _entry(edges, k):
 # The logits of a window are its largest array by far. They are made, used and forgotten some rows at a time: where a
 # gradient is wanted it is taken at once, so that no (N, V) array is ever kept, and the blocks of memory are reused.
 
+LOGITS = 2**22, 2**25          # in hand at a time on a CPU: so many if that makes 512 rows, else up to so many more
+GPU_LOGITS = 2**27, 2**27      # on a GPU
+
+
 def _chunks(hiddens, weight):
     """Slices of rows whose logits fit into some megabytes, or on a GPU into a few hundred."""
-    few, many = (2**22, 2**25) if hiddens.is_cpu else (2**27, 2**27)
+    few, many = LOGITS if hiddens.is_cpu else GPU_LOGITS
     rows = max(1, few // len(weight), min(512, many // len(weight)))  # the weight's gradient is added to once per slice
     return [slice(start, start + rows) for start in range(0, len(hiddens), rows)]
 

@@ -36,7 +36,9 @@ class Spool:
                 self.file = tempfile.TemporaryFile(dir=self.folder, buffering=0)
             self.file.seek(8 * self.written)
             for block in self.blocks:
-                block.astype(np.int64).tofile(self.file)
+                rest = memoryview(block.astype(np.int64).tobytes())
+                while rest:
+                    rest = rest[self.file.write(rest):]
         except OSError:
             self.limit = float("inf")
         else:
@@ -49,5 +51,9 @@ class Spool:
             self._write()
         if not self.written:
             return np.concatenate(self.blocks, dtype=np.int64)
-        mapped = np.memmap(self.file, np.int64, "r+", shape=(self.written,))
-        return np.concatenate([mapped, *self.blocks], dtype=np.int64) if self.waiting else mapped
+        try:
+            found = np.memmap(self.file, np.int64, "r+", shape=(self.written,))
+        except OSError:                                  # a file system that maps no files
+            self.file.seek(0)
+            found = np.fromfile(self.file, np.int64, self.written)
+        return np.concatenate([found, *self.blocks], dtype=np.int64) if self.waiting else found

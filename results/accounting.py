@@ -2,11 +2,10 @@
 
     python results/accounting.py --words 267735 --model QRNN --nhid 2500 … --json results/cpu/NAME.json
 
-A GPU must hold the same, and besides the corpus, 8 bytes a token, and what its libraries take. The step is the longest
-there can be, its words as frequent as in a text (Zipf), so that as many predictions as there reach the tails of an
-adaptive softmax.
+The softmax takes slices as large as on a GPU. A GPU must hold about the same, and besides the corpus, 8 bytes a token,
+and what its libraries and kernels take. The step is the longest there can be, its words as frequent as in a text
+(Zipf), so that as many predictions as there reach the tails of an adaptive softmax.
 """
-import json
 import sys
 import weakref
 from pathlib import Path
@@ -20,6 +19,8 @@ from torch.utils._pytree import tree_leaves
 import hardware
 import main
 import options
+import record
+import splitcross
 from corpora import published_cutoffs
 from meter import peak_memory_mib
 from model import build, count_parameters, set_precision
@@ -83,7 +84,9 @@ def count(args):
 
 
 def show(args):
+    args.device = "cpu"
     hardware.prepare(args)
+    splitcross.LOGITS = splitcross.GPU_LOGITS
     found = count(args)
     print("{parameters:,} parameters, {words:,} words, {columns} columns of {rows} tokens".format(**found))
     for name, what in (("weights_bytes", "the weights"), ("held_bytes", "held between steps, with the optimizer's"),
@@ -91,10 +94,7 @@ def show(args):
         print(f"{what:42} {found[name] / 2**30:6.2f} GiB")
     print(f"{'the process, at its peak':42} {peak_memory_mib('cpu') / 2**10:6.2f} GiB")
     if args.json:
-        with open(args.json, "w", encoding="utf-8") as file:
-            json.dump({**found, "process_mib": peak_memory_mib("cpu"), "settings": options.settings(args),
-                       "torch": torch.__version__}, file, indent=1)
-            file.write("\n")
+        record.write(args.json, args, found.pop("parameters"), **found, process_mib=peak_memory_mib("cpu"))
 
 
 if __name__ == "__main__":

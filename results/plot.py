@@ -31,34 +31,53 @@ def pyplot():
 
 
 def epochs(path):
-    """The epochs in a run's file -> list of dicts. Ends the script with one line for a file that is none."""
+    """The epochs in a run's file -> list of dicts. Raises OSError, and ValueError for a file that is none."""
+    text = Path(path).read_text(encoding="utf-8")
     try:
-        text = Path(path).read_text(encoding="utf-8")
         found = (json.loads(text)["epochs"] if path.name.endswith(".result.json") else
                  [json.loads(line) for line in text[:text.rfind("\n") + 1].splitlines()])   # one may be half written
-        return [{"epoch": int(e["epoch"]), "train_loss": e["train_loss"], "valid_loss": e["valid_loss"],
-                 "switch_epoch": e["switch_epoch"]} for e in found]
-    except OSError as error:
-        sys.exit(f"plot.py: error: {path}: {error.strerror}")
-    except (ValueError, KeyError, TypeError):
-        sys.exit(f"plot.py: error: {path} is not a run's NAME.jsonl or NAME.result.json")
+        return [{"epoch": int(e["epoch"]), "switch_epoch": e["switch_epoch"],
+                 **{name: None if e[name] is None else float(e[name]) for name in ("train_loss", "valid_loss")}}
+                for e in found]
+    except (KeyError, TypeError, ValueError):
+        raise ValueError("not a run's NAME.jsonl or NAME.result.json") from None
+
+
+def read(paths, live=False):
+    """The runs that `paths` name, and of folders all runs in them -> {name: epochs}.
+
+    Ends the script with one line for a file that is none; not, while it is `live`, for one that is not there yet.
+    """
+    found = {}
+    for path in paths:
+        for file in sorted(path.glob("*.jsonl")) if path.is_dir() else [path]:
+            try:
+                found[file] = epochs(file)
+            except FileNotFoundError:
+                if not (live or path.is_dir()):
+                    sys.exit(f"plot.py: error: {file}: no such file")
+            except (OSError, ValueError) as error:
+                if not path.is_dir():
+                    sys.exit(f"plot.py: error: {file}: {getattr(error, 'strerror', None) or error}")
+    if not (found or live):
+        sys.exit(f"plot.py: error: no NAME.jsonl of a run in {', '.join(map(str, paths))}")
+    names = [file.name.removesuffix(".jsonl").removesuffix(".result.json") for file in found]
+    return dict(zip(names if len(set(names)) == len(names) else map(str, found), found.values()))
 
 
 def perplexities(losses):
     return [math.nan if loss is None else math.exp(min(loss, 20)) for loss in losses]
 
 
-def draw_curves(paths, out):
+def draw_curves(runs, out):
     """Validation perplexity (solid) and that of training with its dropouts (dotted); a dot where averaging starts."""
     plt = pyplot()
     figure, axes = plt.subplots(figsize=(8, 5))
-    for path in paths:
-        run = epochs(path)
+    for name, run in runs.items():
         if not run:
             continue
         numbers, valid = [e["epoch"] for e in run], perplexities(e["valid_loss"] for e in run)
-        line, = axes.plot(numbers, valid, marker="." if len(run) == 1 else None,
-                          label=path.name.removesuffix(".jsonl").removesuffix(".result.json"))
+        line, = axes.plot(numbers, valid, label=name, marker="." if len(run) == 1 else None)
         axes.plot(numbers, perplexities(e["train_loss"] for e in run), ":", color=line.get_color(), linewidth=1)
         switch = run[-1]["switch_epoch"]
         if switch in numbers:
@@ -98,40 +117,46 @@ def draw_ablations(results, out):
 def save(figure, out):
     """Write the picture, at no moment half of it: it may be looked at while it is made again."""
     figure.tight_layout()
-    figure.savefig(f"{out}.partial", format="png", dpi=110, metadata={"Software": None})
-    os.replace(f"{out}.partial", out)
+    try:
+        figure.savefig(f"{out}.partial", format="png", dpi=110, metadata={"Software": None})
+        os.replace(f"{out}.partial", out)
+    except OSError as error:
+        sys.exit(f"plot.py: error: {out} cannot be written ({error.strerror})")
     pyplot().close(figure)
     print(out)
-
-
-def runs(paths):
-    """The files that `paths` name, and of folders all runs in them."""
-    return [file for path in paths for file in (sorted(path.glob("*.jsonl")) if path.is_dir() else [path])]
 
 
 def make_parser():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="files NAME.jsonl, or folders of them")
     parser.add_argument("--every", type=float, metavar="S", help="draw again every S seconds, until Ctrl-C")
-    parser.add_argument("--out", default="curves.png", metavar="FILE", help="the picture (curves.png)")
+    parser.add_argument("--out", metavar="FILE.png", help="the picture (curves.png)")
     return parser
 
 
-if __name__ == "__main__":
+def main():
     args = make_parser().parse_args()
-    if args.every is not None and not (args.runs and args.every > 0):
-        sys.exit("plot.py: error: --every needs runs to draw, and more than 0 seconds")
-    try:
-        while args.every:
-            draw_curves(runs(args.runs), args.out)
-            time.sleep(args.every)
-    except KeyboardInterrupt:
-        sys.exit(0)
-    if args.runs:
-        draw_curves(runs(args.runs), args.out)
-    else:
+    if not args.runs and (args.every is not None or args.out):
+        sys.exit("plot.py: error: --every and --out need runs to draw")
+    if args.every is not None and not 0 < args.every < 1e6:
+        sys.exit("plot.py: error: --every needs a number of seconds above 0")
+    out = args.out or "curves.png"
+    if not out.endswith(".png"):
+        sys.exit(f"plot.py: error: --out {out}: it draws PNG pictures; give a name that ends in .png")
+    if not args.runs:
         trained = [path for path in table.HERE.glob("*/*.result.json")
                    if json.loads(path.read_text(encoding="utf-8"))["script"] in ("main.py", "finetune.py")]
-        own = sorted([*trained, *table.HERE.glob("*/curve_*.jsonl")])
-        draw_curves(own, table.HERE / "curves.png")
+        draw_curves(read(sorted([*trained, *table.HERE.glob("*/curve_*.jsonl")])), table.HERE / "curves.png")
         draw_ablations(table.read(), table.HERE / "ablations.png")
+        return
+    draw_curves(read(args.runs, bool(args.every)), out)
+    while args.every:
+        time.sleep(args.every)
+        draw_curves(read(args.runs, True), out)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(0)

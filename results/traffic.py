@@ -5,7 +5,6 @@
 Flags: those of main.py, and --words. Nothing else may talk over the loopback device meanwhile. What is measured has
 TCP's headers and acknowledgements in it.
 """
-import json
 import sys
 import time
 from pathlib import Path
@@ -17,6 +16,7 @@ import torch
 import hardware
 import main
 import options
+import record
 from meter import say
 from model import build, count_parameters, set_precision
 from team import join
@@ -80,14 +80,14 @@ def show(args):
     team = join()
     if team.size == 1:
         sys.exit("traffic.py: error: one process has nothing to exchange; start it with torchrun --nproc-per-node 2")
+    args.device = "cpu"
     hardware.prepare(args)
     found = measure(args, team)
     say("{processes} processes add up {numbers:,} numbers in a step of {ms_per_step:.0f} ms".format(**found),
         "each sends {counted_bytes_sent:,.0f} bytes, counted for a ring; {measured_bytes_sent:,.0f} measured; "
         "adding up alone takes {ms_per_exchange:.0f} ms".format(**found))
     if args.json and not team.rank:
-        Path(args.json).write_text(json.dumps({**found, "torch": torch.__version__,
-                                               "settings": options.settings(args)}, indent=1) + "\n", encoding="utf-8")
+        record.write(args.json, args, found["numbers"] - 1, **found)
     team.leave()
 
 

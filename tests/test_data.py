@@ -495,6 +495,21 @@ def test_texts_written_to_while_they_are_read_are_not_cached(tmp_path, monkeypat
 # ---- long texts
 
 
+@pytest.mark.parametrize("room", [0, 8 * 7000, 8 * 8000 + 4000, 8 * 20_000 + 100, 8 * 49_999])
+def test_a_disk_that_is_full_loses_no_ids(tmp_path, monkeypatch, room):
+    monkeypatch.setattr(spool, "LIMIT", 8000)
+    ids = spool.Spool(tmp_path / "cache")
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, old[1]))
+    try:
+        for start in range(0, 50_000, 100):
+            ids.add(np.arange(start, start + 100, dtype=np.int32))
+        ids.add(np.arange(0))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old)       # there is room again
+    np.testing.assert_array_equal(ids.ids(), np.arange(50_000))
+
+
 @pytest.mark.parametrize("where", ["cache", "nowhere", "full"])
 @pytest.mark.parametrize("options", [{}, {"vocab": "train"}, {"by_frequency": True}])
 def test_many_ids_are_in_a_file_or_else_in_memory(tmp_path, monkeypatch, where, options):
@@ -508,7 +523,7 @@ def test_many_ids_are_in_a_file_or_else_in_memory(tmp_path, monkeypatch, where, 
     monkeypatch.setattr(spool, "LIMIT", 8000)
     old = resource.getrlimit(resource.RLIMIT_FSIZE)
     if where == "full":
-        resource.setrlimit(resource.RLIMIT_FSIZE, (8 * 20_000, old[1]))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (8 * 20_000 + 100, old[1]))
     try:
         corpus = Corpus(folder, cache=cache, **options)
     finally:

@@ -149,8 +149,15 @@ def test_pictures(toy, call, tmp_path):
     run_script(plot, "a.jsonl", "a.result.json", cwd=tmp_path)
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
     (tmp_path / "b.jsonl").write_text("nonsense\n")
-    for name in ("b.jsonl", "none.jsonl"):
-        assert name in run_script(plot, name, cwd=tmp_path, status=1).stderr
+    (tmp_path / "empty").mkdir()
+    for words in (["b.jsonl"], ["none.jsonl"], ["empty"], ["--every", "1"], ["--every", "0", "a.jsonl"],
+                  ["--every", "inf", "a.jsonl"], ["--out", "a.pdf", "a.jsonl"], ["--out", "none/a.png", "a.jsonl"]):
+        said = run_script(plot, *words, cwd=tmp_path, status=1).stderr
+        assert said.count("\n") == 1 and ("--every" if "--every" in words else words[-1].split(".")[0]) in said
+    old = (tmp_path / "curves.png").read_bytes()
+    (tmp_path / "curves.png").unlink()
+    run_script(plot, ".", cwd=tmp_path)                              # what is no run is left out of a folder's
+    assert len((tmp_path / "curves.png").read_bytes()) == pytest.approx(len(old), rel=0.3)
 
 
 def test_a_live_picture_of_a_folder(toy, call, tmp_path):
@@ -169,7 +176,6 @@ def test_a_live_picture_of_a_folder(toy, call, tmp_path):
         live.send_signal(signal.SIGINT)
         assert live.wait(30) == 0, live.stderr.read()
     assert (tmp_path / "live.png").read_bytes().startswith(b"\x89PNG")
-    assert "more than 0" in run_script("results/plot.py", "--every", "1", cwd=tmp_path, status=1).stderr
 
 
 def test_a_picture_without_matplotlib_says_what_to_install(tmp_path):

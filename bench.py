@@ -33,8 +33,9 @@ from meter import check_memory, peak_memory_mib
 from model import build, count_parameters, set_precision
 from nt_asgd import NTASGD
 from pointer import cache_logprobs
+from team import rehearse
 
-RIVALS = ("training step", "evaluation")
+IN_A_TEAM = "step of a team of one"
 
 
 class Plain(nn.Module):
@@ -169,6 +170,10 @@ def bench_training(args, model, criterion, device, watch):
         plain = Plain(model, args)
         check_equal(model, criterion, plain, data, targets, {"bf16": 2e-2, "tf32": 2e-3}.get(args.precision, 1e-4))
         rivals["plain training step"] = plain.step
+    if args.team:
+        rivals[IN_A_TEAM] = train_step.TrainStep(model, criterion, optimizer, bptt=args.bptt, clip=args.clip,
+                                                 alpha=args.alpha, beta=args.beta, graphs=step.graphs is not None,
+                                                 team=rehearse())
     for turn in range(args.runs + 2):
         for name, rival in rivals.items():
             watch.time(name if turn >= 2 else "warm-up", rival, data, targets, hidden)
@@ -269,6 +274,7 @@ def make_parser():
     group.add_argument("--window", type=options.size, default=500, metavar="N", help="positions of the cache")
     group.add_argument("--runs", type=options.size, default=10, metavar="N", help="training steps timed")
     group.add_argument("--against", choices=["plain"], help="time a plain model beside ours")
+    group.add_argument("--team", action="store_true", help="time a step that exchanges gradients, with nobody")
     corpus = group.add_mutually_exclusive_group()
     corpus.add_argument("--data", metavar="FOLDER", help="time loading this corpus, too")
     corpus.add_argument("--made-corpus", type=options.size, metavar="N",
@@ -292,7 +298,9 @@ def main(argv=None):
     tokens = {"cache": bench_cache(args, model, criterion, device, watch)}
     tokens |= {"one column": tokens["cache"], "training step": args.bptt * args.batch_size,
                "evaluation": 5 * args.bptt * args.eval_batch_size}
-    tokens |= {f"plain {name}": tokens[name] for name in RIVALS}
+    tokens |= {f"plain {name}": tokens[name] for name in ("training step", "evaluation")}
+    rivals = [(name, f"plain {name}") for name in ("training step", "evaluation") if args.against]
+    rivals += [(IN_A_TEAM, "training step")] if args.team else []
     with tempfile.TemporaryDirectory() as made:
         if args.made_corpus:
             make_corpus(made, args.made_corpus)
@@ -311,10 +319,10 @@ def main(argv=None):
     notes |= {"cache_over_one_column": figures["cache"]["median"] / figures["one column"]["median"],
               "saving_share_of_ten_minutes": figures["saving the state"]["median"] / 600_000,
               "compiled_steps": pointwise.compiled(torch.float32, model.encoder.weight)}
-    for name in RIVALS if args.against else ():
-        ratios = sorted(a / b for a, b in zip(watch.times[name], watch.times[f"plain {name}"]))
-        notes[f"{name} against plain"] = {"median": statistics.median(ratios), "low": ratios[len(ratios) // 4],
-                                          "high": ratios[-1 - len(ratios) // 4]}
+    for name, rival in rivals:
+        ratios = sorted(a / b for a, b in zip(watch.times[name], watch.times[rival]))
+        notes[f"{name} against {rival.removesuffix(f' {name}')}"] = {
+            "median": statistics.median(ratios), "low": ratios[len(ratios) // 4], "high": ratios[-1 - len(ratios) // 4]}
     for name, value in notes.items():
         print(f"{name.replace('_', ' '):30} "
               + (f"{value:.4g}" if not isinstance(value, dict) else

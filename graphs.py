@@ -68,7 +68,8 @@ class Recorder:
         """-> graph, the outputs that its replays fill. InputError, with what to do, where it cannot be recorded."""
         graph = torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.graph(graph, pool=self.pool, stream=self.stream):
+            # thread_local: other threads go on, such as the one in which NCCL watches over a team's exchanges.
+            with torch.cuda.graph(graph, pool=self.pool, stream=self.stream, capture_error_mode="thread_local"):
                 outputs = function(*arguments)
         except torch.OutOfMemoryError:
             raise

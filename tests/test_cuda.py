@@ -14,6 +14,7 @@ import train_step
 from hardware import pick_precision
 from model import build, set_precision
 from nt_asgd import NTASGD
+from team import rehearse
 from utils import get_batch
 
 pytestmark = [pytest.mark.cuda, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")]
@@ -106,6 +107,21 @@ def test_a_step_does_not_wait_for_the_gpu_nor_copy_its_weights(graphs, precision
             finally:
                 torch.cuda.set_sync_debug_mode("default")
     assert math.isfinite(loss)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_the_exchange_of_a_team_can_be_recorded(optimizer):
+    """NCCL's sum over all processes, of which there is one: the steps are those without it."""
+    team, found = rehearse(), []
+    try:
+        for with_team in (None, team):
+            step = make(TOY, 30, "fp32", NO_DROPOUTS, optimizer, graphs=True)
+            step.team = with_team
+            found.append(train(step, learnable(400, 20), [9, 7] * 12))
+    finally:
+        torch.distributed.destroy_process_group()
+    torch.testing.assert_close(*found, rtol=1e-4, atol=0)
+    assert found[0][-1] < found[0][0]
 
 
 def test_wide_batches_can_be_recorded():

@@ -12,6 +12,12 @@ import pytest
 import torch
 from conftest import ROOT, SMALL
 
+from model import build
+from nt_asgd import NTASGD
+from team import rehearse
+from train_step import TrainStep
+from utils import get_batch
+
 QUIET = ["--dropout", 0, "--dropouth", 0, "--dropouti", 0, "--dropoute", 0, "--wdrop", 0]
 STALLING = ("import engine, errors, main\n"
             "engine.has_stalled = lambda losses, nonmono: len(losses) == 2\n"
@@ -97,6 +103,34 @@ def test_a_signal_saves_everything(toy, tmp_path):
     assert "--nproc-per-node" in command and command[-2:] == ["--resume", "auto"]
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=150)
     assert losses(tmp_path, "parts") == losses(tmp_path, "whole")
+
+
+def test_a_team_of_one_rehearses_the_exchange():
+    """A step that adds up gradients with nobody is the step without."""
+    team = rehearse()
+    try:
+        found = []
+        for with_team in (None, team):
+            step = make(seed=3)
+            step.team = with_team
+            hidden = step.model.init_hidden(4)
+            columns = torch.randint(20, (40, 4), generator=torch.Generator().manual_seed(1))
+            for row in range(0, 36, 9):
+                loss, hidden = step(*get_batch(columns, row, None, 9), hidden)
+            found.append([loss, *step.parameters])
+        assert torch.equal(found[0][1], found[1][1]) and not torch.equal(found[0][1], make(seed=3).parameters[0])
+        for a, b in zip(*found):
+            torch.testing.assert_close(a, b, rtol=0, atol=0)
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def make(seed):
+    torch.manual_seed(seed)
+    settings = {"model": "LSTM", "emsize": 8, "nhid": 12, "nlayers": 2, "tied": True, "cutoffs": [], "dropout": 0.2,
+                "dropouth": 0.2, "dropouti": 0.2, "dropoute": 0.1, "wdrop": 0.3, "dropoutr": 0}
+    model, criterion = build(settings, 20)
+    return TrainStep(model, criterion, NTASGD(list(model.parameters()), lr=1), bptt=9, clip=0.25, alpha=2, beta=1)
 
 
 def test_too_few_columns(toy, tmp_path):

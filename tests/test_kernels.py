@@ -7,7 +7,10 @@ import subprocess
 import pytest
 import torch
 from conftest import ROOT
+from torch.cuda._utils import _nvrtc_compile
+from torch.utils import cpp_extension
 
+import cuda_kernels
 import splitcross
 
 SOURCE = ROOT / "kernels" / "softmax.cu"
@@ -22,6 +25,17 @@ def test_kernels_compile_for_hopper(source, tmp_path):
                           capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "0 bytes spill stores" in done.stderr and "warning" not in done.stderr
+
+
+@pytest.mark.skipif(torch.version.cuda is None, reason="torch comes without NVRTC")
+@pytest.mark.parametrize("source, name", [("softmax", name) for name in TYPES.values()]
+                                         + [("pooling", "pool_forward"), ("pooling", "pool_backward")])
+def test_torchs_own_compiler_takes_the_kernels(source, name, monkeypatch):
+    """As on a machine with a GPU and no CUDA toolkit; loading them is all that is left out."""
+    monkeypatch.setattr(cpp_extension, "CUDA_HOME", None)
+    with cuda_kernels._compiler():
+        binary, found = _nvrtc_compile((ROOT / "kernels" / f"{source}.cu").read_text(), name, compute_capability="90")
+    assert found == name and len(binary) > 1000
 
 
 @pytest.fixture(scope="module")

@@ -52,8 +52,8 @@ class Keeper:
         self.write_log(run.history, "w")
         say(f"| continuing from {source}: epoch {len(run.history) + 1}, batch {run.batch + 1}")
 
-    def seconds(self):
-        """Since when the state was last saved, or the run began."""
+    def since_saved(self):
+        """Seconds since the state was last saved, or the run began."""
         return time.monotonic() - self.saved
 
     def save_best(self, loss, now=True):

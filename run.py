@@ -203,7 +203,7 @@ class Run:
 
         Where epochs are short, model and state wait until saving takes less than a twentieth of the time.
         """
-        due, = self.team.agree(self.keeper.seconds() >= 20 * self.keeper.saving_seconds
+        due, = self.team.agree(self.keeper.since_saved() >= 20 * self.keeper.saving_seconds
                                or self.finished or len(self.history) >= self.args.epochs)
         if self.history[-1]["best"]:
             self.keeper.save_best(self.history[-1]["valid_loss"], due)
@@ -279,7 +279,7 @@ class Run:
 
     def _pause(self):
         """Between two windows: stop if any process was asked to, and save the state now and then."""
-        due = self.keeper.seconds() >= 60 * self.args.checkpoint_minutes
+        due = self.keeper.since_saved() >= 60 * self.args.checkpoint_minutes
         asked, due = self.team.agree(self.interruption.asked(), due)
         self.interruption.stop(int(asked))
         if due:

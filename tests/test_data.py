@@ -534,6 +534,7 @@ def test_many_ids_are_in_a_file_or_else_in_memory(tmp_path, monkeypatch, where, 
         assert everything(Corpus(folder, cache=cache, **options)) == expected
 
 
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="asks Linux how much memory a process has")
 def test_the_ids_of_a_long_text_are_never_all_in_memory(tmp_path):
     """Neither read for the first time, nor from the cache, nor laid out in columns."""
     tokens = 8_000_000

@@ -74,13 +74,20 @@ def test_fine_tuning_and_other_numbers_of_ranks(toy, tmp_path):
     compare(tmp_path, "one.finetuned", "parts.finetuned")
 
 
+def whole_and_part(toy, folder):
+    """Let two processes train whole.pt to its end; and others parts.pt until a state is there -> those, the flags."""
+    words = ["--data", toy, *SMALL, "--epochs", 40, "--save"]
+    finish(start(2, *words, "whole.pt", cwd=folder))
+    process = start(2, *words, "parts.pt", cwd=folder)
+    while not (folder / "parts.state.pt").exists():
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.05)
+    return process, words
+
+
 @pytest.mark.slow
 def test_a_rank_that_is_killed_ends_the_run_and_it_continues_exactly(toy, tmp_path):
-    words = ["--data", toy, *SMALL, "--epochs", 40, "--save"]
-    finish(start(2, *words, "whole.pt", cwd=tmp_path))
-    process = start(2, *words, "parts.pt", cwd=tmp_path)
-    while not (tmp_path / "parts.state.pt").exists():
-        time.sleep(0.05)
+    process, words = whole_and_part(toy, tmp_path)
     ranks = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True).stdout.split()
     os.kill(int(ranks[-1]), signal.SIGKILL)
     began = time.monotonic()
@@ -92,11 +99,7 @@ def test_a_rank_that_is_killed_ends_the_run_and_it_continues_exactly(toy, tmp_pa
 
 @pytest.mark.slow
 def test_a_signal_saves_everything(toy, tmp_path):
-    words = ["--data", toy, *SMALL, "--epochs", 40, "--save"]
-    finish(start(2, *words, "whole.pt", cwd=tmp_path))
-    process = start(2, *words, "parts.pt", cwd=tmp_path)
-    while not (tmp_path / "parts.state.pt").exists():
-        time.sleep(0.05)
+    process, _ = whole_and_part(toy, tmp_path)
     process.send_signal(signal.SIGTERM)
     out, _ = finish(process, status=1)
     command = shlex.split(re.search(r"to continue: (.*)", out)[1])

@@ -3,11 +3,10 @@
 Prints a table and, with --json FILE, writes the figures. Machines are noisy: medians are shown with the quartiles, and
 with `--against plain` both models take turns in the same process, so that the ratio is worth more than the times.
 
-T window length, B columns, V vocabulary, E emsize, N = T·B.
+T window length, B batch size, V vocabulary, E emsize, N = T·B.
 """
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -17,61 +16,25 @@ import time
 import numpy
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 import checkpoint
-import engine
-import errors
-import hardware
-import options
-import pointwise
-import train_step
 from embed_regularize import embedded_dropout
-from graphs import Graphs
-from locked_dropout import LockedDropout
-from meter import check_memory, peak_memory_mib
-from model import build, count_parameters, set_precision
+from evaluation.loss import evaluate, evaluating, window_loss, windows
+from evaluation.neural_cache import cache_logprobs
+from model import build, count_parameters, model_flags, resolve, set_precision, supports
 from nt_asgd import NTASGD
-from pointer import cache_logprobs
-from team import rehearse
+from ops.graphs import Graphs
+from ops.recurrence import has_compiled_steps
+from runtime import devices, errors, options, record
+from runtime.devices import check_memory, peak_memory_mib
+from runtime.errors import InputError
+from runtime.options import Flag
+from runtime.paths import atomic_write
+from runtime.processes import single_process_group
+from training.plain import MODULES, Plain
+from training.step import GraphedStep, TrainStep, activation_penalty
 
-IN_A_TEAM = "step of a team of one"
-
-
-class Plain(nn.Module):
-    """The simplest AWD-LSTM that a reader would write: nn.LSTM, F.dropout on the weight, nn.CrossEntropyLoss, SGD.
-
-    Takes over the weights of an RNNModel, and computes the same.
-    """
-
-    def __init__(self, model, args):
-        super().__init__()
-        self.model, self.args, self.drop = model, args, LockedDropout()
-        self.loss = nn.CrossEntropyLoss()
-        self.optimizer = torch.optim.SGD(model.parameters(), lr=args.lr, weight_decay=args.wdecay)
-
-    def forward(self, data, hidden):
-        args, encoder = self.args, self.model.encoder
-        kept = F.dropout(encoder.weight.new_ones(encoder.num_embeddings, 1), args.dropoute)
-        x = F.embedding(data, encoder.weight * kept, padding_idx=encoder.padding_idx)        # (T, B, E)
-        x = self.drop(x, args.dropouti)
-        states = []
-        for layer, (rnn, h) in enumerate(zip(self.model.rnns, hidden), start=1):
-            weights = {"weight_hh_l0": F.dropout(rnn.weight_hh_l0, args.wdrop)}
-            raw, h = torch.func.functional_call(rnn, weights, (x, h))                        # (T, B, H)
-            x = self.drop(raw, args.dropouth if layer < args.nlayers else args.dropout)
-            states.append(h)
-        return F.linear(x.flatten(0, 1), self.model.decoder.weight, self.model.decoder.bias), states, raw, x
-
-    def step(self, data, targets, hidden):
-        self.optimizer.zero_grad()
-        logits, hidden, raw, dropped = self(data, hidden)
-        loss = self.loss(logits, targets)
-        total = loss + self.args.alpha * dropped.pow(2).mean() + self.args.beta * (raw[1:] - raw[:-1]).pow(2).mean()
-        total.backward()
-        nn.utils.clip_grad_norm_(self.model.parameters(), self.args.clip)
-        self.optimizer.step()
-        return loss.detach(), hidden
+ALONE = "step with collectives"       # of a process group of one
 
 
 class Stopwatch:
@@ -106,9 +69,8 @@ class Stopwatch:
                 "runs": len(times)}
 
 
-def time_parts(watch, model, criterion, optimizer, data, targets, args):
+def time_parts(watch, model, optimizer, data, targets, args):
     """One training step, piece by piece."""
-    decoder = model.decoder
     optimizer.zero_grad(set_to_none=True)
 
     def embed():
@@ -116,13 +78,12 @@ def time_parts(watch, model, criterion, optimizer, data, targets, args):
 
     def recur(x):
         for layer, (rnn, h) in enumerate(zip(model.rnns, model.init_hidden(args.batch_size)), start=1):
-            raw = model._recur(rnn, x, h)[0]
+            raw, _ = rnn(x, h)
             x = model.locked_dropout(raw, args.dropouth if layer < args.nlayers else args.dropout)
         return raw, x
 
-    def score(raw, x):
-        loss = criterion(decoder.weight, decoder.bias, x.flatten(0, 1), targets)
-        return loss + train_step.activation_penalty(raw, x, args.alpha, args.beta)
+    def loss_of(raw, x):
+        return model.loss(x.flatten(0, 1), targets) + activation_penalty(raw, x, args.alpha, args.beta)
 
     def update():
         nn.utils.clip_grad_norm_(model.parameters(), args.clip)
@@ -130,34 +91,38 @@ def time_parts(watch, model, criterion, optimizer, data, targets, args):
 
     x = watch.time("embedding", embed)
     raw, x = watch.time("recurrence", recur, x)
-    loss = watch.time("softmax and loss", score, raw, x)
+    loss = watch.time("softmax and loss", loss_of, raw, x)
     watch.time("backward", loss.backward)
     watch.time("clip and update", update)
 
 
-def check_equal(model, criterion, plain, data, targets, tolerance):
+def check_equal(model, plain, data, targets, tolerance):
     """With every dropout off, the plain model must compute what ours does, loss and all gradients."""
-    names = ("dropout", "dropouth", "dropouti", "dropoute", "wdrop", "dropoutr")
-    on = {name: getattr(model, name) for name in names}
-    for holder in (model, plain.args):
-        vars(holder).update(dict.fromkeys(names, 0.0))
-    hidden, weights = model.init_hidden(data.size(1)), list(model.parameters())
-    ours = criterion(model.decoder.weight, model.decoder.bias, model(data, hidden)[0], targets)
-    theirs = plain.loss(plain(data, hidden)[0], targets)
-    pairs = [(ours, theirs), *zip(torch.autograd.grad(ours, weights), torch.autograd.grad(theirs, weights))]
-    for a, b in pairs:
-        assert (a - b).norm() <= tolerance * b.norm(), f"the plain model computes something else, by {(a - b).norm()}"
-    for holder in (model, plain.args):
-        vars(holder).update(on)
+    with evaluating(model), evaluating(plain), torch.enable_grad():
+        hidden = model.init_hidden(data.size(1))
+        ours = model.loss(model(data, hidden)[0], targets)
+        theirs = plain.loss(plain(data, hidden)[0], targets)
+        gradients = dict(zip(names(model), torch.autograd.grad(ours, list(model.parameters()))))
+        others = dict(zip(names(plain), torch.autograd.grad(theirs, list(plain.parameters()))))
+    for name, b in {"loss": theirs, **others}.items():
+        a = {"loss": ours, **gradients}[name]
+        assert (a - b).norm() <= tolerance * b.norm(), f"{name} differs from the plain model's by {(a - b).norm()}"
 
 
-def bench_training(args, model, criterion, device, watch):
+def names(module):
+    return [name for name, _ in module.named_parameters()]
+
+
+def bench_training(args, model, device, watch):
     data = torch.randint(args.words, (args.bptt, args.batch_size), device=device)            # (T, B)
     targets = torch.randint(args.words, (args.bptt * args.batch_size,), device=device)       # (N,)
-    optimizer = NTASGD([*model.parameters(), *criterion.parameters()], lr=args.lr, weight_decay=args.wdecay)
-    step = train_step.TrainStep(model, criterion, optimizer, bptt=args.bptt, clip=args.clip, alpha=args.alpha,
-                            beta=args.beta, graphs=device.type == "cuda" and args.graphs)
-    hidden = model.init_hidden(args.batch_size)
+    optimizer = NTASGD(model.parameters(), lr=args.lr, weight_decay=args.wdecay)
+
+    def make_step(group=None):
+        step = TrainStep(model, optimizer, bptt=args.bptt, clip=args.clip, alpha=args.alpha, beta=args.beta, group=group)
+        return GraphedStep(step) if device.type == "cuda" and args.graphs and model.can_be_graphed else step
+
+    step, hidden = make_step(), model.init_hidden(args.batch_size)
     model.train()
     for _ in range(3):
         watch.time("warm-up", step, data, targets, hidden)
@@ -165,22 +130,20 @@ def bench_training(args, model, criterion, device, watch):
         for _ in range(args.runs):
             watch.time_host("host's share of a step", step, data, targets, hidden)
     peaks = {"peak_memory_mib": peak_memory_mib(args.device)}       # of ours alone: it can only grow from here
-    rivals = {"training step": step}
+    rivals, plain = {"training step": step}, None
     if args.against == "plain":
         plain = Plain(model, args)
-        check_equal(model, criterion, plain, data, targets, {"bf16": 2e-2, "tf32": 2e-3}.get(args.precision, 1e-4))
+        check_equal(model, plain, data, targets, {"bf16": 2e-2, "tf32": 2e-3}.get(args.precision, 1e-4))
         rivals["plain training step"] = plain.step
-    if args.team:
-        rivals[IN_A_TEAM] = train_step.TrainStep(model, criterion, optimizer, bptt=args.bptt, clip=args.clip,
-                                                 alpha=args.alpha, beta=args.beta, graphs=step.graphs is not None,
-                                                 team=rehearse())
+    if args.process_group:
+        rivals[ALONE] = make_step(single_process_group())
     for turn in range(args.runs + 2):
         for name, rival in rivals.items():
             watch.time(name if turn >= 2 else "warm-up", rival, data, targets, hidden)
     if args.against:
         peaks["peak_memory_mib_with_plain"] = peak_memory_mib(args.device)
     for _ in range(max(3, args.runs // 4)):
-        time_parts(watch, model, criterion, optimizer, data, targets, args)
+        time_parts(watch, model, optimizer, data, targets, args)
 
     optimizer.start_averaging()
     step(data, targets, hidden)
@@ -188,49 +151,36 @@ def bench_training(args, model, criterion, device, watch):
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         for _ in range(3):
             watch.time("saving the state", checkpoint.save, os.path.join(folder, "state.pt"), contents)
-    return peaks
+    return peaks, plain
 
 
-def bench_evaluation(args, model, criterion, device, watch):
-    columns = torch.randint(args.words, (5 * args.bptt + 1, args.eval_batch_size), device=device)
-    score = engine.scorer(model, criterion)
-    if device.type == "cuda" and args.graphs:
-        score = Graphs(score, device)
-    engine.evaluate(model, criterion, columns, args.bptt, score=score)
+def bench_evaluation(args, model, plain, device, watch):
+    streams = torch.randint(args.words, (5 * args.bptt + 1, args.eval_batch_size), device=device)
+    loss_of = window_loss(model)
+    if device.type == "cuda" and args.graphs and model.can_be_graphed:
+        loss_of = Graphs(loss_of, device)
+    evaluate(model, streams, args.bptt, loss_of=loss_of)
     for _ in range(max(5, args.runs // 2)):
-        watch.time("evaluation", engine.evaluate, model, criterion, columns, args.bptt, lambda: None, score)
-        if args.against:
-            watch.time("plain evaluation", evaluate_plainly, model, columns, args.bptt)
+        watch.time("evaluation", evaluate, model, streams, args.bptt, lambda: None, loss_of)
+        if plain:
+            watch.time("plain evaluation", plain.evaluate, streams, model.init_hidden(args.eval_batch_size))
 
 
-@torch.no_grad()
-def evaluate_plainly(model, columns, bptt):
-    """`engine.evaluate` as a reader would write it."""
-    hidden, total = model.init_hidden(columns.size(1)), 0.0
-    for row in range(0, len(columns) - 1, bptt):
-        x, targets = model.encoder(columns[row:row + bptt]), columns[row + 1:row + bptt + 1].flatten()
-        for layer, rnn in enumerate(model.rnns):
-            x, hidden[layer] = rnn(x, hidden[layer])
-        total += F.cross_entropy(model.decoder(x.flatten(0, 1)), targets, reduction="sum").item()
-    return total / (len(columns) - 1) / columns.size(1)
-
-
-def bench_cache(args, model, criterion, device, watch):
-    """The plain pass over one column, and what the cache adds to it."""
-    column = torch.randint(args.words, (args.window + 2001, 1), device=device)
-    weight, bias = model.decoder.weight, model.decoder.bias
+def bench_cache(args, model, device, watch):
+    """A pass with batch size 1, and what the cache adds to it."""
+    stream = torch.randint(args.words, (args.window + 2001, 1), device=device)
 
     def read():
         parts = []
-        for features, targets, _ in engine.windows(model, column, 2000):
-            parts.append((features, targets, criterion.target_logprob(weight, bias, features, targets)))
+        for features, targets, _ in windows(model, stream, 2000):
+            parts.append((features, targets, model.target_logprob(features, targets)))
         return [torch.cat(part) for part in zip(*parts)]
 
-    with engine.evaluating(model):
+    with evaluating(model):
         for _ in range(3):
-            seen = watch.time("one column", read)
+            seen = watch.time("one stream", read)
             watch.time("cache", cache_logprobs, *seen, 0.66, 0.13, args.window)
-    return len(column) - 1
+    return len(stream) - 1
 
 
 def bench_corpus(folder, watch, notes):
@@ -265,50 +215,54 @@ def make_corpus(folder, tokens, words=270_000):
 
 def make_parser():
     parser = options.Parser(__doc__)
-    options.add_architecture(parser)
-    options.add_regularisation(parser)
-    options.add_optimisation(parser, lr=0.1, lr_help="learning rate")
-    options.add_graphs(options.add_running(parser))
-    group = parser.add_argument_group("benchmark")
-    group.add_argument("--words", type=options.size, default=10_000, metavar="V", help="size of the vocabulary")
-    group.add_argument("--window", type=options.size, default=500, metavar="N", help="positions of the cache")
-    group.add_argument("--runs", type=options.size, default=10, metavar="N", help="training steps timed")
-    group.add_argument("--against", choices=["plain"], help="time a plain model beside ours")
-    group.add_argument("--team", action="store_true", help="time a step that exchanges gradients, with nobody")
-    corpus = group.add_mutually_exclusive_group()
-    corpus.add_argument("--data", metavar="FOLDER", help="time loading this corpus, too")
-    corpus.add_argument("--made-corpus", type=options.size, metavar="N",
-                        help="time loading a made corpus of N tokens and 270,000 words (WikiText-103: 100000000)")
-    group.add_argument("--folder", default=".", metavar="FOLDER", help="where saving is timed")
-    group.add_argument("--json", metavar="FILE", help="write the figures to FILE")
-    return parser
+    parser.add("model", model_flags())
+    parser.add("optimisation", options.optimisation(0.1, "learning rate", 0))
+    parser.add("running", (*options.running(), options.GRAPHS))
+    return parser.add("benchmark", (
+        Flag("words", 10_000, "size of the vocabulary", options.size, "V"),
+        Flag("window", 500, "positions of the cache", options.size, "N"),
+        Flag("runs", 10, "training steps timed", options.size, "N"),
+        Flag("against", None, "time a plain model beside ours", choices=("plain",)),
+        Flag("process_group", False, "time a step that sums its gradients over a process group of one", bool,
+             only_true=True),
+        Flag("data", None, "time loading this corpus, too", metavar="FOLDER"),
+        Flag("made_corpus", None, "time loading a made corpus of N tokens and 270,000 words (WikiText-103: 100000000)",
+             options.size, "N"),
+        Flag("folder", ".", "where saving is timed", metavar="FOLDER"),
+        Flag("json", None, "write the figures to FILE", metavar="FILE")))
 
 
 def main(argv=None):
     args = options.parse(make_parser(), argv)
-    device = hardware.prepare(args)
-    args.cutoffs = args.cutoffs or []
+    if args.data and args.made_corpus:
+        raise InputError("--data and --made-corpus are two corpora; give one of them")
+    compute = devices.prepare(args, supports(vars(args)))
+    device = compute.device
+    args = args.replaced(device=str(device), precision=compute.precision, cutoffs=args.cutoffs or [])
+    args = resolve(args, args.words)
+    if args.against and (args.model not in MODULES or args.cutoffs or args.softmax != "split"):
+        raise InputError(f"--against plain is for --model {' or '.join(MODULES)} with the full softmax: torch has no "
+                         "modules for others")
     with torch.device("meta"):
-        check_memory(count_parameters(*build(vars(args), args.words)), device)
-    model, criterion = modules = [module.to(device) for module in build(vars(args), args.words)]
-    set_precision(modules, args.precision)
+        check_memory(count_parameters(build(vars(args), args.words)), device)
+    model = set_precision(build(vars(args), args.words).to(device), compute.precision)
     watch = Stopwatch(device)
-    notes = bench_training(args, model, criterion, device, watch)
-    bench_evaluation(args, model, criterion, device, watch)
-    tokens = {"cache": bench_cache(args, model, criterion, device, watch)}
-    tokens |= {"one column": tokens["cache"], "training step": args.bptt * args.batch_size,
+    notes, plain = bench_training(args, model, device, watch)
+    bench_evaluation(args, model, plain, device, watch)
+    tokens = {"cache": bench_cache(args, model, device, watch)}
+    tokens |= {"one stream": tokens["cache"], "training step": args.bptt * args.batch_size,
                "evaluation": 5 * args.bptt * args.eval_batch_size}
     tokens |= {f"plain {name}": tokens[name] for name in ("training step", "evaluation")}
     rivals = [(name, f"plain {name}") for name in ("training step", "evaluation") if args.against]
-    rivals += [(IN_A_TEAM, "training step")] if args.team else []
+    rivals += [(ALONE, "training step")] if args.process_group else []
     with tempfile.TemporaryDirectory() as made:
         if args.made_corpus:
             make_corpus(made, args.made_corpus)
         if args.data or args.made_corpus:
             tokens |= dict.fromkeys(("corpus, first time", "corpus, cached"),
                                     bench_corpus(args.data or made, watch, notes))
-    print(f"{count_parameters(model, criterion):,} parameters, batch {args.batch_size} x {args.bptt}, "
-          f"on {device} in {args.precision}, {torch.get_num_threads()} threads, torch {torch.__version__}, "
+    print(f"{count_parameters(model):,} parameters, batch {args.batch_size} x {args.bptt}, "
+          f"on {compute}, {torch.get_num_threads()} threads, torch {torch.__version__}, "
           f"{torch.backends.cpu.get_cpu_capability()}")
     figures = {name: watch.figures(name) for name in watch.times if name != "warm-up"}
     for name, times in figures.items():
@@ -316,9 +270,9 @@ def main(argv=None):
             times["tokens_per_second"] = 1000 * tokens[name] / times["median"]
         print(f"{name:22} {times['median']:10.1f} ms  ({times['low']:.1f} to {times['high']:.1f}, {times['runs']} runs)"
               + (f"  {times['tokens_per_second']:10.0f} tokens/s" if name in tokens else ""))
-    notes |= {"cache_over_one_column": figures["cache"]["median"] / figures["one column"]["median"],
+    notes |= {"cache_over_one_stream": figures["cache"]["median"] / figures["one stream"]["median"],
               "saving_share_of_ten_minutes": figures["saving the state"]["median"] / 600_000,
-              "compiled_steps": pointwise.compiled(torch.float32, model.encoder.weight)}
+              "compiled_steps": has_compiled_steps(torch.float32, model.encoder.weight)}
     for name, rival in rivals:
         ratios = sorted(a / b for a, b in zip(watch.times[name], watch.times[rival]))
         notes[f"{name} against {rival.removesuffix(f' {name}')}"] = {
@@ -328,9 +282,9 @@ def main(argv=None):
               + (f"{value:.4g}" if not isinstance(value, dict) else
                  f"{value['median']:.3f} ({value['low']:.3f} to {value['high']:.3f})"))
     if args.json:
-        with open(args.json, "w", encoding="utf-8") as file:
-            json.dump({"figures": figures, **notes, "settings": options.settings(args), "torch": torch.__version__,
-                       "machine": platform.processor() or platform.machine(), "threads": torch.get_num_threads(),
+        with atomic_write(args.json) as file:
+            json.dump({"figures": figures, **notes, "settings": args.settings(), "torch": torch.__version__,
+                       "machine": record.device_name(device), "threads": torch.get_num_threads(),
                        "capability": torch.backends.cpu.get_cpu_capability()}, file, indent=1)
             file.write("\n")
 

@@ -1,23 +1,25 @@
 """One file format for all scripts: a plain dict, written atomically, read without trusting it.
 
-Every file holds `format`, `model` and `criterion` (state dicts), `settings` (the flags), `vocabulary` (words in the
-order of their ids) and `losses`. A training state holds besides what continuing exactly needs: see `resume.py`.
+Every file holds `format`, `model` and `criterion` (state dicts: the network's, and its softmax's), `settings` (the
+flags), `vocabulary` (words in the order of their ids) and `losses`. A training state holds besides what continuing
+exactly needs: see `training/state.py`.
 """
 import copy
 import os
 import warnings
 import zipfile
-from contextlib import suppress
-from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
-import options
-from errors import InputError
-from model import build, is_finite, set_precision
+import model as network
+from runtime import devices, options
+from runtime.errors import InputError
+from runtime.paths import atomic_write
 
 FORMAT = "awd-lstm 1"
 TYPES = {"model": dict, "criterion": dict, "settings": dict, "vocabulary": list, "losses": dict}
+SOFTMAX = "softmax."         # how the names of the softmax's parameters begin in a model's state dict
 
 
 class Files:
@@ -58,43 +60,32 @@ class Files:
         return f"{self.stem}.{number}{name[len(self.stem):]}"
 
 
+def contents_of(model, settings, vocabulary, losses):
+    """A model with all that reading it again needs -> dict for `save`. settings: a dict, the flags resolved."""
+    state = model.state_dict()
+    return {"model": {name: tensor for name, tensor in state.items() if not name.startswith(SOFTMAX)},
+            "criterion": {name.removeprefix(SOFTMAX): tensor for name, tensor in state.items()
+                          if name.startswith(SOFTMAX)},
+            "settings": settings, "vocabulary": vocabulary, "losses": losses}
+
+
 def save(path, contents, previous=None):
-    """Write `contents` to `path`, so that at any moment, also through a crash, the old file or the new one is whole.
+    """Write `contents`, a dict, to `path` atomically; `previous`: a name under which the old file is kept.
 
-    previous: a name under which the old file is kept.
+    Raises OSError where it cannot be written.
     """
-    partial = f"{path}.partial"
     try:
-        with open(partial, "wb") as file:
+        with atomic_write(path, "wb", previous) as file:
             torch.save({"format": FORMAT, **contents}, file)
-            file.flush()
-            os.fsync(file.fileno())
-    except (OSError, RuntimeError) as error:
-        with suppress(OSError):
-            os.unlink(partial)      # a full disk needs the room
-        if isinstance(error, OSError):
-            raise
+    except RuntimeError as error:
         raise OSError(str(error).splitlines()[0]) from error  # torch wraps a failed write
-    if previous and os.path.exists(path):
-        os.replace(path, previous)
-    os.replace(partial, path)
-    _sync_folder(path)
 
 
-def _sync_folder(path):
-    """Make a rename durable."""
-    if os.name == "posix":
-        folder = os.open(Path(path).absolute().parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-
-
-def load(path):
+def load(path, flags=None):
     """Read and check a checkpoint -> dict, its settings complete and valid, its tensors still on disk.
 
-    Raises InputError for anything that is not a whole checkpoint of this program.
+    flags: those that its settings are checked for, default those of a model and its data. Raises InputError for
+    anything that is not a whole checkpoint of this program.
     """
     contents = read(path)
     for key, kind in TYPES.items():
@@ -103,8 +94,16 @@ def load(path):
     words = contents["vocabulary"]
     if not words or not all(isinstance(word, str) for word in words) or len(set(words)) != len(words):
         raise InputError(f"{path} is damaged: its vocabulary is not a list of different words")
-    contents["settings"] = options.checked(contents["settings"], path)
+    contents["settings"] = options.checked(contents["settings"], flags or kept_flags(), path)
+    if contents["settings"]["cutoffs"] is None:
+        raise InputError(f"{path} is damaged: its settings do not say what softmax the model has")
     return contents
+
+
+def kept_flags():
+    """The flags that describe a model and its data, for scripts that read one."""
+    flags = (*options.DATA, *network.model_flags(), *options.optimisation(None, "", 0), *options.running())
+    return tuple(flag for flag in flags if flag.kept in (options.ARCHITECTURE, options.MODEL))
 
 
 def read(path):
@@ -153,26 +152,31 @@ def check_shapes(contents, path):
     if layers != settings["nlayers"]:
         raise InputError(f"{path} is damaged: it has {layers} layers, its settings say {settings['nlayers']}")
     with torch.device("meta"):  # shapes only: no memory is taken before they are known to fit
-        for module, part in zip(build(settings, len(words)), ("model", "criterion")):
-            check_tensors(contents[part], module.state_dict(), f"{path} is damaged: {part}")
+        check_tensors(weights(contents), network.build(settings, len(words)).state_dict(), f"{path} is damaged: model")
 
 
-def restore(contents, path, device, precision):
-    """The network and the softmax that a checkpoint holds, on `device` -> RNNModel, SplitCrossEntropyLoss."""
+def weights(contents):
+    """The model's state dict in a checkpoint's contents, its softmax's parameters among the others."""
+    return {**contents["model"], **{f"{SOFTMAX}{name}": tensor for name, tensor in contents["criterion"].items()}}
+
+
+def restore(contents, path, compute):
+    """The network that a checkpoint holds, on the device and in the precision of `compute` -> RNNModel.
+
+    It is in evaluation mode. Raises InputError where the weights are not those that the settings describe.
+    """
     check_shapes(contents, path)
-    modules = build(contents["settings"], len(contents["vocabulary"]))
-    for module, part in zip(modules, ("model", "criterion")):
-        load_module(module, contents[part], f"{path} is damaged: {part}")
-        module.to(device)
-    set_precision(modules, precision)
-    return modules
+    model = network.build(contents["settings"], len(contents["vocabulary"]))
+    load_weights(model, contents, f"{path} is damaged: model")
+    return network.set_precision(model.to(compute.device), compute.precision).eval()
 
 
-def load_module(module, state, where):
-    """Put the tensors of `state` into `module`; InputError, starting with `where`, if they do not fit."""
-    check_tensors(state, module.state_dict(), where)
-    module.load_state_dict(state)
-    if not is_finite([module]):
+def load_weights(model, contents, where):
+    """Put a checkpoint's weights into `model`; InputError, starting with `where`, if they do not fit."""
+    state = weights(contents)
+    check_tensors(state, model.state_dict(), where)
+    model.load_state_dict(state)
+    if not network.is_finite(model):
         raise InputError(f"{where}: there are weights that are not finite")
 
 
@@ -191,10 +195,33 @@ def load_optimizer(optimizer, saved, where):
     params = [p for group in optimizer.param_groups for p in group["params"]]
     for index, entries in saved["state"].items():
         for name, value in entries.items():
-            if isinstance(value, torch.Tensor) and value.dim() == 0 and value.dtype == torch.float32:
-                continue  # a counter
-            check_tensor(value, params[index].cpu(), f"{where}: the optimizer's {name}")
+            if isinstance(value, torch.Tensor):
+                _check_kept(value, params[index], f"{where}: the optimizer's {name}")
     optimizer.load_state_dict(copy.deepcopy(saved))  # or it would go on working in the mapped file's pages
+    try:
+        _try_step(copy.deepcopy(optimizer))
+    except (RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            return                   # nothing is wrong with the state
+        raise InputError(f"{where}: the optimizer's state does not fit ({str(error).splitlines()[0][:120]})") from None
+
+
+def _try_step(optimizer):
+    """A step of a copy, without gradients: what an optimizer keeps is known to nobody but itself."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+
+
+def _check_kept(tensor, parameter, where):
+    """What an optimizer keeps of a parameter is finite, and has sizes of the parameter's: factored moments, counters."""
+    if tensor.device.type != "cpu" or tensor.layout != torch.strided or not tensor.is_contiguous():
+        raise InputError(f"{where} is not a plain tensor")
+    if tensor.dim() > parameter.dim() or not set(tensor.shape) <= {1, *parameter.shape}:
+        raise InputError(f"{where} has the shape {tuple(tensor.shape)}, which does not fit its parameter's")
+    if not bool(torch.isfinite(tensor).all()):
+        raise InputError(f"{where} is not finite")
 
 
 def _own(group):
@@ -230,3 +257,26 @@ def choose(args):
         return args.checkpoint
     finetuned = Files(args.save, "finetuned").best
     return finetuned if os.path.exists(finetuned) else args.save
+
+
+class Opened(NamedTuple):
+    """A model that a script reads: the flags with what the checkpoint adds to them and with device and precision."""
+    path: str
+    args: options.Arguments
+    vocabulary: list
+    compute: devices.Compute
+    model: network.RNNModel
+
+
+def open_model(args, corpus_flags=options.DATA):
+    """The model that `--checkpoint` or `--save` names -> Opened, evaluating. InputError for what cannot be used.
+
+    corpus_flags: which of them are taken from the checkpoint where they were not typed, besides --precision.
+    """
+    path = choose(args)
+    contents = load(path)
+    precision = [flag for flag in options.running() if flag.name == "precision"]
+    args = options.inherit(args, contents["settings"], path, (*corpus_flags, *precision))
+    compute = devices.prepare(args, network.supports(contents["settings"]))
+    args = args.replaced(device=str(compute.device), precision=compute.precision)
+    return Opened(path, args, contents["vocabulary"], compute, restore(contents, path, compute))

@@ -1,4 +1,4 @@
-"""Text → ids. A file is read a block at a time, and what came of it kept for the next run (corpus_cache.py).
+"""Text → ids. A file is read a block at a time, and what came of it kept for the next run (corpus/cache.py).
 
 A corpus is a folder with train.txt, valid.txt and test.txt: UTF-8, words between white space. `<eos>` is put
 after every line. V is the size of the vocabulary.
@@ -13,9 +13,11 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
-from corpus_cache import SPLITS, content_key, default_cache, load, store
-from errors import InputError
-from spool import Spool
+from corpus import demo
+from corpus.cache import SPLITS, Spool, content_key, load, store
+from runtime.errors import InputError
+from runtime.paths import default_cache
+from utils import batchify
 
 EOS, UNK = "<eos>", "<unk>"
 BLOCK = 4 * 2**20  # bytes of text, or ids, in hand at a time
@@ -233,3 +235,27 @@ class Corpus:
         words, counts, splits = result
         self.dictionary = Dictionary(words, counts.tolist())
         self.train, self.valid, self.test = (torch.from_numpy(split) for split in splits)
+
+
+# ---- the command line -> a corpus
+
+
+def read_corpus(args, words=None, by_frequency=lambda ntoken: False):
+    """The corpus that --data, --vocab and --cache name -> Corpus; with `words`, a checkpoint's, by the ids it has there.
+
+    by_frequency: whether a vocabulary of so many words is to be numbered by falling frequency.
+    """
+    cache = None if args.cache == "none" else args.cache
+    path = demo.path(cache) if args.data == "demo" else args.data
+    if words is not None:
+        return Corpus.from_vocabulary(path, words, "unk" if args.vocab == "train" else "error", cache)
+    corpus = Corpus(path, args.vocab, cache)
+    return Corpus(path, args.vocab, cache, by_frequency=True) if by_frequency(len(corpus.dictionary)) else corpus
+
+
+def batchify_split(split, corpus, bsz, args):
+    """`batchify` of the split "train", "valid" or "test" -> (L, B), with errors that name the text."""
+    try:
+        return batchify(getattr(corpus, split), bsz, args)
+    except InputError as error:
+        raise InputError(f"{os.path.join(args.data, split)}.txt: {error}") from None

@@ -4,48 +4,48 @@ Reads the checkpoint that --save names and keeps it. The fine-tuned model is a f
 PTB.pt becomes PTB.finetuned.pt. Flags that are not given are those the model was trained with.
 """
 import checkpoint
-import errors
-import hardware
-import options
-import resume
 from checkpoint import Files
-from corpora import read_corpus
-from meter import say
-from model import count_parameters
+from data import read_corpus
+from model import count_parameters, model_flags, refuse_unsupported, supports
 from nt_asgd import NTASGD
-from run import Run
-from team import join
+from runtime import devices, errors, options
+from runtime.log import log
+from runtime.processes import init_distributed
+from training.run import Run
+from training.state import continued, find_state
 
 
 def make_parser():
     parser = options.Parser(__doc__)
-    options.add_data(parser)
-    options.add_architecture(parser)
-    options.add_regularisation(parser)
-    options.add_optimisation(parser, lr=30.0, lr_help="learning rate", max_seq_len_delta=10)
-    options.add_recipe(options.add_graphs(options.add_running(parser)))
-    options.add_bad_steps(options.add_stopping(parser))
-    options.add_save(parser, "fine-tune the model in FILE, which stays as it is; the fine-tuned model goes to "
-                             "NAME.finetuned.pt, its state and log beside it")
+    parser.add("data", options.DATA)
+    parser.add("model", model_flags())
+    parser.add("optimisation", options.optimisation(30.0, "learning rate", 10))
+    parser.add("running", (*options.running(), *options.TRAINING, *options.RECIPE))
+    parser.add("stopping and continuing", (*options.STOPPING, *options.BAD_STEPS))
+    parser.add("files", [options.save("fine-tune the model in FILE, which stays as it is; the fine-tuned model goes to "
+                                      "NAME.finetuned.pt, its state and log beside it")])
     return parser
 
 
 def main(argv=None):
-    args = options.parse(make_parser(), argv)
-    team = join()
+    parser = make_parser()
+    args = options.parse(parser, argv)
+    group = init_distributed()
     contents = checkpoint.load(args.save)
-    options.inherit(args, contents["settings"], args.save)
-    resumed = resume.find(args, "finetuned")
-    device = hardware.prepare(args)
+    args = options.inherit(args, contents["settings"], args.save, checkpoint.kept_flags())
+    resumed = find_state(args, parser.flags.values(), "finetuned")
+    args = continued(args, resumed, parser.flags.values())
+    refuse_unsupported(args)
+    compute = devices.prepare(args, supports(vars(args)))
+    args = args.replaced(device=str(compute.device), precision=compute.precision)
     corpus = read_corpus(args, contents["vocabulary"])
-    model, criterion = checkpoint.restore({**contents, "settings": vars(args)}, args.save, device, args.precision)
-    optimizer = NTASGD([*model.parameters(), *criterion.parameters()], lr=args.lr, weight_decay=args.wdecay)
-    team.part_ways(args.seed)
+    model = checkpoint.restore({**contents, "settings": vars(args)}, args.save, compute)
+    optimizer = NTASGD(model.parameters(), lr=args.lr, weight_decay=args.wdecay)
+    group.seed_rank(args.seed)
     files = Files(args.save, "finetuned")
-    say(f"| fine-tuning {args.save} ({count_parameters(model, criterion):,} parameters, "
-        f"on {device} in {args.precision}) into {files.best}")
+    log(f"| fine-tuning {args.save} ({count_parameters(model):,} parameters, on {compute}) into {files.best}")
 
-    with Run(args, files, model, criterion, optimizer, corpus, resumed, team=team) as run:
+    with Run(args, compute, files, model, optimizer, corpus, resumed, group=group) as run:
         if not resumed:
             run.start_averaging("from the first step of fine-tuning")
             run.keep_initial()
@@ -54,7 +54,7 @@ def main(argv=None):
             run.validate()
             run.finished = run.stalled()
             if run.finished:
-                say(f"| fine-tuning ends: no better than {args.nonmono} epochs ago and before")
+                log(f"| fine-tuning ends: no better than {args.nonmono} epochs ago and before")
             run.end_epoch()
         run.report_test()
     return run.status

@@ -4,13 +4,12 @@ import time
 
 import torch
 
-import checkpoint
-import engine
-import errors
-import hardware
-import options
+from checkpoint import open_model
 from data import EOS, UNK
-from errors import InputError
+from evaluation.loss import evaluating
+from runtime import errors, options
+from runtime.errors import InputError
+from runtime.options import Flag
 
 
 def next_word(logprobs, temperature, top_k=0):
@@ -21,15 +20,15 @@ def next_word(logprobs, temperature, top_k=0):
     return torch.multinomial(logits.softmax(0), 1).item()
 
 
-def sample(model, criterion, prompt, words, temperature, top_k=0):
+def sample(model, prompt, words, temperature, top_k=0):
     """Yield `words` ids that go on from `prompt`, a list of at least one id."""
-    device, decoder = model.encoder.weight.device, model.decoder
-    with engine.evaluating(model):
+    device = model.encoder.weight.device
+    with evaluating(model):
         hidden = model.init_hidden(1)
         data = torch.tensor(prompt, device=device)[:, None]                            # (T, 1)
         for _ in range(words):
             features, hidden = model(data, hidden)                                     # (T, E)
-            logprobs = criterion.logprob(decoder.weight, decoder.bias, features[-1:])  # (1, V)
+            logprobs = model.logprob(features[-1:])                                    # (1, V)
             word = next_word(logprobs[0].float().cpu(), temperature, top_k)
             yield word
             data = torch.tensor([[word]], device=device)                               # (1, 1)
@@ -48,38 +47,30 @@ def encode(prompt, vocabulary):
 
 def make_parser():
     parser = options.Parser(__doc__)
-    options.add_checkpoint(parser)
-    group = parser.add_argument_group("text")
-    group.add_argument("--words", type=options.size, default=1000, metavar="N", help="words to generate")
-    group.add_argument("--temperature", type=options.positive, default=1.0, metavar="X",
-                       help="below 1 safer, above 1 wilder")
-    group.add_argument("--top-k", type=options.count, default=0, metavar="K",
-                       help="draw from the K likeliest words only, 0 from all")
-    group.add_argument("--prompt", default="", metavar="TEXT", help="words to go on from, the start of the text")
-    group.add_argument("--outf", default="generated.txt", metavar="FILE", help="where to write; - is standard output")
-    options.add_running(parser, log_interval=100, log_what="words")
+    parser.add("model", options.READ_MODEL)
+    parser.add("text", (
+        Flag("words", 1000, "words to generate", options.size, "N"),
+        Flag("temperature", 1.0, "of the softmax: < 1 sharpens it, > 1 flattens it", options.positive, "X"),
+        Flag("top_k", 0, "draw from the K likeliest words only, 0 from all", options.count, "K"),
+        Flag("prompt", "", "words to go on from, the start of the text", metavar="TEXT"),
+        Flag("outf", "generated.txt", "where to write; - is standard output", metavar="FILE")))
+    parser.add("running", options.running(100, "words"))
     return parser
 
 
 def main(argv=None):
-    args = options.parse(make_parser(), argv)
-    path = checkpoint.choose(args)
-    contents = checkpoint.load(path)
-    options.inherit(args, contents["settings"], path, ("precision",))
-    device = hardware.prepare(args)
-    model, criterion = checkpoint.restore(contents, path, device, args.precision)
-    vocabulary = contents["vocabulary"]
+    path, args, vocabulary, compute, model = open_model(options.parse(make_parser(), argv), corpus_flags=())
     prompt = encode(args.prompt, vocabulary)
     start = vocabulary.index(EOS) if EOS in vocabulary else 0   # a text begins where a line has ended
 
-    print(f"| reading {path}, on {device} in {args.precision}", file=sys.stderr)
+    print(f"| reading {path}, on {compute}", file=sys.stderr)
     began = time.monotonic()
     with open(sys.stdout.fileno() if args.outf == "-" else args.outf, "w", encoding="utf-8",
               closefd=args.outf != "-") as out:
         for word in prompt:
             write(out, vocabulary[word])
-        for n, word in enumerate(sample(model, criterion, [start, *prompt], args.words, args.temperature,
-                                        args.top_k), start=1):
+        ids = sample(model, [start, *prompt], args.words, args.temperature, args.top_k)
+        for n, word in enumerate(ids, start=1):
             write(out, vocabulary[word])
             if n % args.log_interval == 0:
                 print(f"| generated {n}/{args.words} words", file=sys.stderr)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Get the corpora: download (or take from --from), verify, and put data/NAME/{train,valid,test}.txt in place.
-# Policy only; how a corpus is made out of an archive, and its checksums, are in prepare.py.
+# Policy only; how a corpus is made out of an archive, and its checksums, are in corpus/prepare.py.
 set -euo pipefail
 
 PYTHON=${PYTHON:-python3}
@@ -74,7 +74,7 @@ die() {
 }
 
 prepare() {
-    "$PYTHON" "$HERE/prepare.py" "$@" ${no_verify:+"$no_verify"}
+    PYTHONPATH="$HERE" "$PYTHON" -m corpus.prepare "$@" ${no_verify:+"$no_verify"}
 }
 
 # download URL FILE: continue FILE from where it ends. It is deleted where curl says that it cannot be continued;
@@ -155,7 +155,7 @@ get() {
     *) exit 1 ;;
     esac
     if [[ $name == demo ]]; then
-        "$PYTHON" "$HERE/demo.py" "$dir"
+        PYTHONPATH="$HERE" "$PYTHON" -m corpus.demo "$dir"
     elif [[ $name == pennchar ]]; then
         get penn
         prepare build pennchar "$to/penn" "$dir"

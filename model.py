@@ -1,66 +1,60 @@
 """The network (Merity et al. 2018, sections 2 and 4).
 
-T window length, B columns, V vocabulary, E emsize, H nhid, N = T·B.
+T window length, B batch size, V vocabulary, E emsize, H nhid, N = T·B.
 """
 import torch
 from torch import nn
-from torch.nn import functional as F
 
+from cells import CELLS
 from embed_regularize import embedded_dropout
-from errors import InputError
-from flat_recurrence import recur_flat
-from fused_softmax import available, fused_softmax
 from locked_dropout import LockedDropout
-from qrnn import QRNN
-from recurrence import pays, recur
-from splitcross import SplitCrossEntropyLoss
-from weight_drop import call_with_weights, drop_weight
+from runtime import options
+from runtime.errors import InputError
+from softmaxes import SOFTMAXES
 
-CELLS = ("LSTM", "GRU", "QRNN")
+OPTIONAL = {"wdrop", "dropoutr"}     # dropouts inside a cell, which not every cell supports
 
 
 class RNNModel(nn.Module):
-    """Embedding, a stack of recurrent layers, and a decoder, with the paper's dropouts between them.
+    """Embedding, a stack of recurrent layers, and a decoder with its softmax, with the paper's dropouts between them.
 
-    rnn_type: "LSTM", "GRU" or "QRNN". ntoken: V. ninp: E. nhid: H, width of all layers but the last, which is E wide
+    rnn_type: a name in `cells.CELLS`. ntoken: V. ninp: E. nhid: H, width of all layers but the last, which is E wide
     when the weights are tied. Probabilities: dropout on the last layer's output, dropouth between layers, dropouti on
     the embedded input, dropoute on whole words, wdrop on the hidden-to-hidden weights (on all of a QRNN's layers),
     dropoutr on the state that these are multiplied by (Gal & Ghahramani 2016; not of a QRNN).
     tie_weights: the decoder's weight is the encoder's (Press & Wolf 2017; Inan et al. 2017), one tensor.
+    softmax: a name in `softmaxes.SOFTMAXES`. settings: what cells and softmaxes need to know besides, by their flags'
+    names, such as `cutoffs`.
 
     The state dict has `encoder.weight`, `decoder.bias`, `rnns.{l}.weight_ih_l0` and so on (of a QRNN,
-    `rnns.{l}.linear.weight` and `rnns.{l}.linear.bias`), whatever wdrop is, and
-    `decoder.weight` only where it is not the encoder's. `product_dtype`: the type of the numbers that the recurrence's
-    matrix products multiply, torch.bfloat16 or None for that of the weights. Raises ValueError for an unknown rnn_type.
+    `rnns.{l}.linear.weight` and `rnns.{l}.linear.bias`), whatever wdrop is; `decoder.weight` only where it is not the
+    encoder's; and `softmax.…` where the softmax has parameters. Raises ValueError for an unknown rnn_type or softmax.
     """
 
-    def __init__(self, rnn_type, ntoken, ninp, nhid, nlayers,
-                 dropout=0.5, dropouth=0.5, dropouti=0.5, dropoute=0.1, wdrop=0, tie_weights=True, dropoutr=0):
+    def __init__(self, rnn_type, ntoken, ninp, nhid, nlayers, dropout=0.5, dropouth=0.5, dropouti=0.5, dropoute=0.1,
+                 wdrop=0, tie_weights=True, dropoutr=0, softmax="split", **settings):
         super().__init__()
-        if rnn_type not in CELLS:
-            raise ValueError(f"rnn_type must be one of {', '.join(CELLS)}, not {rnn_type!r}")
+        for name, known in (rnn_type, CELLS), (softmax, SOFTMAXES):
+            if name not in known:
+                raise ValueError(f"{name!r} is none of {', '.join(known)}")
         last = ninp if tie_weights else nhid
         widths = [ninp] + [nhid] * (nlayers - 1) + [last]
         self.rnn_type, self.ninp, self.nhid, self.nlayers = rnn_type, ninp, nhid, nlayers
         self.dropout, self.dropouth, self.dropouti, self.dropoute = dropout, dropouth, dropouti, dropoute
-        self.wdrop, self.dropoutr = wdrop, dropoutr
-        self.product_dtype = None
         self.tie_weights = tie_weights
 
         self.locked_dropout = LockedDropout()
         # As published, a tied last word learns from the softmax alone, not as an input: with the published vocabularies
         # it occurs in the test text only. An untied one would never learn at all.
         self.encoder = WordVectors(ntoken, ninp, padding_idx=ntoken - 1 if tie_weights else None)
-        if rnn_type == "QRNN":
-            self.rnns = nn.ModuleList(QRNN(n_in, n_out, window=1 if layer else 2)
-                                      for layer, (n_in, n_out) in enumerate(zip(widths, widths[1:])))
-        else:
-            cell = nn.LSTM if rnn_type == "LSTM" else nn.GRU
-            self.rnns = nn.ModuleList(cell(n_in, n_out) for n_in, n_out in zip(widths, widths[1:]))
+        settings = {**settings, "wdrop": wdrop, "dropoutr": dropoutr}
+        self.rnns = nn.ModuleList(CELLS[rnn_type](n_in, n_out, layer, settings)
+                                  for layer, (n_in, n_out) in enumerate(zip(widths, widths[1:])))
         self.decoder = nn.Linear(last, ntoken)
         nn.init.uniform_(self.encoder.weight, -0.1, 0.1)
         nn.init.uniform_(self.decoder.weight, -0.1, 0.1)
         nn.init.zeros_(self.decoder.bias)
+        self.softmax = SOFTMAXES[softmax](last, settings)
         if tie_weights:
             self.decoder.weight = self.encoder.weight
             self.register_state_dict_post_hook(_leave_out_tied_weight)
@@ -75,7 +69,7 @@ class RNNModel(nn.Module):
         x = self.locked_dropout(x, self.dropouti)
         raw_outputs, outputs, new_hidden = [], [], []
         for layer, (rnn, h) in enumerate(zip(self.rnns, hidden), start=1):
-            raw, h = self._recur(rnn, x, h)                                      # (T, B, H)
+            raw, h = rnn(x, h)                                                   # (T, B, H)
             x = self.locked_dropout(raw, self.dropouth if layer < self.nlayers else self.dropout)
             raw_outputs.append(raw)
             outputs.append(x)
@@ -83,30 +77,26 @@ class RNNModel(nn.Module):
         features = x.flatten(0, 1)                                               # (N, E)
         return (features, new_hidden, raw_outputs, outputs) if return_h else (features, new_hidden)
 
-    def _recur(self, rnn, x, h):
-        """One layer over the window. DropConnect: one mask on the hidden-to-hidden matrix for all its steps."""
-        dropped = self.training and self.wdrop
-        if self.rnn_type == "QRNN":
-            weight = drop_weight(rnn.linear.weight, self.wdrop) if dropped else rnn.linear.weight
-            return rnn(x, h, weight, self.product_dtype)
-        weight_hh = drop_weight(rnn.weight_hh_l0, self.wdrop) if dropped else rnn.weight_hh_l0
-        weights = rnn.weight_ih_l0, weight_hh, rnn.bias_ih_l0, rnn.bias_hh_l0
-        if self.training and self.dropoutr:
-            mask = F.dropout(x.new_ones(x.size(1), rnn.hidden_size), self.dropoutr)     # (B, H), for all time steps
-            return recur(self.rnn_type, x, h, *weights, self.product_dtype, mask)
-        if x.is_cuda:
-            return recur_flat(self.rnn_type, x, h, *weights, self.product_dtype)
-        if self.product_dtype or pays(x, weight_hh):
-            return recur(self.rnn_type, x, h, *weights, self.product_dtype)
-        return call_with_weights(rnn, {"weight_hh_l0": weight_hh}, x, h) if dropped else rnn(x, h)
-
     def init_hidden(self, bsz):
-        """Zero state: for each layer h (1, bsz, H), for an LSTM the pair (h, c); of a QRNN c, and in its first layer
-        the pair of c and the last input (1, bsz, E)."""
-        zeros = [self.encoder.weight.new_zeros(1, bsz, rnn.hidden_size) for rnn in self.rnns]
-        if self.rnn_type == "QRNN":
-            zeros[0] = (zeros[0], self.encoder.weight.new_zeros(1, bsz, self.ninp))
-        return [(z, z.clone()) for z in zeros] if self.rnn_type == "LSTM" else zeros
+        """Zero state: a list with that of each layer, as its cell describes it; of an LSTM h and c, (1, bsz, H)."""
+        return [rnn.zero_state(bsz) for rnn in self.rnns]
+
+    def loss(self, features, targets):
+        """Mean cross-entropy in nats of targets (N,), given features (N, E) -> scalar."""
+        return self.softmax(self.decoder.weight, self.decoder.bias, features, targets)
+
+    def target_logprob(self, features, targets):
+        """Log-probability of each target (N,) in nats -> (N,), without a graph."""
+        return self.softmax.target_logprob(self.decoder.weight, self.decoder.bias, features, targets)
+
+    def logprob(self, features):
+        """Log-probabilities of all words in nats -> (N, V)."""
+        return self.softmax.logprob(self.decoder.weight, self.decoder.bias, features)
+
+    @property
+    def can_be_graphed(self):
+        """Whether a training step can be recorded as a CUDA graph."""
+        return all(module.can_be_graphed for module in (*self.rnns, self.softmax))
 
 
 class WordVectors(nn.Embedding):
@@ -130,29 +120,64 @@ def _put_back_tied_weight(model, state, prefix, *args):
         state.setdefault(prefix + "decoder.weight", state[prefix + "encoder.weight"])
 
 
+# ---- from the command line to a model
+
+def model_flags():
+    """The flags that describe a model, those of all registered cells and softmaxes among them."""
+    return options.architecture(CELLS, SOFTMAXES) + options.REGULARISATION
+
+
+def supports(settings):
+    """Which of `OPTIONAL` and "bf16" the cell and the softmax in `settings` (a dict) support."""
+    cell, softmax = CELLS[settings["model"]].supports, SOFTMAXES[settings.get("softmax", "split")].supports
+    return frozenset(cell & (softmax | OPTIONAL))
+
+
+def refuse_unsupported(args):
+    """InputError for a flag that was typed, and that the cell or the softmax in `args` does not honour."""
+    supported, chosen = supports(vars(args)), {CELLS[args.model], SOFTMAXES[args.softmax]}
+    foreign = {flag.name: name for registry in (CELLS, SOFTMAXES) for name, entry in registry.items()
+               for flag in entry.flags if entry not in chosen}
+    for name in sorted(args.given):
+        if name in OPTIONAL - supported and getattr(args, name):
+            others = ", ".join(other for other, cell in CELLS.items() if name in cell.supports)
+            raise InputError(f"--{name} is not supported by --model {args.model}; leave it out, or use one of {others}")
+        own = any(flag.name == name for entry in chosen for flag in entry.flags)
+        if name in foreign and not own:
+            raise InputError(f"--{name.replace('_', '-')} is for {foreign[name]}, not for --model {args.model} "
+                             f"--softmax {args.softmax}; leave it out")
+
+
+def resolve(args, ntoken):
+    """The flags with all that a model of `ntoken` words decides itself, where nothing was typed -> Arguments."""
+    unsupported = OPTIONAL - supports(vars(args))
+    return args.replaced(**dict.fromkeys(unsupported, 0.0), **SOFTMAXES[args.softmax].resolve(vars(args), ntoken))
+
+
 def build(settings, ntoken):
-    """The network and its softmax as the flags in `settings` (a dict) describe them -> RNNModel, loss module."""
-    if settings["model"] == "QRNN" and settings["dropoutr"]:
-        raise InputError("--dropoutr is for LSTM and GRU: a QRNN multiplies no weights by its state")
-    names = ("nhid", "nlayers", "dropout", "dropouth", "dropouti", "dropoute", "wdrop", "dropoutr")
-    model = RNNModel(settings["model"], ntoken, settings["emsize"], tie_weights=settings["tied"],
-                     **{name: settings[name] for name in names})
-    return model, SplitCrossEntropyLoss(model.decoder.in_features, settings["cutoffs"])
+    """The network as the flags in `settings` (a dict) describe it -> RNNModel."""
+    supported = supports(settings)
+    if settings["dropoutr"] and "dropoutr" not in supported:
+        raise InputError(f"--dropoutr is not supported by --model {settings['model']}")
+    names = ("nhid", "nlayers", "dropout", "dropouth", "dropouti", "dropoute", "wdrop", "dropoutr", "softmax",
+             *(flag.name for registry in (CELLS, SOFTMAXES) for flag in options.own_flags(registry)))
+    return RNNModel(settings["model"], ntoken, settings["emsize"], tie_weights=settings["tied"],
+                    **{name: settings[name] for name in names if name in settings})
 
 
-def set_precision(modules, precision):
-    """Let a model and its softmax, on their device, multiply in bfloat16 if `precision` is "bf16"; else in fp32."""
-    model, criterion = modules
-    model.product_dtype = criterion.product_dtype = torch.bfloat16 if precision == "bf16" else None
-    device = model.encoder.weight.device
-    criterion.fused = fused_softmax if device.type == "cuda" and available(device.index or 0) else None
+def set_precision(model, precision):
+    """Let a model, on its device, multiply matrices in bfloat16 if `precision` is "bf16"; else in fp32. -> model."""
+    for module in (*model.rnns, model.softmax):
+        module.matmul_dtype = torch.bfloat16 if precision == "bf16" else None
+    model.softmax.on_device(model.encoder.weight.device)
+    return model
 
 
-def count_parameters(*modules):
+def count_parameters(model):
     """Number of trained scalars, a tied weight once."""
-    return sum(p.numel() for p in {p for module in modules for p in module.parameters()})
+    return sum(p.numel() for p in model.parameters())
 
 
-def is_finite(modules):
+def is_finite(model):
     """Whether every parameter is a finite number."""
-    return all(bool(torch.isfinite(p).all()) for module in modules for p in module.parameters())
+    return all(bool(torch.isfinite(p).all()) for p in model.parameters())

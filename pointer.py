@@ -1,69 +1,21 @@
 """The neural cache over a trained model (Grave et al. 2017): the words seen lately become likelier.
 
-Beside the model's own distribution stands one over the last `window` positions: the word that followed an earlier
-position i is recalled with weight exp(theta · h_t · h_i). Both are mixed, p = (1 - lambda) p_vocab + lambda p_cache.
-
-N tokens, E width of a feature, W window.
+The arithmetic is in evaluation/neural_cache.py.
 """
-import math
 import time
 
-import torch
 from tqdm import tqdm
 
-import checkpoint
-import engine
-import errors
-import hardware
-import options
-import record
-from corpora import columns, read_corpus
-from long_pass import LongPass
-from meter import say
+from checkpoint import Files, open_model
+from data import batchify_split, read_corpus
+from evaluation.neural_cache import cache_logprobs, mean_loss, mix, recall_logprobs
+from evaluation.resumable import ResumablePass
 from model import count_parameters
+from runtime import errors, options, record
+from runtime.log import DOUBLE_RULE, log, report
 
-BLOCK = 512                      # queries at a time: bounds memory at about BLOCK x (BLOCK + W) scores
 THETAS = (0.1, 0.3, 0.5, 0.66, 0.8, 1.0, 1.3, 1.6, 2.0, 2.5, 3.0, 4.0)
 LAMBDAS = (0.02, 0.05, 0.08, 0.1, 0.13, 0.16, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5)
-
-
-def cache_logprobs(features, targets, vocab_logprobs, theta, lambdasm, window):
-    """Log-probability of each target under the mixture -> (N,).
-
-    features (N, E): the model's output at each position of one stream; targets (N,): the word that follows it;
-    vocab_logprobs (N,): the model's log-probability of it. theta: flatness of the cache, lambdasm: its share,
-    window: how many earlier positions it holds, at least 1. A position sees all earlier ones within the window; the
-    first sees none and keeps the model's own probability. Raises ValueError for arrays of different lengths.
-    """
-    return mix(vocab_logprobs, recall_logprobs(features, targets, theta, window), lambdasm)
-
-
-def mix(vocab_logprobs, recalled, lambdasm):
-    """log((1 - lambda) · p_vocab + lambda · p_cache), both given as logarithms of one stream (N,)."""
-    vocab = vocab_logprobs + (math.log1p(-lambdasm) if lambdasm < 1 else -math.inf)
-    cache = recalled + (math.log(lambdasm) if lambdasm > 0 else -math.inf)
-    mixed = torch.logaddexp(vocab, cache)
-    mixed[:1] = vocab_logprobs[:1]  # nothing has been seen yet: there is no cache to mix in
-    return mixed
-
-
-def recall_logprobs(features, targets, theta, window):
-    """Log-probability of each target under the cache alone (N,); -inf where it holds nothing of the kind."""
-    n = len(features)
-    if len(targets) != n or window < 1:
-        raise ValueError(f"{n} features, {len(targets)} targets and a window of {window} make no cache")
-    recalled = []
-    for start in range(0, n, BLOCK):
-        stop, first = min(start + BLOCK, n), max(0, start - window)
-        queries = torch.arange(start, stop, device=features.device)[:, None]             # (b, 1)
-        keys = torch.arange(first, stop, device=features.device)[None, :]                # (1, b + W)
-        seen = (keys < queries) & (keys >= queries - window)
-        scores = theta * (features[start:stop] @ features[first:stop].t())               # (b, b + W)
-        scores = scores.masked_fill(~seen, -math.inf)
-        same = targets[start:stop, None] == targets[None, first:stop]
-        match = scores.masked_fill(~same, -math.inf).logsumexp(1)                        # (b,)
-        recalled.append(torch.where(match == -math.inf, match, match - scores.logsumexp(1)))
-    return torch.cat(recalled) if recalled else features.new_zeros(0)
 
 
 def search(features, targets, vocab, window):
@@ -74,56 +26,48 @@ def search(features, targets, vocab, window):
         for lambdasm in LAMBDAS:
             losses[theta, lambdasm] = mean_loss(mix(vocab, recalled, lambdasm))
         best = min(LAMBDAS, key=lambda lambdasm: losses[theta, lambdasm])
-        say(f"| theta {theta:5.2f} | best lambda {best:5.2f} | {engine.report(losses[theta, best], 'valid ')}")
+        log(f"| theta {theta:5.2f} | best lambda {best:5.2f} | {report(losses[theta, best], 'valid ')}")
     return min(losses, key=losses.get)
-
-
-def mean_loss(logprobs):
-    return -math.fsum(logprobs.tolist()) / len(logprobs)
 
 
 def make_parser():
     parser = options.Parser(__doc__)
-    options.add_checkpoint(parser)
-    options.add_data(parser)
-    cache = options.add_neural_cache(parser)
-    cache.add_argument("--search", action="store_true",
-                       help="choose theta and lambda from a grid on the validation text")
-    cache.add_argument("--bptt", type=options.size, default=5000, metavar="N",
-                       help="tokens read at a time; changes memory, not results")
-    options.add_recipe(options.add_running(parser))
-    options.add_stopping(parser)
+    parser.add("model", options.READ_MODEL)
+    parser.add("data", options.DATA)
+    parser.add("neural cache", (
+        *options.NEURAL_CACHE,
+        options.Flag("search", False, "choose theta and lambda from a grid on the validation text", bool, only_true=True),
+        options.Flag("bptt", 5000, "tokens read at a time; changes memory, not results", options.size, "N")))
+    parser.add("running", (*options.running(), *options.RECIPE))
+    parser.add("stopping and continuing", options.STOPPING)
     return parser
 
 
 def main(argv=None):
-    args = options.parse(make_parser(), argv)
-    path = checkpoint.choose(args)
-    contents = checkpoint.load(path)
-    options.inherit(args, contents["settings"], path, ("data", "vocab", "precision"))
-    device = hardware.prepare(args)
-    corpus = read_corpus(args, contents["vocabulary"])
-    model, criterion = checkpoint.restore(contents, path, device, args.precision)
-    say(f"| reading {path}, on {device} in {args.precision}")
+    path, args, vocabulary, compute, model = open_model(options.parse(make_parser(), argv))
+    corpus = read_corpus(args, vocabulary)
+    log(f"| reading {path}, on {compute}")
 
-    result = checkpoint.Files(path, "pointer").result
+    result = Files(path, "pointer").result
     record.remove(result)
     began, found = time.monotonic(), {}
-    with LongPass(path, args) as reading:
-        for split, data in (("valid", corpus.valid), ("test", corpus.test)):
-            column = columns(f"{split}.txt", data, 1, args)
-            features, targets, vocab = reading.stream(split, model, criterion, column)
-            found[f"{split}_without_cache"] = record.figures(mean_loss(vocab), len(column))
-            say(f"| without the cache | {engine.report(mean_loss(vocab), split + ' ')}")
+    theta, lambdasm = args.theta, args.lambdasm
+    with ResumablePass(path, args) as reading:
+        for split in ("valid", "test"):
+            stream = batchify_split(split, corpus, 1, args)                            # (N + 1, 1)
+            features, targets, vocab = reading.read(split, model, stream)
+            found[f"{split}_without_cache"] = record.figures(mean_loss(vocab), len(stream))
+            log(f"| without the cache | {report(mean_loss(vocab), split + ' ')}")
             if args.search and split == "valid":
-                args.theta, args.lambdasm = search(features, targets, vocab, args.window)
-                say(f"| chosen: --theta {args.theta} --lambdasm {args.lambdasm}")
-            loss = mean_loss(cache_logprobs(features, targets, vocab, args.theta, args.lambdasm, args.window))
-            found[split] = record.figures(loss, len(column))
-            say(f"| with the cache    | {engine.report(loss, split + ' ')}")
-        say("=" * 89, f"| End of pointer | {engine.report(loss, 'test ')}", "=" * 89)
+                theta, lambdasm = search(features, targets, vocab, args.window)
+                log(f"| chosen: --theta {theta} --lambdasm {lambdasm}")
+            loss = mean_loss(cache_logprobs(features, targets, vocab, theta, lambdasm, args.window))
+            found[split] = record.figures(loss, len(stream))
+            log(f"| with the cache    | {report(loss, split + ' ')}")
+        log(DOUBLE_RULE, f"| End of pointer | {report(loss, 'test ')}", DOUBLE_RULE)
         seconds = time.monotonic() - began
-        record.write(result, args, count_parameters(model, criterion), seconds=seconds, **found)
+        settings = args.replaced(theta=theta, lambdasm=lambdasm)
+        record.write(result, settings, count_parameters(model), seconds=seconds, **found)
         record.summarise({split: found[split] for split in ("valid", "test")}, seconds, result=result)
     return reading.status
 

@@ -15,8 +15,8 @@ class SplitCrossEntropyLoss(nn.Module):
 
     hidden_size: E. splits: the cutoffs s_1 … s_K, strictly increasing; empty for the full softmax. Cutoffs at or
     beyond the vocabulary's end have no words behind them and are ignored. Parameters: tail_vectors (K, E) and
-    tail_bias (K,), none without cutoffs. `product_dtype`: the type of the numbers that matrix products multiply,
-    torch.bfloat16 or None for that of the weights; logits, their statistics and the loss stay as they are. `fused`: a
+    tail_bias (K,), none without cutoffs. `matmul_dtype`: torch.bfloat16, or None for that of
+    the weights; accumulation, logits, their statistics and the loss stay as they are. `fused`: a
     function that does what `_softmax` below does with logits, in one kernel, where there is one. Raises ValueError for
     cutoffs that are not positive and increasing.
     """
@@ -27,7 +27,7 @@ class SplitCrossEntropyLoss(nn.Module):
         if any(split <= 0 for split in splits) or sorted(set(splits)) != splits:
             raise ValueError(f"cutoffs must be positive and strictly increasing, not {splits}")
         self.splits = splits
-        self.product_dtype = self.fused = None
+        self.matmul_dtype = self.fused = None
         if splits:
             self.tail_vectors = nn.Parameter(torch.zeros(len(splits), hidden_size))
             self.tail_bias = nn.Parameter(torch.zeros(len(splits)))
@@ -46,7 +46,7 @@ class SplitCrossEntropyLoss(nn.Module):
     def logprob(self, weight, bias, hiddens):
         """Log-probabilities of all words -> (N, V); every row's exponentials sum to one."""
         edges = self._edges(weight)                                      # [s_1, …, V]
-        dtype = self.product_dtype or weight.dtype
+        dtype = self.matmul_dtype or weight.dtype
         head = self._head(weight[:edges[0]], bias[:edges[0]], len(edges) - 1)
         head = F.log_softmax(_logits(hiddens, *head, dtype), dim=1)              # (N, s_1 + K)
         parts = [head[:, :edges[0]]]
@@ -58,7 +58,7 @@ class SplitCrossEntropyLoss(nn.Module):
     def _sum_parts(self, score, weight, bias, hiddens, targets):
         """Log-probabilities of the targets' entries in the head, and within their tails, as `score` gives them."""
         edges = self._edges(weight)
-        how = self.product_dtype or weight.dtype, self.fused if weight.dtype == torch.float32 else None
+        how = self.matmul_dtype or weight.dtype, self.fused if weight.dtype == torch.float32 else None
         if len(edges) == 1:
             return score(hiddens, weight, bias, targets, *how)
         entries = targets.clone()                     # a target's place in the head: itself, or its tail's entry

@@ -1,21 +1,21 @@
-"""ids → windows. T window length, B columns, L column length, N = T·B."""
+"""ids → windows, and hidden states. T window length, B batch size, L stream length, N = T·B."""
 import torch
 
-from errors import InputError
+from runtime.errors import InputError
 
 
 def batchify(data, bsz, args):
-    """Lay a stream (tokens,) out in `bsz` columns, each reading on in its own part -> (L, B) on `args.device`.
+    """Cut a text (tokens,) into `bsz` streams that are read in parallel -> (L, B) on `args.device`.
 
-    The last tokens % B tokens are left out. Raises InputError when a column would have fewer than two tokens:
+    The last tokens % B tokens are left out. Raises InputError when a stream would have fewer than two tokens:
     nothing could be predicted.
     """
     length = data.size(0) // bsz
     if length < 2:
-        raise InputError(f"{data.size(0)} tokens are too few for {bsz} columns; "
+        raise InputError(f"{data.size(0)} tokens are too few for a batch size of {bsz}; "
                          f"use a smaller batch size (at most {data.size(0) // 2}) or more text")
-    columns = data[:length * bsz].view(bsz, length).t()              # (L, B)
-    return columns.to(getattr(args, "device", None) or columns.device)
+    streams = data[:length * bsz].view(bsz, length).t()              # (L, B)
+    return streams.to(getattr(args, "device", None) or streams.device)
 
 
 def get_batch(source, i, args, seq_len=None, evaluation=False):
@@ -30,8 +30,18 @@ def get_batch(source, i, args, seq_len=None, evaluation=False):
     return data, targets
 
 
+def map_hidden(function, hidden, *others):
+    """Apply `function` to each tensor of a hidden state, any nesting of lists and tuples; of several, side by side."""
+    if isinstance(hidden, torch.Tensor):
+        return function(hidden, *others)
+    return type(hidden)(map_hidden(function, *parts) for parts in zip(hidden, *others))
+
+
+def flat_hidden(hidden):
+    """The tensors in a hidden state, in order."""
+    return [hidden] if isinstance(hidden, torch.Tensor) else [tensor for part in hidden for tensor in flat_hidden(part)]
+
+
 def repackage_hidden(h):
-    """The same hidden state, tensors or any nesting of lists and tuples, cut off from the graph that made it."""
-    if isinstance(h, torch.Tensor):
-        return h.detach()
-    return type(h)(repackage_hidden(v) for v in h)
+    """The same hidden state, cut off from the graph that made it."""
+    return map_hidden(torch.Tensor.detach, h)

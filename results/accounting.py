@@ -16,15 +16,13 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-import hardware
 import main
-import options
-import record
 import splitcross
-from corpora import published_cutoffs
-from meter import peak_memory_mib
-from model import build, count_parameters, set_precision
-from train_step import TrainStep
+from model import build, count_parameters, resolve, set_precision
+from runtime import devices, options, record
+from runtime.devices import peak_memory_mib
+from training import optimizers
+from training.step import TrainStep
 
 
 class Live(TorchDispatchMode):
@@ -56,39 +54,34 @@ class Live(TorchDispatchMode):
 
 def make_parser():
     parser = main.make_parser()
-    parser.add_argument("--words", type=options.size, default=267_735, metavar="V", help="size of the vocabulary")
-    parser.add_argument("--json", metavar="FILE", help="write the figures to FILE")
-    return parser
+    return parser.add("accounting", (options.Flag("words", 267_735, "size of the vocabulary", options.size, "V"),
+                                     options.Flag("json", None, "write the figures to FILE", metavar="FILE")))
 
 
 def count(args):
     """Bytes held between two steps, and at the peak of a step, with how large the model and the step are."""
-    cutoffs = published_cutoffs(args.words) if args.cutoffs is None else args.cutoffs
-    model, criterion = build({**vars(args), "cutoffs": cutoffs}, args.words)
-    set_precision((model, criterion), args.precision)
-    parameters = [*model.parameters(), *criterion.parameters()]
-    optimizer = main.make_optimizer(args, parameters)
-    step = TrainStep(model, criterion, optimizer, bptt=args.bptt, clip=args.clip, alpha=args.alpha, beta=args.beta)
+    model = set_precision(build(vars(args), args.words), args.precision)
+    step = TrainStep(model, optimizers.make(args, model), bptt=args.bptt, clip=args.clip, alpha=args.alpha, beta=args.beta)
     rows = args.bptt + args.max_seq_len_delta
     chances = 1 / torch.arange(1, args.words + 1)
     text = torch.multinomial(chances, (rows + 1) * args.batch_size, replacement=True).view(rows + 1, -1)   # (T + 1, B)
     with Live() as live:
-        for parameter in parameters:
+        for parameter in model.parameters():
             live.hold(parameter)
         for _ in range(2):                                   # the first makes the optimizer's state
             hidden = model.init_hidden(args.batch_size)
             step(text[:-1], text[1:].flatten(), hidden)
-        return {"parameters": count_parameters(model, criterion), "rows": rows, "columns": args.batch_size,
-                "words": args.words, "weights_bytes": 4 * count_parameters(model, criterion),
+        return {"parameters": count_parameters(model), "rows": rows, "batch_size": args.batch_size,
+                "words": args.words, "weights_bytes": 4 * count_parameters(model),
                 "held_bytes": live.now, "peak_bytes": live.peak}
 
 
 def show(args):
-    args.device = "cpu"
-    hardware.prepare(args)
+    compute = devices.prepare(args.replaced(device="cpu"), {"bf16"})
+    args = resolve(optimizers.resolve(args), args.words).replaced(device="cpu", precision=compute.precision)
     splitcross.LOGITS = splitcross.GPU_LOGITS
     found = count(args)
-    print("{parameters:,} parameters, {words:,} words, {columns} columns of {rows} tokens".format(**found))
+    print("{parameters:,} parameters, {words:,} words, batch size {batch_size}, {rows} tokens each".format(**found))
     for name, what in (("weights_bytes", "the weights"), ("held_bytes", "held between steps, with the optimizer's"),
                        ("peak_bytes", "held at the peak of a step")):
         print(f"{what:42} {found[name] / 2**30:6.2f} GiB")

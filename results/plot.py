@@ -9,14 +9,15 @@ A curve is a run's file of JSON lines (NAME.jsonl) or its result (NAME.result.js
 import argparse
 import json
 import math
-import os
 import sys
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parents[1])]
 
 import table
+
+from runtime.paths import atomic_write
 
 
 def pyplot():
@@ -118,8 +119,8 @@ def save(figure, out):
     """Write the picture, at no moment half of it: it may be looked at while it is made again."""
     figure.tight_layout()
     try:
-        figure.savefig(f"{out}.partial", format="png", dpi=110, metadata={"Software": None})
-        os.replace(f"{out}.partial", out)
+        with atomic_write(out, "wb") as file:
+            figure.savefig(file, format="png", dpi=110, metadata={"Software": None})
     except OSError as error:
         sys.exit(f"plot.py: error: {out} cannot be written ({error.strerror})")
     pyplot().close(figure)

@@ -18,9 +18,9 @@ from torch import nn
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from flat_recurrence import recur_flat  # noqa: E402  (found through the line above)
-from fused_softmax import available, fused_softmax  # noqa: E402
-from nt_asgd import NTASGD  # noqa: E402
+from nt_asgd import NTASGD  # noqa: E402  (found through the line above)
+from ops.cudnn import recur_flat  # noqa: E402
+from ops.fused_softmax import available, fused_softmax  # noqa: E402
 from splitcross import SplitCrossEntropyLoss  # noqa: E402
 
 TYPES = {"fp32": torch.float32, "tf32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}

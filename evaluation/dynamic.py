@@ -1,0 +1,181 @@
+"""Dynamic evaluation (Krause et al. 2018, 1709.07432): a model goes on learning from the text it is evaluated on.
+
+The text is read in segments of a few tokens. Each is scored with the weights as they are; only then do they take a step
+down the segment's gradient, and are drawn back a little towards the trained weights.
+
+T segment length, B batch size, L stream length, E width of a feature, N = T·B.
+"""
+import math
+import zlib
+
+import torch
+from tqdm import tqdm
+
+import checkpoint
+from evaluation.resumable import PARTS, ResumablePass
+from runtime.errors import InputError
+from runtime.log import log, perplexity, report
+from runtime.meter import Meter
+from utils import get_batch, repackage_hidden
+
+
+class Diverged(InputError):
+    """The steps were so large that the model is lost."""
+
+
+def segments(model, streams, bptt, row=0, hidden=None):
+    """Read `streams` (L, B) from `row` on, without dropout -> yields features (N, E), targets (N,), gradients, hidden.
+
+    The gradients are those of the segment's mean loss, a tensor for each parameter of `model`. What is
+    done to the parameters before the next segment is asked for holds from that one on. The state is carried, cut off
+    from its graph.
+    """
+    model.eval()
+    parameters = list(model.parameters())
+    hidden = model.init_hidden(streams.size(1)) if hidden is None else hidden
+    for start in range(row, len(streams) - 1, bptt):
+        data, targets = get_batch(streams, start, None, seq_len=bptt, evaluation=True)
+        features, hidden = model(data, hidden)
+        loss = model.loss(features, targets)
+        gradients = torch.autograd.grad(loss, parameters, materialize_grads=True)
+        hidden = repackage_hidden(hidden)
+        yield features.detach(), targets, gradients, hidden
+
+
+def rms_rates(mean_squares, lr, lamb, epsilon):
+    """For each parameter, elementwise, its learning rate and its decay under the RMS rule (section 4.2).
+
+    mean_squares: MS, the mean square of its gradient. lr / (sqrt(MS) + epsilon), and lamb · sqrt(MS) / mean(sqrt(MS)),
+    the mean over all elements of all parameters; a decay is at most 1, which takes a weight all the way back.
+    """
+    roots = torch._foreach_sqrt(mean_squares)
+    mean = math.fsum(root.sum().item() for root in roots) / sum(root.numel() for root in roots)
+    return ([lr / (root + epsilon) for root in roots],
+            [(root * (lamb / mean)).clamp_(max=1) for root in roots])
+
+
+def sgd_rates(parameters, lr, lamb):
+    """For each parameter its learning rate and its decay, the same for all, under the SGD rule (section 4.1)."""
+    return [[parameters[0].new_tensor(rate)] * len(parameters) for rate in (lr, lamb)]
+
+
+def step(weights, gradients, trained, rates, decays):
+    """w ← w + decay · (trained - w) - rate · gradient, in two passes over memory."""
+    torch._foreach_lerp_(weights, trained, decays)
+    torch._foreach_addcmul_(weights, gradients, rates, -1)
+
+
+def digest(streams):
+    """A number that tells texts apart."""
+    return zlib.crc32(streams.cpu().contiguous().numpy())
+
+
+class DynamicPass(ResumablePass):
+    """A long pass during which `model` learns; used as ResumablePass is, and continued as that.
+
+    Every text is read from the trained weights on, and they are back in place after it.
+    """
+
+    def __init__(self, path, args, model):
+        super().__init__(path, args, "dynamic")
+        self.model = model
+        self.weights = [w.detach() for w in model.parameters()]    # the same memory
+        self.trained = [w.clone() for w in self.weights]
+        self.mean_squares = None
+
+    def gather(self, streams):
+        """Take the gradients' mean squares over all windows of the training text, `streams` (L, B).
+
+        They are kept for a run that continues, but only as a whole.
+        """
+        name = f"mean squares {digest(streams)} {streams.size(1)} {self.args.bptt}"
+        with self._untrusted():
+            self.mean_squares = self.splits.get(name)
+            for found, like in zip(self.mean_squares or [], self.trained, strict=bool(self.mean_squares)):
+                checkpoint.check_tensor(found.cpu(), like.cpu(), name)
+        if not self.mean_squares:
+            self.splits[name] = self.mean_squares = self._mean_squares(streams)
+        self.mean_squares = [square.to(streams.device) for square in self.mean_squares]
+
+    def _mean_squares(self, streams):
+        squares, meter = [torch.zeros_like(w) for w in self.trained], Meter()
+        with tqdm(total=len(streams) - 1, disable=None, leave=False) as bar:
+            for _, targets, gradients, _ in segments(self.model, streams, self.args.bptt):
+                torch._foreach_addcmul_(squares, gradients, gradients)
+                meter.add(0, len(targets))
+                bar.update(len(targets) // streams.size(1))
+                self.interruption.check()
+        log(f"| mean squares of the gradients taken from {meter.tokens:,} tokens | {meter.speed():.0f} tokens/s")
+        return torch._foreach_div(squares, meter.batches)
+
+    def learn(self, split, column, lr, lamb, quiet=False):
+        """Score `column` (N + 1, 1) and learn from it -> features (N, E), targets (N,), their log-probabilities (N,),
+        tokens per second.
+
+        quiet: no log lines. Raises Diverged where a segment's perplexity is not a finite number.
+        """
+        args = self.args
+        rates, decays = (rms_rates(self.mean_squares, lr, lamb, args.epsilon) if args.rule == "rms" else
+                         sgd_rates(self.trained, lr, lamb))
+        name = self._name(split, column, lr, lamb)
+        torch._foreach_copy_(self.weights, self.trained)
+        seen, meter = self._continued(name, column)
+        row = meter.tokens
+        with tqdm(total=len(column) - 1, initial=row, disable=None, leave=False) as bar:
+            for features, targets, gradients, hidden in segments(self.model, column, args.bptt, row, seen["hidden"]):
+                logprobs = self.model.target_logprob(features, targets)
+                loss = -logprobs.mean().item()
+                if not math.isfinite(perplexity(loss)):
+                    del self.splits[name]
+                    raise Diverged(f"the loss is {loss:g} after {meter.tokens:,} tokens of {split}: --lr {lr:g} is too "
+                                   f"large for this model; use a smaller one, or --search")
+                step(self.weights, gradients, self.trained, rates, decays)
+                for part, values in zip(PARTS, (features, targets, logprobs)):
+                    seen[part].append(values)
+                meter.add(loss, len(targets))
+                seen.update(hidden=hidden, weights=self.weights, seconds=meter.seconds())
+                bar.update(len(targets))
+                if meter.batches % args.log_interval == 0 and not quiet:
+                    log(f"| {split:>5} | {meter.tokens:7,}/{len(column) - 1:,} tokens | {meter.speed():5.0f} tokens/s "
+                        f"| {report(meter.loss())}")
+                self._pause()
+        seen["weights"] = []         # no longer needed
+        torch._foreach_copy_(self.weights, self.trained)
+        return *(torch.cat(seen[part]) for part in PARTS), meter.tokens / max(seen["seconds"], 1e-9)
+
+    def loss(self, column, lr, lamb):
+        """Mean loss on `column`, of which nothing else is kept; infinity where it diverges."""
+        name = self._name("search", column, lr, lamb)
+        with self._untrusted():
+            if "loss" in self.splits.get(name, {}):
+                return float(self.splits[name]["loss"])
+        try:
+            logprobs = self.learn("search", column, lr, lamb, quiet=True)[2]
+            loss = -math.fsum(logprobs.tolist()) / len(logprobs)
+        except Diverged:
+            loss = math.inf
+        self.splits[name] = {"loss": loss}
+        return loss
+
+    def _name(self, split, column, lr, lamb):
+        """What a reading depends on, besides the model."""
+        return f"{split} {digest(column)} {self.args.rule} {lr} {lamb} {self.args.epsilon} {self.args.bptt}"
+
+    def _continued(self, name, column):
+        """What was read of `column` under `name`, the weights put back, and a meter of it."""
+        seen = self._seen(name, self.model, column)
+        with self._untrusted():
+            logprobs = [logprob for part in seen["vocab"] for logprob in part.tolist()]
+            if 0 < len(logprobs) < len(column) - 1:
+                for found, weight in zip(seen["weights"], self.weights, strict=True):
+                    checkpoint.check_tensor(found.cpu(), weight.cpu(), "weights")
+                    weight.copy_(found)
+            meter = Meter(-math.fsum(logprobs), len(logprobs), len(logprobs) // self.args.bptt,
+                          float(seen.setdefault("seconds", 0)))
+        return seen, meter
+
+    def _save(self):
+        for seen in self.splits.values():     # a file of few arrays is read and written faster than one of very many
+            if isinstance(seen, dict) and seen.get("targets"):
+                seen.update({part: [torch.cat(seen[part])] for part in PARTS})
+        super()._save()

@@ -1,0 +1,55 @@
+"""The neural cache (Grave et al. 2017): the words seen lately become likelier.
+
+Beside the model's own distribution stands one over the last `window` positions: the word that followed an earlier
+position i is recalled with weight exp(theta · h_t · h_i). Both are mixed, p = (1 - lambda) p_vocab + lambda p_cache.
+
+N tokens, E width of a feature, W window.
+"""
+import math
+
+import torch
+
+BLOCK = 512                      # queries at a time: bounds memory at about BLOCK x (BLOCK + W) scores
+
+
+def cache_logprobs(features, targets, vocab_logprobs, theta, lambdasm, window):
+    """Log-probability of each target under the mixture -> (N,).
+
+    features (N, E): the model's output at each position of one stream; targets (N,): the word that follows it;
+    vocab_logprobs (N,): the model's log-probability of it. theta: flatness of the cache, lambdasm: its share,
+    window: how many earlier positions it holds, at least 1. A position sees all earlier ones within the window; the
+    first sees none and keeps the model's own probability. Raises ValueError for arrays of different lengths.
+    """
+    return mix(vocab_logprobs, recall_logprobs(features, targets, theta, window), lambdasm)
+
+
+def mix(vocab_logprobs, recalled, lambdasm):
+    """log((1 - lambda) · p_vocab + lambda · p_cache), both given as logarithms of one stream (N,)."""
+    vocab = vocab_logprobs + (math.log1p(-lambdasm) if lambdasm < 1 else -math.inf)
+    cache = recalled + (math.log(lambdasm) if lambdasm > 0 else -math.inf)
+    mixed = torch.logaddexp(vocab, cache)
+    mixed[:1] = vocab_logprobs[:1]  # nothing has been seen yet: there is no cache to mix in
+    return mixed
+
+
+def recall_logprobs(features, targets, theta, window):
+    """Log-probability of each target under the cache alone (N,); -inf where it holds nothing of the kind."""
+    n = len(features)
+    if len(targets) != n or window < 1:
+        raise ValueError(f"{n} features, {len(targets)} targets and a window of {window} make no cache")
+    recalled = []
+    for start in range(0, n, BLOCK):
+        stop, first = min(start + BLOCK, n), max(0, start - window)
+        queries = torch.arange(start, stop, device=features.device)[:, None]             # (b, 1)
+        keys = torch.arange(first, stop, device=features.device)[None, :]                # (1, b + W)
+        seen = (keys < queries) & (keys >= queries - window)
+        scores = theta * (features[start:stop] @ features[first:stop].t())               # (b, b + W)
+        scores = scores.masked_fill(~seen, -math.inf)
+        same = targets[start:stop, None] == targets[None, first:stop]
+        match = scores.masked_fill(~same, -math.inf).logsumexp(1)                        # (b,)
+        recalled.append(torch.where(match == -math.inf, match, match - scores.logsumexp(1)))
+    return torch.cat(recalled) if recalled else features.new_zeros(0)
+
+
+def mean_loss(logprobs):
+    return -math.fsum(logprobs.tolist()) / len(logprobs)

@@ -1,0 +1,114 @@
+"""A long pass over a text as one stream, kept in a file when it is interrupted, to go on from there.
+
+N tokens, E width of a feature.
+"""
+import os
+import time
+from contextlib import contextmanager
+
+import torch
+from tqdm import tqdm
+
+import checkpoint
+from corpus.cache import content_key
+from evaluation.loss import evaluating, windows
+from runtime.errors import InputError
+from runtime.log import log
+from runtime.processes import resume_command
+from runtime.signals import Interruption, Stop
+from utils import flat_hidden
+
+PARTS = ("features", "targets", "vocab")
+
+
+class ResumablePass:
+    """Used as `with ResumablePass(path, args) as reading:`, `path` being the model's file and `stage` naming its own.
+
+    Inside, a signal or `--max-minutes` ends the pass with what was read saved; `status` is then what the script
+    should exit with. When the block ends without an error, the file is removed.
+    """
+
+    def __init__(self, path, args, stage="pointer"):
+        self.file, self.args = checkpoint.Files(path, stage).state, args
+        self.key = content_key([path], ["long pass", args.precision])    # of the model's very weights
+        self.splits = {}                                 # name -> lists of PARTS with an item per window, and hidden
+        self.status = 0
+
+    def __enter__(self):
+        if self.args.resume not in (None, "auto"):
+            self.file = self.args.resume
+        if self.args.resume and (self.args.resume != "auto" or os.path.exists(self.file)):
+            state = checkpoint.read(self.file)
+            if state.get("key") != self.key:
+                raise InputError(f"{self.file} is of another model; leave --resume out to start over")
+            self.splits = state.get("splits")
+            log(f"| continuing from {self.file}")
+        self.interruption = Interruption(self.args.max_minutes).__enter__()
+        self.saved = time.monotonic()
+        return self
+
+    def __exit__(self, kind, error, trace):
+        self.interruption.__exit__()
+        if kind is Stop:
+            self._save()
+            log(f"| {error}", f"| to continue: {resume_command()}")
+            self.status = error.status
+        elif kind is None and os.path.exists(self.file):
+            os.unlink(self.file)
+        return kind is Stop
+
+    def read(self, split, model, column):
+        """Run the model over `column` (N + 1, 1) -> features (N, E), targets (N,), their log-probabilities (N,)."""
+        seen = self._seen(split, model, column)
+        row = sum(map(len, seen["targets"]))
+        with evaluating(model), tqdm(total=len(column) - 1, initial=row, disable=None, leave=False) as bar:
+            for features, targets, hidden in windows(model, column, self.args.bptt, row, seen["hidden"]):
+                logprobs = model.target_logprob(features, targets)
+                for name, values in zip(PARTS, (features, targets, logprobs)):
+                    seen[name].append(values)
+                seen["hidden"] = hidden
+                bar.update(len(targets))
+                self._pause()
+            return [torch.cat(seen[name]) for name in PARTS]
+
+    def _pause(self):
+        self.interruption.check()
+        if time.monotonic() - self.saved >= 60 * self.args.checkpoint_minutes:
+            self._save()
+
+    def _save(self):
+        self.saved = time.monotonic()
+        try:
+            checkpoint.save(self.file, {"key": self.key, "splits": self.splits})
+        except OSError as error:
+            log(f"| WARNING: {self.file} could not be written ({error.strerror or error}); reading goes on")
+
+    def _seen(self, split, model, column):
+        """What was read of `column` already, on its device; InputError unless it is sound and of this very text."""
+        with self._untrusted():
+            if split not in self.splits:
+                self.splits[split] = {**{name: [] for name in PARTS}, "hidden": None}
+            seen = self.splits[split]
+            rows = sum(map(len, seen["targets"]))
+            if rows:
+                wanted = (column.new_empty(rows, model.decoder.in_features, dtype=torch.float32), column[1:rows + 1, 0],
+                          column.new_empty(rows, dtype=torch.float32))
+                for name, like in zip(PARTS, wanted):
+                    checkpoint.check_tensor(torch.cat(seen[name]).cpu(), like.cpu(), name)
+                    seen[name] = [part.to(column.device) for part in seen[name]]
+                if not torch.equal(torch.cat(seen["targets"]), wanted[1]):
+                    raise ValueError("another text")
+                fresh = model.init_hidden(1)
+                for found, zeros in zip(flat_hidden(seen["hidden"]), flat_hidden(fresh), strict=True):
+                    checkpoint.check_tensor(found.cpu(), zeros.cpu(), "hidden")
+                    zeros.copy_(found)
+                seen["hidden"] = fresh
+        return seen
+
+    @contextmanager
+    def _untrusted(self):
+        """Whatever is wrong with what the file held is an InputError."""
+        try:
+            yield
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError):
+            raise InputError(f"{self.file} is damaged or of another text; leave --resume out to start over") from None

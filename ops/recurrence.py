@@ -1,0 +1,283 @@
+"""A recurrent layer over a window on the CPU, forward and backward.
+
+What is usually done step by step is put together here: the products with the input are one for all steps, made before
+the loop; the loop itself holds the product with the state, whose weight is packed once per window, and one pass of
+pointwise work; the gradients of both weights are one product each, made after it.
+
+From leaf to root: a product with a weight that is used many times, the arithmetic of one time step without its products
+(compiled where there is a compiler, ops/kernels/cells.cpp, else in torch), and the loops over time.
+
+T window length, B batch size, I width of the input, H hidden units, G gates (4 in an LSTM, 3 in a GRU), N = T·B.
+"""
+from ctypes import c_int64 as integer
+from ctypes import c_void_p as pointer
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from ops import compiled
+
+# ---- the product with the state
+
+
+def packed(weight, rows):
+    """weight (O, K), in any strides -> a function x (rows, K) -> x @ weight.t(), a new tensor (rows, O).
+
+    The weight is laid out once so that each product reads it from front to back. General matrix products, which order
+    the matrix anew or read it across at every call, take up to twice as long for that.
+    Not differentiable: for use inside an autograd function. The weight may not change while the function is in use.
+    """
+    library = compiled.library("product") if weight.is_cpu and weight.dtype == torch.float32 else None
+    if library:
+        return _in_panels(library, weight)
+    onednn = torch.ops.mkldnn
+    fits = weight.is_cpu and weight.dtype in (torch.float32, torch.bfloat16) and torch.backends.mkldnn.is_available()
+    if fits and hasattr(onednn, "_linear_pointwise"):
+        blocked, multiply = onednn._reorder_linear_weight(weight, rows), onednn._linear_pointwise.default
+        return lambda x: multiply(x, blocked, None, "none", [], "")
+    return lambda x: x @ weight.t()
+
+
+def _in_panels(library, weight):
+    """Our own product, ops/kernels/product.cpp."""
+    (outputs, inputs), width = weight.shape, library.panel_width()
+    panels = weight.new_empty(-(-outputs // width), inputs, width)
+    library.pack(integer(outputs), integer(inputs), pointer(weight.data_ptr()), *map(integer, weight.stride()),
+                 pointer(panels.data_ptr()))
+
+    def product(x):
+        x, out = x.contiguous(), x.new_empty(len(x), outputs)
+        library.product(integer(len(x)), integer(outputs), integer(inputs), pointer(x.data_ptr()),
+                        pointer(panels.data_ptr()), pointer(out.data_ptr()))
+        return out
+    return product
+
+
+# ---- one time step without its matrix products
+#
+# `x_gates` and `h_gates` are the products with the input and with the state before, in the matmul dtype; all else is in
+# the dtype of the states. The torch form is the definition that the compiled form is tested against.
+
+class InTorch:
+    """The arithmetic. Every tensor (B, n·H) named in the comment on the right is written."""
+
+    @staticmethod
+    def lstm_forward(x_gates, h_gates, bias, gates, c_before, c, out, h):       # -> gates (B, 4H), c, out, h (B, H)
+        i, f, g, o = (bias + x_gates + h_gates).chunk(4, 1)
+        i, f, g, o = i.sigmoid_(), f.sigmoid_(), g.tanh_(), o.sigmoid_()
+        torch.cat([i, f, g, o], 1, out=gates)
+        torch.addcmul(f * c_before, i, g, out=c)
+        torch.mul(o, c.tanh(), out=out)
+        h.copy_(out)
+
+    @staticmethod
+    def lstm_backward(d_out, d_h, dc, gates, c_before, c, d_gates):             # -> d_gates (B, 4H), dc (B, H)
+        i, f, g, o = gates.chunk(4, 1)
+        t = c.tanh()
+        dh = d_out + d_h
+        d_cell = torch.addcmul(dc, dh * o, 1 - t * t)
+        torch.mul(d_cell, f, out=dc)
+        d_gates.copy_(torch.cat([d_cell * g * i * (1 - i), d_cell * c_before * f * (1 - f), d_cell * i * (1 - g * g),
+                                 dh * t * o * (1 - o)], 1))                     # may be `gates`: written last
+
+    @staticmethod
+    def gru_forward(x_gates, h_gates, x_bias, h_bias, gates, before, out, h):   # -> gates (B, 4H), out, h (B, H)
+        x, (y_r, y_z, m) = (x_bias + x_gates).chunk(3, 1), (h_bias + h_gates).chunk(3, 1)
+        r, z = (x[0] + y_r).sigmoid_(), (x[1] + y_z).sigmoid_()
+        n = torch.addcmul(x[2], r, m).tanh_()
+        torch.cat([r, z, n, m], 1, out=gates)
+        torch.addcmul(n, z, before - n, out=out)
+        h.copy_(out)
+
+    @staticmethod
+    def gru_backward(d_out, d_h, carry, gates, before, dx_gates, dh_gates):     # -> carry (B, H), d*_gates (B, 3H)
+        r, z, n, m = gates.chunk(4, 1)
+        dh = d_out + d_h + carry
+        dn = dh * (1 - z) * (1 - n * n)
+        dr, dz = dn * m * r * (1 - r), dh * (before - n) * z * (1 - z)
+        dx_gates.copy_(torch.cat([dr, dz, dn], 1))
+        dh_gates.copy_(torch.cat([dr, dz, dn * r], 1))
+        torch.mul(dh, z, out=carry)
+
+
+class Compiled:
+    """The same functions on the same tensors, contiguous ones, by one call into the library each."""
+
+    def __init__(self, library, name):
+        for step in ("lstm_forward", "lstm_backward", "gru_forward", "gru_backward"):
+            setattr(self, step, _on_tensors(getattr(library, f"{step}_{name}")))
+
+
+def _on_tensors(function):
+    function.restype = None
+    address = Tensor.data_ptr
+
+    def step(*tensors):
+        rows, width = tensors[-3].shape         # in each of the four the third from the end is (B, H)
+        function(integer(rows), integer(width), *map(pointer, map(address, tensors)))
+    return step
+
+
+def pointwise_steps(dtype, states):
+    """The four functions of `InTorch` for products of `dtype` and such `states`."""
+    if has_compiled_steps(dtype, states):
+        return Compiled(compiled.library("cells"), str(dtype).removeprefix("torch."))
+    return InTorch
+
+
+def has_compiled_steps(dtype, states):
+    """Whether the steps are compiled for products of `dtype` and such `states`, compiling them if need be."""
+    return (states.is_cpu and states.dtype == torch.float32 and dtype in (torch.float32, torch.bfloat16)
+            and compiled.library("cells") is not None)
+
+
+# ---- the loops over time
+
+def _input_gates(x, weight_ih, dtype):
+    """The input in the matmul dtype (N, I), and its products with its weight for all steps (T, B, G·H)."""
+    inputs = x.flatten(0, 1).to(dtype)
+    return inputs, (inputs @ weight_ih.to(dtype).t()).view(*x.shape[:2], -1)
+
+
+def _from(start, steps, dtype):
+    """A buffer for a state at every step (T + 1, B, H), with `start` (B, H) before the first."""
+    states = start.new_empty(steps + 1, *start.shape, dtype=dtype)
+    states[0] = start
+    return states
+
+
+def _states(h, steps, dtype, mask):
+    """Buffers for the outputs and for the states in the matmul dtype (T + 1, B, H): one and the same if that is so."""
+    outputs = _from(h, steps, h.dtype)
+    if dtype == h.dtype and mask is None:
+        return outputs, outputs
+    return outputs, _from(_masked(h, mask), steps, dtype)
+
+
+def _masked(state, mask):
+    return state if mask is None else (state * mask).to(state.dtype)
+
+
+def _take(ctx):
+    """What the forward pass kept, once: the backward pass writes over it."""
+    if ctx.kept is None:
+        raise RuntimeError("the backward pass of a recurrent layer can be run only once")
+    kept, ctx.kept = ctx.kept, None
+    return kept
+
+
+def _input_gradient(ctx, d_gates, weight_ih, like):
+    if not ctx.needs_input_grad[2]:
+        return None
+    return (d_gates @ weight_ih.to(d_gates.dtype)).to(like.dtype).view(*like.shape[:2], -1)    # (T, B, I)
+
+
+def _weight_gradient(d_gates, inputs, float_type):
+    """d_gates (N, G·H), inputs (N, I or H) -> (G·H, I or H)."""
+    return (d_gates.t() @ inputs).to(float_type)
+
+
+class _LSTM(torch.autograd.Function):
+
+    @staticmethod
+    def forward(ctx, dtype, mask, x, h, c, weight_ih, weight_hh, bias_ih, bias_hh):
+        bias = bias_ih + bias_hh
+        inputs, x_gates = _input_gates(x, weight_ih, dtype)                            # (N, I), (T, B, 4H)
+        gates = torch.empty_like(x_gates, dtype=x.dtype) if dtype != x.dtype else x_gates
+        cells = _from(c, len(x), x.dtype)                                              # (T + 1, B, H)
+        outputs, states = _states(h, len(x), dtype, mask)
+        product = packed(weight_hh.to(dtype), len(h))
+        step = pointwise_steps(dtype, x).lstm_forward
+        cell, output, state = cells.unbind(), outputs.unbind(), states.unbind()
+        for t, (x_gate, gate) in enumerate(zip(x_gates.unbind(), gates.unbind())):
+            step(x_gate, product(state[t]), bias, gate, cell[t], cell[t + 1], output[t + 1], state[t + 1])
+            if mask is not None:
+                state[t + 1].mul_(mask)
+        ctx.save_for_backward(weight_ih, weight_hh)
+        ctx.kept, ctx.dtype, ctx.mask = (inputs, gates, cells, states), dtype, mask
+        return outputs[1:], outputs[-1].clone(), cells[-1].clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, d_output, dh, dc):
+        weight_ih, weight_hh = ctx.saved_tensors
+        inputs, gates, cells, states = _take(ctx)
+        d_gates = torch.empty_like(gates, dtype=ctx.dtype) if ctx.dtype != gates.dtype else gates   # overwritten
+        dc = dc.clone()
+        product = packed(weight_hh.to(ctx.dtype).t(), len(dc))
+        step = pointwise_steps(ctx.dtype, gates).lstm_backward
+        dh, above = dh.to(ctx.dtype).contiguous(), d_output.contiguous().unbind()
+        gate, d_gate, cell = gates.unbind(), d_gates.unbind(), cells.unbind()
+        for t in reversed(range(len(above))):
+            step(above[t], dh, dc, gate[t], cell[t], cell[t + 1], d_gate[t])
+            dh = _masked(product(d_gate[t]), ctx.mask)                                 # (B, H)
+        d_gates, float_type = d_gates.flatten(0, 1), dc.dtype                          # (N, 4H)
+        d_bias = d_gates.sum(0, dtype=float_type)
+        return (None, None, _input_gradient(ctx, d_gates, weight_ih, d_output), dh.to(float_type), dc,
+                _weight_gradient(d_gates, inputs, float_type),
+                _weight_gradient(d_gates, states[:-1].flatten(0, 1), float_type), d_bias, d_bias)
+
+
+class _GRU(torch.autograd.Function):
+
+    @staticmethod
+    def forward(ctx, dtype, mask, x, h, weight_ih, weight_hh, bias_ih, bias_hh):
+        inputs, x_gates = _input_gates(x, weight_ih, dtype)                            # (N, I), (T, B, 3H)
+        gates = x.new_empty(len(x), len(h), 4 * h.size(1))
+        outputs, states = _states(h, len(x), dtype, mask)                                    # (T + 1, B, H)
+        product = packed(weight_hh.to(dtype), len(h))
+        step = pointwise_steps(dtype, x).gru_forward
+        output, state = outputs.unbind(), states.unbind()
+        for t, (x_gate, gate) in enumerate(zip(x_gates.unbind(), gates.unbind())):
+            step(x_gate, product(state[t]), bias_ih, bias_hh, gate, output[t], output[t + 1], state[t + 1])
+            if mask is not None:
+                state[t + 1].mul_(mask)
+        ctx.save_for_backward(weight_ih, weight_hh)
+        ctx.kept, ctx.dtype, ctx.mask = (inputs, gates, outputs, states), dtype, mask
+        return outputs[1:], outputs[-1].clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, d_output, dh):
+        weight_ih, weight_hh = ctx.saved_tensors
+        inputs, gates, outputs, states = _take(ctx)
+        dx_gates = gates.new_empty(*gates.shape[:2], len(weight_hh), dtype=ctx.dtype)  # (T, B, 3H)
+        dh_gates = torch.empty_like(dx_gates)
+        carry, product = torch.zeros_like(dh), packed(weight_hh.to(ctx.dtype).t(), len(dh))
+        step = pointwise_steps(ctx.dtype, gates).gru_backward
+        dh, above = dh.to(ctx.dtype).contiguous(), d_output.contiguous().unbind()
+        gate, dx_gate, dh_gate, output = gates.unbind(), dx_gates.unbind(), dh_gates.unbind(), outputs.unbind()
+        for t in reversed(range(len(above))):
+            step(above[t], dh, carry, gate[t], output[t], dx_gate[t], dh_gate[t])
+            dh = _masked(product(dh_gate[t]), ctx.mask)                                # (B, H)
+        dx_gates, dh_gates, float_type = dx_gates.flatten(0, 1), dh_gates.flatten(0, 1), carry.dtype   # (N, 3H)
+        return (None, None, _input_gradient(ctx, dx_gates, weight_ih, d_output), dh.to(float_type) + carry,
+                _weight_gradient(dx_gates, inputs, float_type),
+                _weight_gradient(dh_gates, states[:-1].flatten(0, 1), float_type),
+                dx_gates.sum(0, dtype=float_type), dh_gates.sum(0, dtype=float_type))
+
+
+def recur(kind, x, hidden, weight_ih, weight_hh, bias_ih, bias_hh, dtype=None, mask=None):
+    """One layer of `kind`, "LSTM" or "GRU" -> output (T, B, H), new hidden.
+
+    x (T, B, I); hidden h (1, B, H), for an LSTM the pair (h, c); weight_ih (G·H, I), weight_hh (G·H, H) and the biases
+    (G·H,) as in `torch.nn.LSTM` and `torch.nn.GRU`. dtype: the matmul dtype, by default
+    that of `x`; with torch.bfloat16 accumulation, states, gates and all that is returned stay as `x` is.
+    mask (B, H): factors on the state wherever weight_hh is multiplied by it, the same at every step.
+    """
+    weights = (weight_ih, weight_hh, bias_ih, bias_hh)
+    if kind == "LSTM":
+        output, h, c = _LSTM.apply(dtype or x.dtype, mask, x, hidden[0][0], hidden[1][0], *weights)
+        return output, (h[None], c[None])
+    output, h = _GRU.apply(dtype or x.dtype, mask, x, hidden[0], *weights)
+    return output, h[None]
+
+
+def pays(x, weight_hh):
+    """Whether `recur` is faster than torch's own module where precision is not reduced.
+
+    It is where its parts are compiled, for layers wide enough that a step's work outweighs calling it from Python:
+    measured, from between 200 and 400 hidden units on.
+    """
+    return weight_hh.size(1) >= 350 and has_compiled_steps(x.dtype, x)

@@ -1,0 +1,103 @@
+"""A device, and a precision that it has. How much memory it has, and how much was taken."""
+import os
+import sys
+from typing import NamedTuple
+
+import torch
+
+from runtime.errors import InputError
+from runtime.processes import local_device
+
+
+class Compute(NamedTuple):
+    """Where to compute and in which precision, resolved from the flags."""
+    device: torch.device
+    precision: str
+
+    def __str__(self):
+        return f"{self.device} in {self.precision}"
+
+
+def prepare(args, supports):
+    """Resolve `--device` and `--precision` and seed every generator -> Compute.
+
+    supports: what the model supports; without "bf16" in it, `auto` does not take that. Raises InputError for a device
+    that is not here or a precision that it, or the model, does not have.
+    """
+    device = local_device(pick_device(args.device))
+    if device.startswith("cuda:"):
+        torch.cuda.set_device(device)       # also for what is launched on the current device
+    precision = pick_precision(args.precision, device, "precision" in args.given, "bf16" in supports)
+    torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+    torch.manual_seed(args.seed)
+    return Compute(torch.device(device), precision)
+
+
+def pick_device(name):
+    here = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    other = torch.accelerator.current_accelerator()
+    if other is not None:                # whatever else torch was built for runs the plain path
+        here.setdefault(other.type, torch.accelerator.is_available())
+    here["cpu"] = True
+    if name == "auto":
+        return next(kind for kind, found in here.items() if found)
+    kind, _, index = name.partition(":")
+    if kind not in here or (index and not (kind == "cuda" and index.isdecimal())):
+        raise InputError(f"unknown device {name!r}: use auto, cpu, cuda, cuda:N or mps")
+    if not here[kind] or (index and int(index) >= torch.cuda.device_count()):
+        raise InputError(f"device {name!r} is not available here; `--device auto` takes what is")
+    return name
+
+
+def pick_precision(name, device, asked, has_bf16=True):
+    """The precision for `device`; one that is not `asked` for, but comes with a model from elsewhere, may give way."""
+    if name == "bf16" and not has_bf16:
+        if asked:
+            raise InputError("--precision bf16 is not supported by this --model and --softmax; use fp32 or auto")
+        return "fp32"
+    if name == "tf32" and not device.startswith("cuda"):
+        if asked:
+            raise InputError(f"--precision tf32 is for CUDA, not for {device!r}; use fp32, bf16 or auto")
+        return "fp32"
+    if name == "auto" and device.startswith("cuda"):
+        return "tf32" if has_tf32(device) else "fp32"
+    if name == "auto":
+        return "bf16" if device == "cpu" and has_bf16 and has_matrix_units() else "fp32"
+    return name
+
+
+def has_tf32(device):
+    return torch.cuda.is_available() and torch.cuda.get_device_capability(device)[0] >= 8
+
+
+def has_matrix_units():
+    """Whether this CPU multiplies bfloat16 matrices in units of their own (AMX), and oneDNN is allowed to use them."""
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "ALL").upper()
+    supported = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    return torch.backends.mkldnn.is_available() and supported() and (limit in ("ALL", "DEFAULT") or "AMX" in limit)
+
+
+def peak_memory_mib(device):
+    """Largest memory held so far, in MiB: of the GPU's allocator on CUDA, else of the process."""
+    if str(device).startswith("cuda"):
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return None
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def check_memory(parameters, device):
+    """Raise InputError if a model of so many parameters can never be trained in the memory of `device`."""
+    if device.type == "cuda":
+        memory = torch.cuda.get_device_properties(device).total_memory
+    elif hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    else:
+        return
+    needed = 2 * 4 * parameters  # weights and gradients in fp32, to begin with
+    if needed > memory:
+        raise InputError(f"the model has {parameters:,} parameters and needs more than {needed / 2**30:.0f} GiB, "
+                         f"{device} has {memory / 2**30:.0f}; use a smaller --emsize, --nhid or vocabulary")

@@ -1,0 +1,354 @@
+"""The command line: every flag once, with its default, its help and the check of its values.
+
+A flag's values come from a command line, as words, or from a checkpoint, as they were saved; both pass the same check.
+`parse` accepts `--batch_size` for `--batch-size`, abbreviations (`--epoch`), and tells what the user typed from what is
+a default, so that a checkpoint's settings can stand in for flags nobody gave.
+"""
+import argparse
+import math
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from runtime.errors import InputError
+from runtime.paths import default_cache
+
+# What happens to a flag's value once a model has been trained with it.
+ARCHITECTURE = "architecture"    # fixed by the checkpoint: typing another value is an error
+MODEL = "model"                  # the checkpoint's, unless another is typed
+RUN = "run"                      # a training state's, for --resume, unless another is typed
+
+
+@dataclass(frozen=True)
+class Flag:
+    """One flag.
+
+    name: as an attribute; `max_seq_len_delta` is typed --max-seq-len-delta. type: makes a value of a word or of a value
+    in a checkpoint, raising argparse.ArgumentTypeError; `bool` for a pair --x and --no-x. nargs, metavar, choices: as in
+    argparse. kept: ARCHITECTURE, MODEL, RUN, or "" for what is never taken from a file. only_true: no --no-x.
+    """
+    name: str
+    default: object
+    help: str
+    type: Callable = str
+    metavar: str | None = None
+    nargs: int | str | None = None
+    choices: tuple | None = None
+    kept: str = ""
+    only_true: bool = False
+
+    @property
+    def typed(self):
+        """As it is typed."""
+        return "--" + self.name.replace("_", "-")
+
+    def add_to(self, group):
+        how = {"default": self.default, "help": self.help, "dest": self.name}
+        if self.type is bool:
+            action = "store_true" if self.only_true else argparse.BooleanOptionalAction
+            group.add_argument(self.typed, action=action, **how)
+        else:
+            metavar = self.metavar if self.choices is None else None
+            group.add_argument(self.typed, type=self.type, metavar=metavar, nargs=self.nargs, choices=self.choices, **how)
+
+    def checked(self, value):
+        """A value found in a file, or an error as of a typed one: argparse.ArgumentTypeError."""
+        if value is None and self.default is None:
+            return None
+        if self.type is bool:
+            if not isinstance(value, bool):
+                raise argparse.ArgumentTypeError(f"{value!r} is not true or false")
+            return value
+        if self.nargs is None:
+            return self._checked_one(value)
+        sized = isinstance(value, list) and (len(value) == self.nargs if isinstance(self.nargs, int) else
+                                             self.nargs == "*" or value)
+        if not sized:
+            raise argparse.ArgumentTypeError(f"{value!r} is not a list of such length")
+        return [self._checked_one(each) for each in value]
+
+    def _checked_one(self, value):
+        if isinstance(value, str) != (self.type is str) or isinstance(value, bool) or value is None:
+            raise argparse.ArgumentTypeError(f"{value!r} is of another type")
+        try:
+            value = self.type(value)
+        except (TypeError, ValueError):
+            raise argparse.ArgumentTypeError(f"{value!r} is of another type") from None
+        if self.choices is not None and value not in self.choices:
+            raise argparse.ArgumentTypeError(f"{value!r} is none of {', '.join(self.choices)}")
+        return value
+
+
+class Arguments(argparse.Namespace):
+    """The flags of a command line: parsed once, never written to. `given`: the names of those that the user typed."""
+
+    def __init__(self, values, given=()):
+        self.__dict__.update(values, given=frozenset(given))
+
+    def __setattr__(self, name, value):
+        raise AttributeError(f"flags are not written to ({name}); `replaced` makes others of them")
+
+    def replaced(self, **values):
+        """The same flags with other values for some."""
+        return Arguments({**vars(self), **values}, self.given)
+
+    def settings(self):
+        """The flags as a plain dict, fit for a checkpoint or a line of JSON."""
+        return {name: value for name, value in vars(self).items() if name not in ("given", "cuda", "resume")}
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with one-line errors, and with `_` and `-` alike in the names of flags."""
+
+    def __init__(self, description):
+        super().__init__(description=description, formatter_class=_Help)
+        self.flags = {}
+
+    def add(self, title, flags):
+        """Add a group of Flags -> self."""
+        group = self.add_argument_group(title)
+        for flag in flags:
+            flag.add_to(group)
+            self.flags[flag.name] = flag
+        return self
+
+    def parse_known_args(self, args=None, namespace=None):
+        words = [_hyphenated(arg) for arg in (sys.argv[1:] if args is None else args)]
+        namespace, rest = super().parse_known_args(words, namespace)
+        cutoffs = getattr(namespace, "cutoffs", None)
+        if isinstance(cutoffs, list) and sorted(set(cutoffs)) != cutoffs:
+            self.error(f"argument --cutoffs: {shown(cutoffs)} does not grow from cut to cut")
+        return namespace, rest
+
+    def error(self, message):
+        self.exit(2, f"{self.prog}: error: {' '.join(message.split())} (see {self.prog} --help)\n")
+
+
+class _Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows a default where there is one to show."""
+
+    def _get_help_string(self, action):
+        return action.help if action.default in (None, False) else super()._get_help_string(action)
+
+
+def _hyphenated(arg):
+    if not arg.startswith("--"):
+        return arg
+    flag, equals, value = arg.partition("=")
+    return flag.replace("_", "-") + equals + value
+
+
+def parse(parser, argv=None):
+    """A command line (default: this process's) -> Arguments."""
+    defaults = parser.parse_args([])
+    unset = object()
+    typed = parser.parse_args(argv, argparse.Namespace(**dict.fromkeys(vars(defaults), unset)))
+    typed = {name: value for name, value in vars(typed).items() if value is not unset}
+    return Arguments({**vars(defaults), **typed}, typed)
+
+
+def inherit(args, settings, path, flags):
+    """The flags with a checkpoint's `settings` in place of those of `flags` that the user did not type -> Arguments.
+
+    Raises InputError where the user typed another architecture than the checkpoint at `path` has.
+    """
+    for flag in flags:
+        typed, saved = getattr(args, flag.name, None), settings.get(flag.name)
+        if flag.kept == ARCHITECTURE and flag.name in args.given and typed != saved:
+            raise InputError(f"{path} was trained with {flag.typed} {shown(saved)}, the command line asks "
+                             f"for {shown(typed)}; leave the flag out or use another checkpoint")
+    return args.replaced(**{flag.name: settings[flag.name] for flag in flags
+                            if flag.kept and flag.name not in args.given and flag.name in settings})
+
+
+def checked(settings, flags, path):
+    """A checkpoint's settings, put through the same checks as typed flags -> dict of those in `flags` that are kept.
+
+    A setting that the checkpoint does not have, because it is older than the flag, takes the flag's default; one of a
+    run alone is left out. Raises InputError naming the file.
+    """
+    found = {}
+    for flag in flags:
+        if not flag.kept or (flag.kept == RUN and settings.get(flag.name) is None):
+            continue
+        try:
+            found[flag.name] = flag.checked(settings.get(flag.name, flag.default))
+        except argparse.ArgumentTypeError as error:
+            raise InputError(f"{path} is damaged: {flag.typed} in its settings: {' '.join(str(error).split())[:200]}"
+                             ) from None
+    return found
+
+
+def shown(value):
+    return " ".join(map(str, value)) or "(none)" if isinstance(value, list) else str(value)
+
+
+# Values. Each says in one line what it wants; argparse names the flag.
+
+def number(text, kind, accepts, wanted):
+    try:
+        value = kind(text)
+    except (TypeError, ValueError, OverflowError):
+        value = None
+    if value is None or not math.isfinite(value) or not accepts(value) or not (isinstance(text, str) or value == text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not {wanted}")
+    return value
+
+
+def probability(text):
+    return number(text, float, lambda p: 0 <= p < 1, "a probability in [0, 1)")
+
+
+def weight(text):
+    return number(text, float, lambda p: 0 <= p <= 1, "a number in [0, 1]")
+
+
+def positive(text):
+    return number(text, float, lambda x: x > 0, "a positive number")
+
+
+def non_negative(text):
+    return number(text, float, lambda x: x >= 0, "a number of at least 0")
+
+
+def size(text):
+    return number(text, int, lambda n: 0 < n < 2**31, "a positive whole number")
+
+
+def width(text):
+    return number(text, int, lambda n: 0 < n <= 10**6, "a whole number from 1 to 1,000,000")
+
+
+def count(text):
+    return number(text, int, lambda n: 0 <= n < 2**31, "a whole number of at least 0")
+
+
+def epoch(text):
+    return number(text, int, lambda n: n == -1 or n > 0, "an epoch (a positive whole number, or -1 for never)")
+
+
+def seed(text):
+    return number(text, int, lambda n: 0 <= n < 2**63, "a whole number from 0 to 2^63 - 1")
+
+
+# Groups of flags that scripts share, in the order in which --help shows them.
+
+def save(what):
+    return Flag("save", "model.pt", what, metavar="FILE")
+
+
+READ_MODEL = (
+    save("the model that main.py saved; its fine-tuned version is read if there is one"),
+    Flag("checkpoint", None, "read exactly this model instead", metavar="FILE"),
+)
+
+DATA = (
+    Flag("data", "data/penn", "folder with train.txt, valid.txt and test.txt, or `demo`: a corpus made from Python's own "
+         "documentation", metavar="FOLDER", kept=MODEL),
+    Flag("vocab", "all", "words of all three texts, as in published figures, or of the training text alone with <unk> for "
+         "the rest", choices=("all", "train"), kept=MODEL),
+    Flag("cache", default_cache(), "where tokenised corpora are kept; `none` keeps nothing", metavar="FOLDER"),
+)
+
+NEURAL_CACHE = (
+    Flag("window", 3785, "positions the cache holds", size, "N"),
+    Flag("theta", 0.6625523432485668, "how much the cache prefers similar positions", non_negative, "X"),
+    Flag("lambdasm", 0.12785920428335693, "share of the cache in the mixture", weight, "X"),
+)
+
+REGULARISATION = (
+    *(Flag(name, default, f"dropout on {what}", probability, "P", kept=MODEL) for name, default, what in [
+        ("dropout", 0.4, "the last layer's output"),
+        ("dropouth", 0.3, "the output of the layers below"),
+        ("dropouti", 0.65, "the embedded input"),
+        ("dropoute", 0.1, "whole words of the input"),
+        ("wdrop", 0.5, "the hidden-to-hidden weights; of a QRNN, on all its layers' weights"),
+        ("dropoutr", 0.0, "the state that the hidden-to-hidden weights are multiplied by, one mask for a window (Gal and "
+                          "Ghahramani's)")]),
+    Flag("alpha", 2, "AR: weight of the squared activations", non_negative, "X", kept=MODEL),
+    Flag("beta", 1, "TAR: weight of their squared change from step to step", non_negative, "X", kept=MODEL),
+    Flag("wdecay", 1.2e-6, "weight decay", non_negative, "X", kept=MODEL),
+)
+
+
+def architecture(cells, softmaxes):
+    """The shape of a model. cells, softmaxes: the registries; what their entries need to know has flags, too."""
+    return (
+        Flag("model", "LSTM", "recurrent cell", choices=tuple(cells), kept=ARCHITECTURE),
+        Flag("emsize", 400, "width of word vectors", width, "N", kept=ARCHITECTURE),
+        Flag("nhid", 1150, "hidden units per layer", width, "N", kept=ARCHITECTURE),
+        Flag("nlayers", 3, "recurrent layers", width, "N", kept=ARCHITECTURE),
+        Flag("tied", True, "decoder and encoder share one matrix", bool, kept=ARCHITECTURE),
+        Flag("softmax", "split", "split: full, or adaptive where there are --cutoffs", choices=tuple(softmaxes),
+             kept=ARCHITECTURE),
+        *own_flags(cells), *own_flags(softmaxes),
+    )
+
+
+def own_flags(registry):
+    """The flags that the entries of a registry bring with them, each once."""
+    return tuple({flag.name: flag for entry in registry.values() for flag in entry.flags}.values())
+
+
+def optimisation(lr, lr_help, max_seq_len_delta):
+    return (
+        Flag("lr", lr, lr_help, positive, "X", kept=RUN),
+        Flag("clip", 0.25, "largest gradient norm, 0 for none", non_negative, "X", kept=MODEL),
+        Flag("epochs", 8000, "upper limit of epochs", count, "N", kept=RUN),
+        Flag("batch_size", 80, "streams that the training text is cut into, read in parallel", size, "N", kept=MODEL),
+        Flag("bptt", 70, "mean window length (BPTT segment) in tokens", size, "N", kept=MODEL),
+        Flag("variable_bptt", True, "draw each window's length; --no-variable-bptt makes all of them bptt long", bool,
+             kept=MODEL),
+        Flag("max_seq_len_delta", max_seq_len_delta, "no window is longer than bptt plus this", count, "N", kept=RUN),
+        Flag("nonmono", 5, "patience in epochs of the rule that detects a stalled validation loss", count, "N", kept=RUN),
+        Flag("eval_batch_size", 10, "batch size in validation during training; the test has 1", size, "N", kept=MODEL),
+    )
+
+
+def schedule(optimizers, schedules, on_stall):
+    """How training goes. The arguments are the registries of training/."""
+    rates = ", ".join(f"{name} {entry.lr:g}" for name, entry in optimizers.items())
+    return (
+        Flag("optimizer", "sgd", f"optimizer; --lr, if not given, is: {rates}", choices=tuple(optimizers), kept=RUN),
+        Flag("on_stall", "average", "what follows once the validation loss stalls: average the weights from then on "
+             "(NT-ASGD; sgd only), halve the learning rate, each time anew, or nothing", choices=tuple(on_stall), kept=RUN),
+        Flag("decay", 1.0, "divide the learning rate by X after each epoch from --decay-from on", positive, "X", kept=RUN),
+        Flag("decay_from", 1, "first epoch that --decay is for", size, "EPOCH", kept=RUN),
+        *own_flags(optimizers), *own_flags(schedules),
+        Flag("when", [-1], "divide the learning rate by 10 after these epochs", epoch, "EPOCH", nargs="+", kept=RUN),
+    )
+
+
+def running(log_interval=200, log_what="batches"):
+    return (
+        Flag("device", "auto", "where to compute", metavar="auto|cpu|cuda|mps"),
+        Flag("precision", "auto", "matmul dtype (accumulation, weights and the loss are fp32 in any case, states but for "
+             "bf16 on CUDA). auto: bf16 on a CPU with matrix units for it (AMX), tf32 on GPUs that have it, else fp32; "
+             "scripts that read a model take the one it was trained in", choices=("auto", "fp32", "tf32", "bf16"),
+             kept=MODEL),
+        Flag("cuda", argparse.SUPPRESS, argparse.SUPPRESS, bool, only_true=True),
+        Flag("seed", 1111, "of all random numbers", seed, "N", kept=RUN),
+        Flag("log_interval", log_interval, f"{log_what} between log lines", size, "N"),
+    )
+
+
+RECIPE = (Flag("recipe", None, "under what name results/table.py counts this run", metavar="NAME"),)
+
+GRAPHS = Flag("graphs", True, "on CUDA, replay steps as CUDA graphs; --no-graphs computes the same, more slowly. The "
+              "adaptive softmax has none", bool)
+
+TRAINING = (
+    Flag("tensorboard", None, "write the curves there for TensorBoard, too", metavar="FOLDER"),
+    GRAPHS,
+)
+
+STOPPING = (
+    Flag("resume", None, "continue exactly where the run that wrote FILE was; `auto` continues the run of this --save if "
+         "there is one and starts it if not", metavar="FILE"),
+    Flag("checkpoint_minutes", 10, "save the state this often, besides at the end of an epoch (of some epochs, where they "
+         "are so short that saving would take more than a twentieth of the time)", positive, "M"),
+    Flag("max_minutes", None, "stop after M minutes with everything saved", positive, "M"),
+)
+
+BAD_STEPS = (Flag("max_bad_steps", 20, "stop after N steps in a row whose loss or gradient is not finite (they are "
+                  "skipped)", size, "N"),)

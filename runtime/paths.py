@@ -1,0 +1,44 @@
+"""Where kept files lie, and how a file is written so that it is there whole or not at all."""
+import os
+from contextlib import contextmanager, suppress
+
+
+def default_cache():
+    """Folder for what can be made again: $AWD_LSTM_CACHE, $XDG_CACHE_HOME/awd-lstm or ~/.cache/awd-lstm."""
+    caches = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    return os.environ.get("AWD_LSTM_CACHE") or os.path.join(caches, "awd-lstm")
+
+
+@contextmanager
+def atomic_write(path, mode="w", previous=None):
+    """A file, open for writing, that takes the name `path` when the block ends without an error.
+
+    At any moment, also through a crash, the old file or the new one is whole under that name: the new one is written
+    beside it, synced and renamed. A link stays, its target is replaced. previous: a name under which the old file is
+    kept. Raises OSError where the file cannot be written; then the old one is untouched.
+    """
+    target = os.path.realpath(path)
+    partial = f"{target}.partial"
+    try:
+        with open(partial, mode, encoding=None if "b" in mode else "utf-8") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        if previous and os.path.exists(target):
+            os.replace(target, previous)
+        os.replace(partial, target)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(partial)      # a full disk needs the room
+        raise
+    _sync_folder(os.path.dirname(target))
+
+
+def _sync_folder(path):
+    """Make a rename durable."""
+    if os.name == "posix":
+        folder = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)

@@ -1,0 +1,94 @@
+"""What a finished run leaves for the tables: a JSON file that says what was done, by what, where, and how it ended."""
+import json
+import math
+import os
+import platform
+import shlex
+import subprocess
+import sys
+import time
+from contextlib import suppress
+
+import numpy
+import torch
+
+from runtime.log import log, perplexity
+from runtime.paths import atomic_write
+
+
+def about(args, parameters):
+    """What one must know to make use of a figure -> dict."""
+    return {"script": os.path.basename(sys.argv[0]), "settings": args.settings(), "parameters": parameters,
+            "device": device_name(args.device),
+            "versions": {"python": platform.python_version(), "torch": torch.__version__,
+                         "numpy": numpy.__version__, "cuda": torch.version.cuda}}
+
+
+def device_name(device):
+    """What computes, as a figure must name it: "NVIDIA H100 80GB HBM3", "cpu AMD EPYC, 2 threads (AVX512)"."""
+    if str(device).startswith("cuda"):
+        return torch.cuda.get_device_name(device)
+    return f"{device} {_processor()}, {torch.get_num_threads()} threads ({torch.backends.cpu.get_cpu_capability()})"
+
+
+def _processor():
+    with suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as file:
+        for line in file:
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def figures(loss, rows):
+    """A text's mean loss in nats, read in columns of `rows` tokens, as perplexities -> dict.
+
+    The published code divides by all rows, though the first is not predicted; its perplexities are slightly lower.
+    """
+    return {"loss": loss, "perplexity": perplexity(loss), "published_perplexity": perplexity(loss * (rows - 1) / rows)}
+
+
+def write(path, args, parameters, **found):
+    """Write `found` and all about the run to `path`, whole or not at all; what cannot be written is only logged."""
+    contents = {"recipe": args.recipe, "command": shlex.join(sys.argv), "commit": commit(),
+                "date": time.strftime("%Y-%m-%d %H:%M:%S %z"), **about(args, parameters), **found}
+    try:
+        with atomic_write(path) as file:
+            json.dump(finite(contents), file, indent=1)
+            file.write("\n")
+    except OSError as error:
+        log(f"| WARNING: {path} could not be written ({error.strerror})")
+
+
+def summarise(found, seconds, *facts, **files):
+    """The last line of a script: what came out (`figures` by name), what it took, and the files to look at."""
+    parts = ["| summary", *(f"{name} ppl {figures['perplexity']:.2f}" for name, figures in found.items()),
+             ", ".join([*facts, f"{seconds / 3600:.2f} hours"])]
+    if files:
+        parts.append(", ".join(f"{what} {path}" for what, path in files.items()))
+    log(" | ".join(parts))
+
+
+def remove(path):
+    """Take away what an earlier, shorter run left: a result is of a run that has finished."""
+    with suppress(OSError):
+        os.unlink(path)
+
+
+def finite(value):
+    """JSON knows no infinity: the same with None in its place."""
+    if isinstance(value, dict):
+        return {name: finite(entry) for name, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def commit():
+    """The commit of this program, with a + where files were changed since; None where git cannot tell."""
+    here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    try:
+        done = subprocess.run(["git", "-C", here, "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"],
+                              capture_output=True, text=True, check=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,97 @@
+"""How a run is asked to stop: Ctrl-C, a scheduler's SIGTERM, or its own time limit. And who may run at all."""
+import os
+import signal
+import time
+from contextlib import contextmanager
+
+from runtime.errors import InputError
+
+
+class Stop(Exception):
+    """Training ends before its time, with everything saved: why, and the exit status."""
+
+    def __init__(self, reason, status):
+        super().__init__(reason)
+        self.status = status
+
+
+class Interruption:
+    """`with Interruption(max_minutes) as interruption:` turns a signal into a Stop at the next `check()`.
+
+    A second signal ends the process at once; files are written atomically, so nothing is damaged by it.
+    """
+
+    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+    TIME_IS_UP = 1000      # in the place of a signal's number
+
+    def __init__(self, max_minutes=None):
+        self.received = None
+        self.deadline = None if max_minutes is None else time.monotonic() + 60 * max_minutes
+        self.max_minutes = max_minutes
+
+    def __enter__(self):
+        self._before = {number: signal.signal(number, self._receive) for number in self.SIGNALS}
+        return self
+
+    def __exit__(self, *error):
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _receive(self, number, frame):
+        self.received = number
+        for each in self.SIGNALS:
+            signal.signal(each, signal.SIG_DFL)
+
+    def asked(self):
+        """0, or the number of the signal that has come, or TIME_IS_UP."""
+        if self.received is not None:
+            return self.received
+        return self.TIME_IS_UP if self.deadline is not None and time.monotonic() >= self.deadline else 0
+
+    def check(self):
+        """Raise Stop if a signal has come or the time is up."""
+        self.stop(self.asked())
+
+    def stop(self, asked):
+        """Raise the Stop that was `asked` for, if any. Status: 128 + signal as in a shell, 0 for the limit."""
+        if asked == self.TIME_IS_UP:
+            raise Stop(f"stopped after {self.max_minutes:g} minutes", 0)
+        if asked:
+            raise Stop(f"interrupted by {signal.Signals(asked).name}", 128 + asked)
+
+
+@contextmanager
+def exclusive(path):
+    """Hold the lock file `path`. Raises InputError, with the holder's process id, if another process holds it.
+
+    The system drops the lock when its holder dies, however it dies: a file left behind locks nobody out.
+    """
+    try:
+        import fcntl
+    except ImportError:  # not on Windows: no lock there
+        yield
+        return
+    while True:
+        file = open(path, "a+")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.seek(0)
+            holder = file.read(20).strip() or "unknown"
+            file.close()
+            raise InputError(f"{path}: process {holder} is running with the same --save; "
+                             "wait for it, stop it, or choose another name") from None
+        try:
+            if os.fstat(file.fileno()).st_ino == os.stat(path).st_ino:
+                break
+        except FileNotFoundError:
+            pass
+        file.close()  # its last holder removed it between our two calls: lock the new one
+    file.truncate(0)
+    file.write(f"{os.getpid()}\n")
+    file.flush()
+    try:
+        yield
+    finally:
+        os.unlink(path)
+        file.close()

@@ -1,0 +1,47 @@
+"""What every softmax is to the model: it makes log-probabilities of words out of the last layer's output.
+
+N predictions, V words, E width of a feature.
+"""
+from torch import nn
+
+
+class Softmax(nn.Module):
+    """The softmax of a model. A new one is a subclass and an entry of `softmaxes.SOFTMAXES`.
+
+    It is a module of the model: what it drops in training it does not drop in evaluation, and its parameters are
+    trained, saved and counted with the model's. The decoder's weight (V, E) and bias (V,) are given with every call,
+    since the weight may be tied to the embedding. `logprob` is enough; `forward` and `target_logprob` are there to be
+    overridden by what takes less memory. `supports`, `flags`, `can_be_graphed`: as those of `cells.Cell`.
+
+    width: E, that of the last layer's output. settings: the flags by name, with its own among them.
+    """
+    supports, flags, can_be_graphed = frozenset(), (), True
+
+    def __init__(self, width=0, settings=()):
+        super().__init__()
+        self.matmul_dtype = None        # torch.bfloat16, or None for that of the weights
+
+    @staticmethod
+    def resolve(settings, ntoken):
+        """Its own settings that are left to be decided by the size of the vocabulary -> dict."""
+        return {}
+
+    @staticmethod
+    def sorts_vocabulary(settings):
+        """Whether ids must be in the order of falling frequency."""
+        return False
+
+    def on_device(self, device):
+        """Called once the model is on its device, where it may choose what it computes with."""
+
+    def logprob(self, weight, bias, features):
+        """Log-probabilities of all words -> (N, V), from features (N, E); every row's exponentials sum to one."""
+        raise NotImplementedError
+
+    def target_logprob(self, weight, bias, features, targets):
+        """Log-probability of each target -> (N,), without a graph."""
+        return self.logprob(weight, bias, features).gather(1, targets[:, None])[:, 0].detach()
+
+    def forward(self, weight, bias, features, targets):
+        """Mean cross-entropy of targets (N,) in nats."""
+        return -self.logprob(weight, bias, features).gather(1, targets[:, None]).mean()

@@ -1,0 +1,305 @@
+"""Dynamic evaluation against loops that a reader would write, and the script as a user runs it."""
+import json
+import math
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from argparse import Namespace
+
+import pytest
+import torch
+from conftest import ROOT, run_script
+from torch.nn import functional as F
+
+import checkpoint
+import dynamiceval
+import main
+from evaluation import dynamic
+from evaluation import loss as evaluation_loss
+from evaluation.dynamic import DynamicPass
+from evaluation.neural_cache import mean_loss
+from model import build, set_precision
+from runtime import errors, options, signals
+
+WORDS = 31
+ARGS = dict(resume=None, max_minutes=None, checkpoint_minutes=10, precision="fp32", epsilon=1e-4, bptt=5, rule="rms",
+            log_interval=1000)
+
+
+def make(cell="LSTM", cutoffs=(), nhid=12, precision="fp32"):
+    torch.manual_seed(1)
+    flags = ["--model", cell, "--emsize", 8, "--nhid", nhid, "--nlayers", 2, "--cutoffs", *cutoffs]
+    model = build(vars(options.parse(main.make_parser(), [str(flag) for flag in flags])), WORDS)
+    for parameter in model.softmax.parameters():
+        torch.nn.init.normal_(parameter)
+    return set_precision(model, precision)
+
+
+def text(rows, bsz=1):
+    return torch.randint(WORDS, (rows, bsz), generator=torch.Generator().manual_seed(2))
+
+
+@pytest.fixture
+def begin(tmp_path):
+    """`begin(model, **flags)` -> a pass over texts, for `with`."""
+    (tmp_path / "m.pt").write_text("a model")
+    return lambda model, **flags: DynamicPass(str(tmp_path / "m.pt"), Namespace(**{**ARGS, **flags}), model)
+
+
+@pytest.mark.parametrize("rule", ["rms", "sgd"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("cutoffs", [(), (8, 20, 76000)], ids=["full", "adaptive"])
+@pytest.mark.parametrize("cell", ["LSTM", "GRU", "QRNN"])
+def test_without_steps_it_is_plain_evaluation(cell, cutoffs, precision, rule, begin):
+    model = make(cell, cutoffs, precision=precision)
+    column = text(123)
+    plain = evaluation_loss.evaluate(model, column, 50)
+    with begin(model, rule=rule) as reading:
+        reading.gather(text(40, 4))
+        features, targets, still, speed = reading.learn("valid", column, lr=0, lamb=0)
+        drawn = reading.learn("valid", column[:], lr=0, lamb=0.5)[2]
+        moved = reading.learn("valid", column, lr=0.01, lamb=0)[2]
+        assert evaluation_loss.evaluate(model, column, 50) == plain        # the trained weights are back
+    assert features.shape == (122, 8) and torch.equal(targets, column[1:, 0]) and speed > 0
+    assert mean_loss(still) == pytest.approx(plain, abs=1e-6) and torch.equal(drawn, still)
+    assert abs(mean_loss(moved) - plain) > 1e-4
+
+
+def test_wide_layers_learn_too(begin):
+    """Those run on code of our own."""
+    model = make(nhid=360)
+    column = text(60)
+    with begin(model, rule="sgd") as reading:
+        still, moved = (reading.learn("valid", column, lr, 0)[2] for lr in (0, 0.1))
+    assert mean_loss(still) == pytest.approx(evaluation_loss.evaluate(model, column, 50), abs=1e-6)
+    assert torch.equal(moved[:5], still[:5]) and not torch.isclose(moved[5:], still[5:]).any()   # scored, then learnt
+
+
+def test_mean_squares_against_a_loop(begin):
+    model = make("GRU")
+    model.double()
+    data = text(43, 3)                                                       # 42 = 8 · 5 + 2: a short window last
+    with begin(model) as reading:
+        reading.gather(data)
+    weights, hidden = [*model.parameters()], model.init_hidden(3)
+    sums = [torch.zeros_like(w) for w in weights]
+    for start in range(0, 42, 5):
+        window = data[start:start + 6]
+        model.eval()
+        features, hidden = model(window[:-1], hidden)
+        logits = features @ model.decoder.weight.t() + model.decoder.bias
+        gradients = torch.autograd.grad(F.cross_entropy(logits, window[1:].flatten()), weights)
+        hidden = [h.detach() for h in hidden]
+        for total, gradient in zip(sums, gradients):
+            total += gradient ** 2
+    assert len(reading.mean_squares) == len(weights)                         # a tied weight once
+    for found, total in zip(reading.mean_squares, sums):
+        torch.testing.assert_close(found, total / 9, rtol=1e-9, atol=1e-15)
+
+
+@pytest.mark.parametrize("lamb", [0, 0.02, 0.8])
+@pytest.mark.parametrize("rule", ["rms", "sgd"])
+def test_step_against_a_loop(rule, lamb):
+    torch.manual_seed(0)
+    shapes = (7, 5), (11,), (3, 2, 2)
+    weights, gradients, trained = ([torch.randn(shape) for shape in shapes] for _ in range(3))
+    squares = [torch.rand(shape) ** 4 * scale for shape, scale in zip(shapes, (1, 0.1, 1e-4))]
+    squares[0][0, 0] = 0                                                     # a weight that never had a gradient
+    lr, epsilon, wanted, capped = 0.03, 1e-3, [], 0
+    roots = [math.sqrt(s) for square in squares for s in square.flatten().tolist()]
+    for w, g, start, square in zip(weights, gradients, trained, squares):
+        values = []
+        for w, g, start, s in zip(*(tensor.flatten().tolist() for tensor in (w, g, start, square))):  # noqa: B020
+            rms = math.sqrt(s)
+            decay = lamb * rms / (sum(roots) / len(roots)) if rule == "rms" else lamb
+            capped += decay > 1
+            values.append(w - lr * (g / (rms + epsilon) if rule == "rms" else g) + min(decay, 1) * (start - w))
+        wanted.append(torch.tensor(values))
+    rates = (dynamic.rms_rates(squares, lr, lamb, epsilon) if rule == "rms" else
+             dynamic.sgd_rates(weights, lr, lamb))
+    dynamic.step(weights, gradients, trained, *rates)
+    for found, values in zip(weights, wanted):
+        torch.testing.assert_close(found.flatten(), values, rtol=1e-5, atol=1e-6)
+    assert bool(capped) == (rule == "rms" and lamb == 0.8)
+
+
+# The script.
+
+@pytest.fixture(scope="module")
+def changed(toy, tmp_path_factory):
+    """The toy corpus, but in validation and test other words follow each other, and what is said is soon repeated."""
+    folder = shutil.copytree(toy, tmp_path_factory.mktemp("changed") / "toy")
+    for split in ("valid", "test"):
+        lines = (toy / f"{split}.txt").read_text().splitlines(keepends=True)[:12]
+        (folder / f"{split}.txt").write_text(
+            re.sub(r"w(\d+)", lambda word: f"w{int(word[1]) * 11 % 30}", "".join(lines)) * 6)
+    return folder
+
+
+@pytest.fixture
+def evaluate(trained, changed, call, tmp_path):
+    """`evaluate(*words)` runs the script on the trained model and the changed text -> what it printed, its result."""
+    shutil.copy(trained / "toy.pt", tmp_path / "toy.pt")
+
+    def run(*words, data=changed):
+        said = call("dynamiceval.py", "--save", "toy.pt", "--data", data, "--device", "cpu", "--stat-batch-size", 20,
+                    *words)
+        path = tmp_path / "toy.dynamic.result.json"
+        return said, json.loads(path.read_text()) if path.exists() else None
+    return run
+
+
+@pytest.mark.parametrize("flags", [["--lr", 1e-3], ["--rule", "sgd"]], ids=["rms", "sgd"])
+def test_it_learns_and_leaves_the_model_alone(flags, evaluate, tmp_path):
+    before = (tmp_path / "toy.pt").read_bytes()
+    said, result = evaluate(*flags, "--recipe", "toy", "--log-interval", 10)
+    assert (tmp_path / "toy.pt").read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["toy.dynamic.result.json", "toy.pt"]
+    for split in ("valid", "test"):
+        assert result[split]["loss"] < result[f"{split}_without_dynamic_evaluation"]["loss"] - 0.03
+        assert result[split]["tokens_per_second"] > 0
+        assert f"with dynamic evaluation    | {split} loss {result[split]['loss']:5.2f}" in said
+        assert re.search(rf"{split} +\| +50/\d+ tokens \| +\d+ tokens/s \| loss", said)
+    assert result["recipe"] == "toy" and result["script"] == "dynamiceval.py"
+    assert result["settings"]["lr"] == (1e-3 if flags[0] == "--lr" else dynamiceval.LEARNING_RATE["sgd"])
+
+
+def test_every_text_begins_with_the_trained_weights(evaluate, changed, tmp_path):
+    both = evaluate("--lr", 1e-3)[1]
+    alone = evaluate("--lr", 1e-3, "--split", "test")[1]
+    assert both["test"]["loss"] == alone["test"]["loss"] and "valid" not in alone
+    same = shutil.copytree(changed, tmp_path / "same")
+    shutil.copy(same / "valid.txt", same / "test.txt")
+    twice = evaluate("--lr", 1e-3, data=same)[1]
+    assert twice["valid"]["loss"] == twice["test"]["loss"] != both["test"]["loss"]
+
+
+def test_the_cache_on_top(evaluate):
+    plain = evaluate("--lr", 1e-3)[1]
+    none = evaluate("--lr", 1e-3, "--neural-cache", "--lambdasm", 0)[1]
+    said, mixed = evaluate("--lr", 1e-3, "--neural-cache", "--lambdasm", 0.2, "--window", 50)
+    assert none["test"]["loss"] == plain["test"]["loss"] == mixed["test_without_cache"]["loss"] != mixed["test"]["loss"]
+    assert f"and with the neural cache  | test loss {mixed['test']['loss']:5.2f}" in said
+
+
+def test_search_takes_the_best_of_the_grid(evaluate, monkeypatch):
+    monkeypatch.setattr(dynamiceval, "FACTORS", (1, 30, 1e9))
+    monkeypatch.setattr(dynamiceval, "LAMBDAS", (0, 0.01))
+    said, found = evaluate("--search", "--search-tokens", 200)
+    tried = {(float(lr), float(lamb)): float(loss) for lr, lamb, loss in
+             re.findall(r"lr (\S+) \| lamb (\S+) \| search loss +(\S+)", said)}
+    assert len(tried) == 6 and tried[5e4, 0] == math.inf > tried[5e-5, 0]
+    chosen = found["settings"]["lr"], found["settings"]["lamb"]
+    assert tried[chosen] == min(tried.values()) < max(loss for loss in tried.values() if loss < math.inf)
+    told = evaluate("--lr", chosen[0], "--lamb", chosen[1])[1]
+    assert [told[split]["loss"] for split in ("valid", "test")] == [found[split]["loss"] for split in ("valid", "test")]
+
+
+def stop_after(checks):
+    """A check that stops the run when it is made for the `checks`-th time."""
+    def check(self):
+        check.calls += 1
+        if check.calls == checks:
+            raise signals.Stop("stopped by the test", 0)
+    check.calls = 0
+    return check
+
+
+@pytest.mark.parametrize("share", [0.005, 0.1, 0.3, 0.6, 0.9])
+def test_interrupted_and_continued_equals_uninterrupted(share, evaluate, monkeypatch, tmp_path):
+    """In plain evaluation, while gathering, in the search, in both texts."""
+    monkeypatch.setattr(dynamiceval, "FACTORS", (10, 20))
+    monkeypatch.setattr(dynamiceval, "LAMBDAS", (0.01,))
+    flags = "--lr", 1e-3, "--search", "--search-tokens", 150, "--neural-cache", "--window", 50
+    count = stop_after(None)
+    monkeypatch.setattr(signals.Interruption, "check", count)
+    whole = evaluate(*flags)[1]
+    monkeypatch.setattr(signals.Interruption, "check", stop_after(1 + int(share * count.calls)))
+    said, result = evaluate(*flags)
+    assert "stopped by the test" in said and "--resume auto" in said and result is None
+    state = tmp_path / "toy.dynamic.state.pt"
+    said, result = evaluate(*flags, "--resume", "auto")
+    assert "continuing from" in said and not state.exists()
+    assert all(result[split]["loss"] == whole[split]["loss"] for split in ("valid", "test"))
+
+
+def test_the_time_limit_ends_it_cleanly(trained, changed, tmp_path):
+    shutil.copy(trained / "toy.pt", tmp_path / "toy.pt")
+    said = run_script("dynamiceval.py", "--save", "toy.pt", "--data", changed, "--max-minutes", 1e-4, cwd=tmp_path)
+    assert "| stopped after 0.0001 minutes" in said.stdout and "to continue:" in said.stdout and not said.stderr
+    assert not (tmp_path / "toy.dynamic.result.json").exists()
+
+
+def test_a_signal_ends_it_cleanly(trained, changed, tmp_path):
+    shutil.copy(trained / "toy.pt", tmp_path / "toy.pt")
+    command = [sys.executable, "-u", ROOT / "dynamiceval.py", "--save", "toy.pt", "--data", changed, "--bptt", 1,
+               "--stat-batch-size", 1]
+    process = subprocess.Popen([str(word) for word in command], cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    while "test loss" not in process.stdout.readline():
+        assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    said = process.communicate(timeout=60)[0]
+    assert process.returncode == 128 + signal.SIGTERM and "| interrupted by SIGTERM" in said
+    assert (tmp_path / "toy.dynamic.state.pt").exists()
+
+
+@pytest.fixture
+def refuse(trained, changed, tmp_path, monkeypatch, capsys):
+    """`refuse(*words)` runs the script as a user does -> its one line of complaint."""
+    shutil.copy(trained / "toy.pt", tmp_path / "toy.pt")
+
+    def run(*words):
+        words = ["--save", str(tmp_path / "toy.pt"), "--data", str(changed), *map(str, words)]
+        monkeypatch.setattr("sys.argv", ["dynamiceval.py", *words])
+        with pytest.raises(SystemExit) as exit:
+            errors.run(dynamiceval.main)
+        said = capsys.readouterr().err
+        line = exit.value.code if isinstance(exit.value.code, str) else said
+        assert exit.value.code not in (0, None) and len(line.strip().splitlines()) == 1 and "Traceback" not in line
+        return line
+    return run
+
+
+@pytest.mark.parametrize("words", [
+    ["--lr", "-1"], ["--lr", "nan"], ["--lamb", "2"], ["--epsilon", "0"], ["--bptt", "0"], ["--rule", "adam"],
+    ["--split", "train"], ["--search-tokens", "0"], ["--stat-batch-size", "0"], ["--theta", "x"]])
+def test_flags(words, refuse):
+    assert words[0] in refuse(*words)
+
+
+def test_files_and_texts(refuse, tmp_path):
+    assert "no such checkpoint" in refuse("--checkpoint", tmp_path / "none.pt")
+    assert "train.txt" in refuse("--stat-batch-size", 10**6)
+    state = tmp_path / "toy.dynamic.state.pt"
+    state.write_bytes(b"nonsense")
+    assert "damaged" in refuse("--resume", "auto")
+
+
+@pytest.mark.parametrize("flags", [["--lr", 1e6], ["--rule", "sgd", "--lr", 1e30]], ids=["rms", "sgd"])
+def test_a_model_that_diverges_is_one_line(flags, refuse, tmp_path):
+    assert f"--lr {flags[-1]:g} is too large" in refuse(*flags)
+    assert not (tmp_path / "toy.dynamic.result.json").exists()
+
+
+def test_a_search_in_which_all_diverges_is_one_line(refuse, monkeypatch):
+    monkeypatch.setattr(dynamiceval, "FACTORS", (1e10, 1e12))
+    assert "smaller --lr" in refuse("--search", "--search-tokens", 100)
+
+
+@pytest.mark.parametrize("spoil", [
+    lambda seen: seen.update(weights=seen["weights"][1:]), lambda seen: seen.pop("weights"),
+    lambda seen: seen["weights"].__setitem__(0, torch.zeros(3)), lambda seen: seen.update(seconds="x"),
+    lambda seen: seen.update(hidden=None), lambda seen: seen.update(features=[torch.zeros(2)])])
+def test_a_state_that_was_tampered_with(spoil, evaluate, refuse, monkeypatch, tmp_path):
+    with monkeypatch.context() as patch:
+        patch.setattr(signals.Interruption, "check", stop_after(60))
+        evaluate("--rule", "sgd")
+    state = tmp_path / "toy.dynamic.state.pt"
+    contents = checkpoint.read(str(state))
+    (seen,) = contents["splits"].values()
+    spoil(seen)
+    state.unlink()
+    checkpoint.save(str(state), contents)
+    assert "leave --resume out" in refuse("--rule", "sgd", "--stat-batch-size", 20, "--resume", "auto")

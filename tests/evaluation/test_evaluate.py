@@ -1,0 +1,307 @@
+"""Judging texts: against plain evaluation, naive float64 and what the files say."""
+import html
+import json
+import math
+import os
+import re
+import shutil
+import subprocess
+
+import pytest
+import torch
+from conftest import SMALL, run_script
+
+from evaluation import page as surprisal_page
+from evaluation import scoring
+from evaluation import text as scored_text
+from evaluation.loss import evaluate, windows
+from model import RNNModel
+
+CELLS = pytest.mark.parametrize("cell", ["LSTM", "GRU", "QRNN"])
+SPLITS = pytest.mark.parametrize("splits", [[], [12, 25]], ids=["full", "adaptive"])
+
+
+def make(cell="LSTM", splits=(), **dropouts):
+    torch.manual_seed(3)
+    model = RNNModel(cell, 40, 10, 14, 2, **dropouts, cutoffs=list(splits))
+    for p in model.parameters():
+        torch.nn.init.normal_(p, std=0.4)
+    return model.double(), torch.randint(40, (90, 1))
+
+
+@CELLS
+@SPLITS
+def test_log_probabilities_add_up_to_the_loss_and_ranks_are_right(cell, splits, monkeypatch):
+    monkeypatch.setattr(scoring, "CHUNK", 40 * 7)      # several chunks to a window
+    model, column = make(cell, splits)
+    loss = evaluate(model, column, 20)
+    logprobs, ranks = scoring.score(model, [column], 20, ranks=True)
+    assert -logprobs.mean().item() == pytest.approx(loss, rel=1e-12)
+    assert torch.allclose(scoring.score(model, [column], 33)[0], logprobs, rtol=1e-12)
+    hidden = model.eval().init_hidden(1)
+    for t in range(89):
+        with torch.no_grad():
+            features, hidden = model(column[t:t + 1], hidden)
+            every = model.logprob(features)[0]
+        assert logprobs[t] == pytest.approx(every[column[t + 1, 0]].item(), rel=1e-9)
+        assert ranks[t] == 1 + every.argsort(descending=True).tolist().index(column[t + 1, 0].item())
+
+
+@SPLITS
+def test_temperature_against_a_naive_softmax(splits):
+    model, column = make(splits=splits)
+    logprobs = scoring.score(model, [column], 20, 1.7)[0]
+    features = torch.cat([f for f, _, _ in windows(model.eval(), column, 20)])
+    scores = (model.logprob(features) / 1.7).exp()
+    wanted = (scores / scores.sum(1, keepdim=True)).gather(1, column[1:]).log()[:, 0]
+    torch.testing.assert_close(logprobs, wanted.detach())
+    losses = scoring.temperature_losses(model, [column], 20, [1.0, 1.7])
+    assert losses == pytest.approx([-scoring.score(model, [column], 20)[0].mean().item(),
+                                    -wanted.mean().item()])
+
+
+def test_lines_on_their_own():
+    model, _ = make()
+    lines = [[5, 6, 7, 0], [0], [9, 3, 0], [4]]
+    column = torch.tensor([0, *(i for line in lines for i in line)])[:, None]
+    columns = scored_text.contexts(column, 0, "reset")
+    assert [part[:, 0].tolist() for part in columns] == [[0, *line] for line in lines]
+    found, ranks = scoring.score(model, columns, 20, ranks=True)
+    alone = [scoring.score(model, [torch.tensor([0, *line])[:, None]], 20)[0] for line in lines]
+    assert torch.equal(found, torch.cat(alone)) and len(ranks) == 9
+    losses = scoring.temperature_losses(model, columns, 20, [1.0])
+    assert losses == pytest.approx([-found.mean().item()], rel=1e-12)
+    assert scored_text.contexts(column, 0, "carry") == [column]
+
+
+@CELLS
+def test_samples_without_dropout_are_plain_and_with_it_their_mean(cell):
+    quiet = dict.fromkeys(("dropout", "dropouth", "dropouti", "dropoute"), 0)
+    model, column = make(cell, **quiet)
+    plain = scoring.score(model, [column], 20)[0]
+    torch.testing.assert_close(scoring.sample_score(model, [column], 20, 3), plain)
+
+    model, column = make(cell, dropout=0.3, dropouth=0.2, dropouti=0.3, dropoute=0.2, wdrop=0.4)
+    torch.manual_seed(8)
+    found = scoring.sample_score(model, [column], 20, 3)
+    assert model.training
+    torch.manual_seed(8)
+    passes = torch.stack([scoring.sample_score(model, [column], 20, 1) for _ in range(3)])
+    torch.testing.assert_close(found, passes.exp().mean(0).log())
+    torch.manual_seed(8)
+    flatter = scoring.sample_score(model, [column], 20, 1, temperature=1.7)
+    torch.manual_seed(8)
+    with scoring.sampling(model):
+        features = torch.cat([f for f, _, _ in windows(model, column, 20)])
+        scores = (model.logprob(features) / 1.7).exp()
+    torch.testing.assert_close(flatter, (scores / scores.sum(1, keepdim=True)).gather(1, column[1:]).log()[:, 0])
+    assert (passes.std(0) > 0).all() and not torch.allclose(found, plain)
+
+
+def test_how_many_characters():
+    assert scored_text.characters(["ab", "c", "<eos>", "<eos>", "d", "<eos>"]) == len("ab c\n\nd\n")
+
+
+# ---- the script
+
+def lines_of(text):
+    return [line.split("\t") for line in text.splitlines()]
+
+
+def figure(text, what):
+    return float(re.findall(rf"{what} loss +([\d.]+)", text)[0])
+
+
+def test_a_split_and_its_files(trained, toy, call, tmp_path):
+    shutil.copy(trained / "toy.pt", tmp_path)
+    said = call("evaluate.py", "--save", "toy.pt", "--device", "cpu")
+    result = json.loads((tmp_path / "toy.evaluation.result.json").read_text())
+    known = torch.load(trained / "toy.pt", weights_only=True)["losses"]["valid"]
+    assert result["valid"]["loss"] == pytest.approx(known, rel=2e-2)       # there in ten columns
+    assert figure(said, "test") == pytest.approx(result["test"]["loss"], abs=0.006)
+    call("evaluate.py", "--save", "toy.pt", "--split", "test", "--per-token", "t.tsv", "--per-sentence", "s.tsv",
+         "--device", "cpu")
+    names, *rows = lines_of((tmp_path / "t.tsv").read_text())
+    assert names == ["position", "sentence", "word", "logprob", "rank"]
+    words = (toy / "test.txt").read_text().replace("\n", " <eos> ").split()
+    assert [row[2] for row in rows] == words[1:] and int(rows[-1][1]) == words.count("<eos>")
+    assert -math.fsum(float(row[3]) for row in rows) / len(rows) == pytest.approx(result["test"]["loss"], rel=1e-6)
+    _, *sentences = lines_of((tmp_path / "s.tsv").read_text())
+    assert math.fsum(float(row[2]) for row in sentences) == pytest.approx(math.fsum(float(row[3]) for row in rows))
+    assert [int(row[0]) for row in sentences] == list(range(1, len(sentences) + 1))
+    assert sum(int(row[1]) for row in sentences) == len(rows)
+    assert sentences[1][4].split() == words[words.index("<eos>") + 1:][:int(sentences[1][1])]
+
+
+def test_a_text_from_standard_input(trained, toy, tmp_path):
+    common = ["--save", trained / "toy.pt", "--device", "cpu", "--text", "-", "--format", "json"]
+    text = "w1 w8 w25\n\nw3 never w8 sen\n"
+    done = run_script("evaluate.py", *common, "--unknown", "error", cwd=tmp_path, status=1, input=text)
+    assert "2 of the words: 'never', 'sen'" in done.stderr and done.stderr.count("\n") == 1
+    text = text.replace("never ", "").replace(" sen", "")
+    done = run_script("evaluate.py", *common, "--per-token", "-", cwd=tmp_path, input=text)
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [row["word"] for row in rows] == text.replace("\n", " <eos> ").split()
+    assert [row["sentence"] for row in rows] == [1, 1, 1, 1, 2, 3, 3, 3] and "| text loss" in done.stderr
+    reset = run_script("evaluate.py", *common, "--per-token", "-", "--context", "reset", cwd=tmp_path, input=text)
+    alone = run_script("evaluate.py", *common, "--per-token", "-", cwd=tmp_path, input="w3 w8\n")
+    assert [json.loads(line)["logprob"] for line in reset.stdout.splitlines()[5:]] == pytest.approx(
+        [json.loads(line)["logprob"] for line in alone.stdout.splitlines()], rel=1e-6)
+    assert [json.loads(line)["logprob"] for line in reset.stdout.splitlines()[5:]] != [r["logprob"] for r in rows[5:]]
+
+
+def test_a_split_read_line_by_line_is_the_same_text(trained, toy, call, tmp_path):
+    shutil.copy(trained / "toy.pt", tmp_path)       # the result is written beside it
+    common = ["--save", "toy.pt", "--device", "cpu", "--context", "reset", "--format", "json", "--per-token"]
+    call("evaluate.py", *common, "split", "--split", "test")
+    call("evaluate.py", *common, "text", "--text", toy / "test.txt")
+    assert (tmp_path / "split").read_text() == (tmp_path / "text").read_text()
+
+
+def test_a_text_is_read_as_a_corpus_is(trained, tmp_path):
+    common = ["--save", trained / "toy.pt", "--device", "cpu", "--unknown", "error", "--text", "-", "--per-token", "-"]
+    files = []
+    for start in (b"", b"\xef\xbb\xbf"):
+        (tmp_path / "text").write_bytes(start + b"w1 w8\r\nw3")
+        with open(tmp_path / "text", "rb") as text:
+            files.append(run_script("evaluate.py", *common, cwd=tmp_path, stdin=text).stdout)
+    assert files[0] == files[1] and [row[2] for row in lines_of(files[0])[1:]] == ["w1", "w8", "<eos>", "w3", "<eos>"]
+
+
+def test_links_and_pipes_are_written_to_and_neighbours_left_alone(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    (tmp_path / "link.try").write_text("mine")
+    os.mkfifo(tmp_path / "pipe")
+    reader = subprocess.Popen(["cat", tmp_path / "pipe"], stdout=subprocess.PIPE, text=True)
+    for name in ("link", "pipe"):
+        scored_text.check_outputs([str(tmp_path / name)], [])
+        scored_text.write_rows(str(tmp_path / name), [{"a": 1}], "tsv")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "file").read_text() == "a\n1\n"
+    assert reader.communicate(timeout=20)[0] == "a\n1\n" and (tmp_path / "pipe").is_fifo()
+    assert (tmp_path / "link.try").read_text() == "mine" and not list(tmp_path.glob("*.partial"))
+
+
+def test_json_knows_no_infinity(tmp_path):
+    rows = scored_text.sentence_rows(["a", "<eos>"], [-900.0, -900.0])
+    scored_text.write_rows(str(tmp_path / "rows"), rows, "json")
+    row = json.loads((tmp_path / "rows").read_text(), parse_constant=pytest.fail)
+    assert row["perplexity"] is None and row["logprob"] == -1800
+
+
+def test_unknown_words_are_read_as_unk_where_the_model_has_it(call, tmp_path):
+    for split in ("train", "valid", "test"):
+        (tmp_path / f"{split}.txt").write_text("a <unk> b c\nb c a\n" * 60)
+    call("main.py", "--data", tmp_path, *SMALL, "--epochs", 1, "--save", "a.pt")
+    (tmp_path / "text").write_text("a zebra b\n")
+    call("evaluate.py", "--save", "a.pt", "--text", "text", "--per-token", "one.tsv", "--device", "cpu")
+    (tmp_path / "text").write_text("a <unk> b\n")
+    call("evaluate.py", "--save", "a.pt", "--text", "text", "--per-token", "two.tsv", "--device", "cpu")
+    one, two = ((tmp_path / name).read_text() for name in ("one.tsv", "two.tsv"))
+    assert one == two.replace("<unk>", "zebra")
+
+
+def test_temperature_one_changes_nothing_and_the_best_is_found(trained, call, tmp_path):
+    shutil.copy(trained / "toy.pt", tmp_path)
+    common = ["--save", "toy.pt", "--split", "valid", "--device", "cpu", "--per-token"]
+    call("evaluate.py", *common, "a.tsv")
+    call("evaluate.py", *common, "b.tsv", "--temperature", 1)
+    assert (tmp_path / "a.tsv").read_text() == (tmp_path / "b.tsv").read_text()
+    said = call("evaluate.py", *common, "c.tsv", "--search-temperature")
+    losses = dict(re.findall(r"temperature ([\d.]+) \| valid loss +([\d.]+)", said))
+    chosen = re.search(r"chosen: --temperature ([\d.]+)", said)[1]
+    assert float(losses[f"{float(chosen):.2f}"]) == min(map(float, losses.values())) and len(losses) == 15
+    sampled = call("evaluate.py", "--save", "toy.pt", "--split", "valid", "--device", "cpu", "--mc-samples", 2)
+    assert "mean of 2 samples" in sampled
+
+
+@pytest.mark.parametrize(("words", "says"), [
+    (["--text", "none.txt"], "none.txt"), (["--text", "empty.txt"], "empty"), (["--text", "latin.txt"], "UTF-8"),
+    (["--split", "test", "--html", "no/such/page.html"], "no/such"), (["--html", "a.html"], "--split"),
+    (["--split", "test", "--per-token", "."], "is a folder"), (["--temperature", "0"], "temperature"),
+    (["--temperature", "1e-39"], "temperature"), (["--text", "nul.txt"], "NUL"),
+    (["--text", "empty.txt", "--per-token", "empty.txt"], "two things"),
+    (["--split", "test", "--per-token", "-", "--per-sentence", "-"], "two things")])
+def test_bad_input(words, says, trained, tmp_path):
+    (tmp_path / "empty.txt").write_text("")
+    (tmp_path / "nul.txt").write_bytes(b"a\0b\n")
+    (tmp_path / "latin.txt").write_bytes(b"caf\xe9\n")
+    done = run_script("evaluate.py", "--save", trained / "toy.pt", *words, cwd=tmp_path,
+                      status=2 if "temperature" in words[0] else 1)
+    assert says in done.stderr and not done.stdout and done.stderr.count("\n") == 1
+    assert not [path for path in tmp_path.rglob("*") if "partial" in path.name or path.suffix == ".html"]
+
+
+# ---- the page
+
+@pytest.fixture
+def page(trained, toy, call, tmp_path):
+    call("evaluate.py", "--save", trained / "toy.pt", "--split", "test", "--html", "page.html", "--device", "cpu")
+    return tmp_path / "page.html"
+
+
+def test_the_page_holds_every_word_with_its_numbers(page, toy):
+    text = page.read_text()
+    shown = re.findall(r'data-n="([^"]*)">([^<]*)<', text)
+    words = (toy / "test.txt").read_text().replace("\n", " <eos> ").split()[1:]
+    assert [html.unescape(word) for _, word in shown] == words
+    assert all(re.fullmatch(rf"{re.escape(word)}: [\d.]+ bits, probability [\d.e-]+, rank \d+", html.unescape(numbers))
+               for (numbers, _), word in zip(shown, words))
+    assert not re.search(r"https?:|<script|<link|@import|url\(", text)
+
+
+def test_the_page_escapes_and_is_bounded(monkeypatch):
+    monkeypatch.setattr(surprisal_page, "MOST", 3)
+    text = surprisal_page.page(["<b>", '"&', "x", "y"], [-1.0] * 4, [1, 2, 3, 4], "<script>")
+    assert "<script>" not in text and "&lt;b&gt;" in text and "&quot;&amp;" in text and ">y<" not in text
+    assert "first 3" in text
+
+
+def test_the_colours_are_readable():
+    """WCAG 2.1: the contrast of text with what is behind it is at least 4.5."""
+    def luminance(colour):
+        parts = [int(colour[i:i + 2], 16) / 255 for i in (1, 3, 5)]
+        parts = [p / 12.92 if p <= 0.03928 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+        return sum(w * p for w, p in zip((0.2126, 0.7152, 0.0722), parts))
+
+    for ink, shades in (("#16181d", surprisal_page.LIGHT), ("#f2f3f5", surprisal_page.DARK)):
+        assert len(shades) == len(surprisal_page.STEPS) + 1
+        for shade in shades:
+            low, high = sorted((luminance(ink), luminance(shade)))
+            assert (high + 0.05) / (low + 0.05) >= 4.5, shade
+
+
+def test_the_page_in_a_browser(page, tmp_path):
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+    if not browser:
+        pytest.skip("no Chromium here")
+    done = subprocess.run([browser, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom",
+                           f"--user-data-dir={tmp_path / 'profile'}", page.as_uri()], capture_output=True, text=True,
+                          timeout=90, check=True)
+    assert done.stdout.count("data-n=") == page.read_text().count("data-n=") and "surprisal in bits" in done.stdout
+
+
+def test_a_word_under_the_pointer_hides_the_numbers_of_the_one_in_focus(page):
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+    driver = pytest.importorskip("playwright.sync_api")
+    if not browser:
+        pytest.skip("no Chromium here")
+    with driver.sync_playwright() as play:
+        chromium = play.chromium.launch(executable_path=browser, args=["--no-sandbox"])
+        for width in (360, 1280):
+            view = chromium.new_page(viewport={"width": width, "height": 700})
+            requests = []
+            view.on("request", lambda request, seen=requests: seen.append(request.url))
+            view.goto(page.as_uri())
+            words = view.locator("li b")
+            words.nth(3).focus()
+            assert shown(view) == [3]
+            words.nth(9).hover()
+            assert shown(view) == [9]
+            assert view.evaluate("document.documentElement.scrollWidth") == width and requests == [page.as_uri()]
+        chromium.close()
+
+
+def shown(view):
+    """Which words show their numbers."""
+    return view.evaluate("""[...document.querySelectorAll("li b")].flatMap(
+        (word, i) => getComputedStyle(word, "::after").content.includes("bits") ? [i] : [])""")

@@ -1,0 +1,193 @@
+"""What only a GPU can show. Without one, all of it is skipped."""
+import json
+import math
+import warnings
+
+import pytest
+import torch
+from conftest import SMALL, run_script
+
+import splitcross
+from evaluation.loss import evaluate, window_loss
+from model import build, set_precision
+from nt_asgd import NTASGD
+from ops import fused_softmax
+from runtime.devices import pick_precision
+from runtime.processes import single_process_group
+from training import step as train_step
+from utils import flat_hidden, get_batch
+
+pytestmark = [pytest.mark.cuda, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")]
+PTB = {"model": "LSTM", "emsize": 400, "nhid": 1150, "nlayers": 3, "tied": True, "cutoffs": []}
+TOY = {**PTB, "emsize": 24, "nhid": 50, "nlayers": 2}
+DROPOUTS = {"dropout": 0.4, "dropouth": 0.25, "dropouti": 0.4, "dropoute": 0.1, "wdrop": 0.5, "dropoutr": 0.0}
+NO_DROPOUTS = dict.fromkeys(DROPOUTS, 0.0)
+TOLERANCES = {"fp32": 1e-4, "tf32": 1e-3, "bf16": 2e-2}
+
+
+def allow(precision):
+    torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+
+
+@pytest.fixture(autouse=True)
+def as_before():
+    yield
+    allow("fp32")
+
+
+def make(settings, words, precision, dropouts, optimizer="sgd", graphs=False, seed=5, bptt=70, group=None):
+    """A step on the GPU with weights that depend on the seed alone."""
+    torch.manual_seed(seed)
+    allow(precision)
+    model = set_precision(build({**settings, **dropouts}, words).cuda(), precision)
+    parameters = model.parameters()
+    optimizer = (NTASGD(parameters, lr=10, weight_decay=1.2e-6) if optimizer == "sgd" else
+                 torch.optim.Adam(parameters, lr=1e-3, fused=True))
+    step = train_step.TrainStep(model, optimizer, bptt=bptt, clip=0.25, alpha=2, beta=1, group=group)
+    return train_step.GraphedStep(step) if graphs else step
+
+
+def train(step, columns, lengths, bad=()):
+    torch.manual_seed(6)
+    hidden, losses, row = step.model.init_hidden(columns.size(1)), [], 0
+    for i, length in enumerate(lengths):
+        if i == len(lengths) // 2 and isinstance(step.optimizer, NTASGD):
+            step.optimizer.start_averaging()
+        if i in bad:
+            for h in flat_hidden(hidden):
+                h.fill_(math.nan)
+        loss, hidden = step(*get_batch(columns, row, None, length), hidden)
+        if i in bad:
+            hidden = step.model.init_hidden(columns.size(1))
+        losses.append(loss)
+        row += length
+    return torch.stack(losses)
+
+
+def learnable(rows, columns):
+    """A text of 30 words (rows, columns) in which a word leaves two successors."""
+    torch.manual_seed(4)
+    text = [torch.randint(30, (columns,))]
+    for _ in range(rows - 1):
+        text.append((7 * text[-1] + torch.randint(2, (columns,))) % 30)
+    return torch.stack(text).cuda()
+
+
+@pytest.mark.parametrize("model", ["LSTM", "GRU", "QRNN"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
+def test_graphs_equal_eager_steps(precision, optimizer, model):
+    """Losses over 200 steps with dropout on: the same random numbers, so the same curve within rounding."""
+    columns, lengths = learnable(2400, 20), [12, 9, 12, 15, 9, 12, 12, 5, 9, 12] * 20
+    eager, recorded = (train(make({**TOY, "model": model}, 30, precision, DROPOUTS, optimizer, graphs, bptt=12),
+                             columns, lengths, bad=(7, 50, 120)) for graphs in (False, True))
+    assert eager.isnan().nonzero().flatten().tolist() == recorded.isnan().nonzero().flatten().tolist() == [7, 50, 120]
+    eager, recorded = eager[~eager.isnan()], recorded[~recorded.isnan()]
+    assert eager[-20:].mean() < 0.95 * eager[:20].mean()                      # something was learnt: steps matter
+    torch.testing.assert_close(recorded[:20], eager[:20], rtol=2e-3 if precision == "bf16" else 1e-4, atol=0)
+    torch.testing.assert_close(recorded[-20:].mean(), eager[-20:].mean(), rtol=2e-2, atol=0)  # rounding has grown
+
+
+@pytest.mark.parametrize("precision", ["tf32", "bf16"])
+@pytest.mark.parametrize("graphs", [False, True])
+def test_a_step_does_not_wait_for_the_gpu_nor_copy_its_weights(graphs, precision):
+    step = make(PTB, 10_000, precision, DROPOUTS, graphs=graphs)
+    columns = torch.randint(10_000, (300, 20), device="cuda")
+    hidden = step.model.init_hidden(20)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")       # torch warns of weights that are not one chunk of memory
+        warnings.filterwarnings("ignore", message="Synchronization debug mode")
+        for i in range(4):
+            data, targets = get_batch(columns, 0, None, 70)
+            try:
+                if i >= 2:
+                    torch.cuda.set_sync_debug_mode("error")
+                loss, hidden = step(data, targets, hidden)
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+    assert math.isfinite(loss)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_an_all_reduce_can_be_recorded(optimizer):
+    """NCCL's sum over all processes, of which there is one: the steps are those without it."""
+    alone, found = single_process_group(), []
+    try:
+        for group in (None, alone):
+            step = make(TOY, 30, "fp32", NO_DROPOUTS, optimizer, graphs=True, group=group)
+            found.append(train(step, learnable(400, 20), [9, 7] * 12))
+    finally:
+        torch.distributed.destroy_process_group()
+    torch.testing.assert_close(*found, rtol=1e-4, atol=0)
+    assert found[0][-1] < found[0][0]
+
+
+def test_wide_batches_can_be_recorded():
+    """More than 3072 words in a window: torch's own gradient of an embedding cannot be."""
+    step = make(TOY, 500, "tf32", DROPOUTS, graphs=True)
+    assert train(step, torch.randint(500, (400, 80), device="cuda"), [70] * 5).isfinite().all()
+
+
+@pytest.mark.parametrize("model", ["LSTM", "GRU", "QRNN"])
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
+def test_gradients_against_float64(precision, model):
+    """At the paper's size, padded widths and all; what float64 says comes from the CPU."""
+    step = make({**PTB, "model": model}, 10_000, precision, NO_DROPOUTS)
+    data, targets = torch.randint(10_000, (35, 20)), torch.randint(10_000, (700,))
+    loss, _, found = step.forward_backward(data.cuda(), targets.cuda(), step.model.init_hidden(20), 1)
+    exact = make({**PTB, "model": model}, 10_000, "fp32", NO_DROPOUTS)
+    exact.model.cpu().double()
+    exact.model.softmax.fused = None
+    exact.parameters = list(exact.model.parameters())
+    wanted_loss, _, wanted = exact.forward_backward(data, targets, exact.model.init_hidden(20), 1)
+    assert abs(loss.cpu() - wanted_loss) <= TOLERANCES[precision] * wanted_loss
+    for a, b in zip(found, wanted):
+        assert (a.cpu() - b).norm() <= TOLERANCES[precision] * b.norm()
+
+
+def test_the_softmax_kernel_is_there_and_right():
+    assert fused_softmax.available(0)        # which has compared it with torch
+    x, weight = torch.randn(300, 40, device="cuda"), torch.randn(33_278, 40, device="cuda")
+    bias, targets = torch.randn(33_278, device="cuda"), torch.randint(33_278, (300,), device="cuda")
+    wanted = splitcross._softmax(*(t.double() for t in (x, weight, bias)), targets, torch.float64)
+    for dtype in (torch.float32, torch.bfloat16):
+        found = fused_softmax.fused_softmax(x @ weight.t(), bias, targets, dtype)
+        for a, b in zip(found, wanted):
+            assert (a - b).norm() <= (1e-5 if a.dtype == torch.float32 else 4e-3) * b.norm()
+
+
+def test_evaluation_by_graphs():
+    from ops.graphs import Graphs
+    step = make(TOY, 200, "fp32", NO_DROPOUTS)
+    columns = torch.randint(200, (300, 10), device="cuda")
+    score = Graphs(window_loss(step.model), "cuda")
+    for _ in range(3):
+        plain = evaluate(step.model, columns, 70)
+        assert evaluate(step.model, columns, 70, loss_of=score) == pytest.approx(plain, rel=1e-5)
+        train(step, columns, [10] * 4)
+
+
+def test_auto_is_tf32_on_cards_that_have_it():
+    assert pick_precision("auto", "cuda", False) == ("tf32" if torch.cuda.get_device_capability()[0] >= 8 else "fp32")
+
+
+@pytest.mark.parametrize("flags", [[], ["--no-graphs"], ["--optimizer", "adam", "--lr", "0.01"], ["--model", "GRU"],
+                                   ["--model", "QRNN"], ["--dropoutr", "0.2"],
+                                   ["--cutoffs", "10", "20"], ["--precision", "bf16"]])
+def test_scripts_on_the_gpu_and_a_run_continued(flags, toy, tmp_path):
+    """Stopped between epochs and continued: the curve of a run never stopped, within rounding."""
+    small = [word if word != "cpu" else "cuda" for word in SMALL]
+
+    def losses(name):
+        return [json.loads(line)["valid_loss"] for line in (tmp_path / f"{name}.jsonl").read_text().splitlines()]
+
+    common = ["--data", toy, *small, *flags]
+    run_script("main.py", *common, "--epochs", 4, "--save", "whole.pt", cwd=tmp_path)
+    run_script("main.py", *common, "--epochs", 2, "--save", "parts.pt", cwd=tmp_path)
+    run_script("main.py", *common, "--epochs", 4, "--save", "parts.pt", "--resume", "auto", cwd=tmp_path)
+    assert losses("parts") == pytest.approx(losses("whole"), rel=5e-2)    # rounding grows, and differs: sums by atomics
+    run_script("finetune.py", "--save", "parts.pt", "--epochs", 2, "--device", "cuda", cwd=tmp_path)
+    run_script("pointer.py", "--save", "parts.pt", "--window", 50, "--device", "cuda", cwd=tmp_path)
+    run_script("pointer.py", "--save", "parts.pt", "--window", 50, "--device", "cpu", cwd=tmp_path)
+    run_script("generate.py", "--save", "parts.pt", "--words", 20, "--outf", "-", "--device", "cuda", cwd=tmp_path)

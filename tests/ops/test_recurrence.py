@@ -1,0 +1,271 @@
+"""The recurrence of the CPU and reduced precision, against torch's own modules and float64."""
+import math
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import ROOT, SMALL, run_script
+from torch import nn
+
+from model import RNNModel, build, set_precision
+from nt_asgd import NTASGD
+from ops import compiled, recurrence
+from ops.recurrence import packed, recur
+from runtime import devices
+from training.step import TrainStep
+
+CELLS = {"LSTM": nn.LSTM, "GRU": nn.GRU}
+
+
+@pytest.fixture(params=["compiled", "in torch"])
+def steps(request, monkeypatch):
+    """Both ways of computing a step."""
+    if request.param == "in torch":
+        monkeypatch.setattr(compiled, "library", lambda name: None)
+    else:
+        needs_compiler()
+
+
+def needs_compiler():
+    """Skip where there is none; where there is one, it must be able to compile the kernels."""
+    if not shutil.which("c++"):
+        pytest.skip("no C++ compiler here")
+    assert compiled.library("cells") and compiled.library("product")
+
+
+def relative(found, wanted):
+    return ((found - wanted).norm() / wanted.norm()).item()
+
+
+@pytest.mark.parametrize("kind", CELLS)
+@pytest.mark.parametrize("steps_, columns, inputs, width",
+                         [(9, 5, 37, 50), (1, 1, 3, 1), (3, 25, 8, 33), (40, 2, 70, 64)])
+@pytest.mark.parametrize("types, tolerance", [((torch.float64, None), 1e-13), ((torch.float32, None), 3e-6),
+                                              ((torch.float32, torch.bfloat16), 1.5e-2)])
+def test_equals_torchs_module(steps, kind, steps_, columns, inputs, width, types, tolerance):
+    torch.manual_seed(1)
+    reference = CELLS[kind](inputs, width).double()
+    weights = [reference.weight_ih_l0, reference.weight_hh_l0, reference.bias_ih_l0, reference.bias_hh_l0]
+    leaves = [torch.randn(steps_, columns, inputs).double(), *torch.randn(2, 1, columns, width).double()]
+
+    def run(function, dtype):
+        x, h, c, *ws = [t.detach().to(dtype).requires_grad_() for t in (*leaves, *weights)]
+        output, hidden = function(x, (h, c) if kind == "LSTM" else h, *ws)
+        ends = hidden if kind == "LSTM" else (hidden, hidden)
+        loss = (output * torch.arange(output.numel()).view_as(output).cos()).sum() + (ends[0] ** 2 - ends[1] ** 3).sum()
+        used = [x, h, *([c] if kind == "LSTM" else []), *ws]
+        return [output.detach(), *torch.autograd.grad(loss, used)]
+
+    names = ["weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0"]
+    wanted = run(lambda x, h, *ws: torch.func.functional_call(reference, dict(zip(names, ws)), (x, h)), torch.float64)
+    found = run(lambda x, h, *ws: recur(kind, x, h, *ws, dtype=types[1]), types[0])
+    assert all(f.dtype == types[0] for f in found)
+    for f, w in zip(found, wanted):
+        assert relative(f.double(), w) < tolerance
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", ["lstm_forward", "lstm_backward", "gru_forward", "gru_backward"])
+def test_compiled_steps_are_those_in_torch(name, dtype):
+    """Also where the nonlinearities saturate, at zero, and where numbers have ceased to be numbers."""
+    needs_compiler()
+    columns, width = 7, 33
+    gates = 4 if name.startswith("lstm") else 3
+    shapes = {"lstm_forward": [gates, gates, 0, 4, 1, 1, 1, 1], "lstm_backward": [1, 1, 1, 4, 1, 1, 4],
+              "gru_forward": [3, 3, 0, 0, 4, 1, 1, 1], "gru_backward": [1, 1, 1, 4, 1, 3, 3]}[name]
+    in_dtype = {"lstm_forward": (0, 1, 7), "lstm_backward": (1, 6), "gru_forward": (0, 1, 7),
+                "gru_backward": (1, 5, 6)}[name]
+    torch.manual_seed(2)
+    given = []
+    for place, n in enumerate(shapes):
+        tensor = torch.randn(gates * width)             # a bias
+        if n:
+            tensor = torch.randn(columns, n * width) * 10 ** torch.empty(columns, n * width).uniform_(-4, 2)
+            tensor[0], tensor[1, 0], tensor[2, 1], tensor[3, 2] = 0, math.nan, math.inf, -math.inf
+        given.append(tensor.to(dtype) if place in in_dtype else tensor)
+    if "backward" in name:
+        given[3] = given[3].sigmoid()
+    ours, theirs = [t.clone() for t in given], [t.clone() for t in given]
+    getattr(recurrence.Compiled(compiled.library("cells"), str(dtype).removeprefix("torch.")), name)(*ours)
+    getattr(recurrence.InTorch, name)(*theirs)
+    for a, b in zip(ours, theirs):
+        torch.testing.assert_close(a, b, rtol=2e-2 if dtype == torch.bfloat16 else 1e-4, atol=1e-5, equal_nan=True)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 6, 7, 12, 13, 20, 25, 80])
+@pytest.mark.parametrize("outputs, inputs", [(1, 1), (31, 7), (32, 16), (33, 40), (200, 3)])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_packed_products(steps, rows, outputs, inputs, dtype):
+    weight, x = torch.randn(outputs, inputs).to(dtype), torch.randn(rows, inputs).to(dtype)
+    for w in (weight, weight.t().contiguous().t()):
+        wanted = x.double() @ w.double().t()
+        assert relative(packed(w, rows)(x).double(), wanted) < {torch.float64: 1e-14, torch.float32: 1e-6,
+                                                                torch.bfloat16: 1e-2}[dtype]
+
+
+def test_a_second_backward_pass_is_refused():
+    rnn, x = nn.LSTM(3, 4), torch.randn(2, 1, 3)
+    output, _ = recur("LSTM", x, (torch.zeros(1, 1, 4),) * 2, *rnn.parameters())
+    output.sum().backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="only once"):
+        output.sum().backward()
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("splits", [[], [20, 60]])
+@pytest.mark.parametrize("precision, tolerance", [("fp32", 1e-5), ("bf16", 2e-2)])
+def test_loss_and_gradients_against_float64(cell, splits, precision, tolerance):
+    compare_with_float64(cell, 100, splits, 24, 40, 3, 12, 6, precision, tolerance)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision, tolerance", [("fp32", 1e-5), ("bf16", 2e-2)])
+def test_loss_and_gradients_at_full_size(precision, tolerance):
+    """Penn Treebank's size: relative error of the loss and of every single gradient."""
+    torch.set_num_threads(2)
+    compare_with_float64("LSTM", 10_000, [], 400, 1150, 3, 70, 20, precision, tolerance)
+    torch.set_num_threads(1)
+
+
+def compare_with_float64(cell, words, splits, emsize, nhid, nlayers, bptt, columns, precision, tolerance):
+    torch.manual_seed(3)
+    ours = RNNModel(cell, words, emsize, nhid, nlayers, 0, 0, 0, 0, 0, cutoffs=splits)
+    exact = RNNModel(cell, words, emsize, nhid, nlayers, 0, 0, 0, 0, 0, cutoffs=splits).double()
+    data, targets = torch.randint(words, (bptt, columns)), torch.randint(words, (bptt * columns,))
+    exact.load_state_dict(ours.state_dict())
+    set_precision(ours, precision)
+    losses = []
+    for model in (ours, exact):
+        features, _ = model(data, model.init_hidden(columns))
+        losses.append(model.loss(features, targets))
+        losses[-1].backward()
+    assert losses[0].dtype == torch.float32 and relative(losses[0].double(), losses[1]) < tolerance
+    for (name, parameter), other in zip(ours.named_parameters(), exact.parameters()):
+        assert relative(parameter.grad.double(), other.grad) < tolerance, name
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_training_in_bf16_learns(cell):
+    """Two words that take turns: the loss must fall to nearly nothing, with every dropout of the recipe's kind on."""
+    torch.manual_seed(4)
+    settings = dict(model=cell, emsize=16, nhid=32, nlayers=2, tied=True, cutoffs=[], dropout=0.1, dropouth=0.1,
+                    dropouti=0.1, dropoute=0.1, wdrop=0.3, dropoutr=0.1)
+    model = set_precision(build(settings, 10), "bf16")
+    step = TrainStep(model, NTASGD(model.parameters(), lr=5), bptt=8, clip=0.25, alpha=0, beta=0)
+    data = torch.arange(9)[:, None] % 2 + torch.tensor([[3, 3, 3, 3]])
+    for _ in range(150):
+        loss, _ = step(data[:-1], data[1:].flatten(), model.init_hidden(4))
+    assert loss < 0.2 and all(p.dtype == torch.float32 for p in model.parameters())
+
+
+def test_no_compiler_costs_nothing_but_time(tmp_path):
+    """Without a compiler, and with one that fails, results are those of the compiled steps to rounding."""
+    needs_compiler()
+    program = ("import torch\nfrom ops import compiled\nfrom torch import nn\nfrom ops.recurrence import recur\ntorch.manual_seed(0)\n"
+               "r = nn.GRU(5, 6); y, h = recur('GRU', torch.randn(4, 3, 5), torch.zeros(1, 3, 6), *r.parameters())\n"
+               "print(compiled.library('cells') is None, y.double().sum().item())")
+    said = []
+    for number, extra in enumerate([{}, {"AWD_LSTM_NATIVE": "0"}, {"CXX": "false"}, {"CXX": "/no/such/compiler"}]):
+        env = {**os.environ, "AWD_LSTM_CACHE": str(tmp_path / str(number)), **extra}
+        done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=env, capture_output=True, text=True,
+                              check=True)
+        assert not done.stderr
+        said.append(done.stdout.split())
+    assert [missing for missing, _ in said] == ["False", "True", "True", "True"]
+    assert all(abs(float(total) - float(said[0][1])) < 1e-5 for _, total in said)
+
+
+def test_which_precision(monkeypatch):
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
+    for amx in (True, False):
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda amx=amx: amx)
+        assert devices.pick_precision("auto", "cpu", False) == ("bf16" if amx else "fp32")
+        assert devices.pick_precision("auto", "cuda", False) == "fp32"
+        assert devices.pick_precision("bf16", "cpu", True) == "bf16"
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16")
+    assert devices.pick_precision("auto", "cpu", False) == "fp32"
+    assert devices.pick_precision("tf32", "cpu", False) == "fp32"       # of a model that was trained on a GPU
+
+
+def test_precision_goes_with_the_model(toy, call, tmp_path):
+    refused = run_script("main.py", "--data", toy, *SMALL, "--precision", "tf32", cwd=tmp_path, status=1)
+    assert refused.stderr.count("\n") == 1 and "use fp32, bf16 or auto" in refused.stderr
+    assert "on cpu in bf16" in call("main.py", "--data", toy, *SMALL, "--epochs", 1, "--precision", "bf16",
+                                    "--save", "a.pt")
+    assert "on cpu in bf16" in call("main.py", "--epochs", 2, "--save", "a.pt", "--resume", "auto")
+    assert "on cpu in bf16" in call("finetune.py", "--epochs", 1, "--save", "a.pt")
+    losses = {}
+    for words in ([], ["--precision", "fp32"]):
+        said = call("pointer.py", "--save", "a.pt", "--window", 50, *words)
+        assert f"on cpu in {'fp32' if words else 'bf16'}" in said
+        losses[len(words)] = float(said.split("test ppl")[-1].split("|")[0])
+    assert losses[0] == pytest.approx(losses[2], rel=1e-2)
+
+
+# ---- dropout on the state
+
+@pytest.mark.parametrize("kind", CELLS)
+@pytest.mark.parametrize("types, tolerance", [((torch.float64, None), 1e-13), ((torch.float32, None), 3e-6),
+                                              ((torch.float32, torch.bfloat16), 1.5e-2)])
+def test_a_mask_on_the_state_against_a_naive_loop(steps, kind, types, tolerance):
+    """The same mask at every step, wherever the hidden-to-hidden weight meets the state, and nowhere else."""
+    torch.manual_seed(1)
+    T, B, E, H = 6, 5, 7, 33
+    reference = CELLS[kind](E, H).double()
+    weights = [reference.weight_ih_l0, reference.weight_hh_l0, reference.bias_ih_l0, reference.bias_hh_l0]
+    leaves = [torch.randn(T, B, E).double(), *torch.randn(2, 1, B, H).double()]
+    mask = (torch.rand(B, H) > 0.4).double() / 0.6
+
+    def naive(x, hidden, w_ih, w_hh, b_ih, b_hh):
+        h, c = (s[0] for s in hidden) if kind == "LSTM" else (hidden[0], None)
+        outputs = []
+        for x_t in x:
+            a, b = x_t @ w_ih.t() + b_ih, (h * mask) @ w_hh.t() + b_hh
+            if kind == "LSTM":
+                i, f, g, o = (a + b).chunk(4, 1)
+                c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+                h = o.sigmoid() * c.tanh()
+            else:
+                (ar, az, an), (br, bz, bn) = a.chunk(3, 1), b.chunk(3, 1)
+                z = (az + bz).sigmoid()
+                h = (1 - z) * (an + (ar + br).sigmoid() * bn).tanh() + z * h
+            outputs.append(h)
+        return torch.stack(outputs), (h[None], c[None]) if kind == "LSTM" else h[None]
+
+    def run(function, dtype):
+        x, h, c, *ws = [t.detach().to(dtype).requires_grad_() for t in (*leaves, *weights)]
+        output, hidden = function(x, (h, c) if kind == "LSTM" else h, *ws)
+        ends = hidden if kind == "LSTM" else (hidden,)
+        total = (output * torch.linspace(-1, 1, output.numel(), dtype=dtype).view_as(output)).sum()
+        total = total + sum(end.pow(2).sum() for end in ends)
+        return [output, *ends, *torch.autograd.grad(total, [x, h, *([c] if kind == "LSTM" else []), *ws])]
+
+    found = run(lambda *given: recur(kind, *given, dtype=types[1], mask=mask.to(types[0])), types[0])
+    for a, b in zip(found, run(naive, torch.float64), strict=True):
+        assert relative(a.double(), b) <= tolerance
+
+
+@pytest.mark.parametrize("kind", CELLS)
+def test_dropout_on_the_state_is_of_training_and_learns(kind):
+    torch.manual_seed(0)
+    model = RNNModel(kind, 40, 10, 14, 2, 0, 0, 0, 0, dropoutr=0.5)
+    data, targets = torch.randint(40, (9, 4)), torch.randint(40, (36,))
+    one, other = (model(data, model.init_hidden(4))[0] for _ in range(2))
+    assert not torch.equal(one, other)
+    step = TrainStep(model, NTASGD(model.parameters(), lr=2), bptt=9, clip=0.25, alpha=0, beta=0)
+    losses = [step(data, targets, model.init_hidden(4))[0] for _ in range(30)]
+    assert losses[-1] < 0.9 * losses[0]
+    model.eval()
+    plain = RNNModel(kind, 40, 10, 14, 2).eval()
+    plain.load_state_dict(model.state_dict())
+    assert torch.equal(*(m(data, m.init_hidden(4))[0] for m in (model, plain)))
+
+
+def test_a_qrnn_has_no_state_to_drop(toy, tmp_path):
+    said = run_script("main.py", "--data", toy, *SMALL, "--model", "QRNN", "--dropoutr", 0.2, "--save", "a.pt",
+                      cwd=tmp_path, status=1).stderr
+    assert "--dropoutr" in said and said.count("\n") == 1

@@ -1,0 +1,80 @@
+"""How the learning rate goes: within epochs (schedules), and where the validation loss stalls.
+
+`SCHEDULES` and `ON_STALL` are what the command line offers; a new one is an entry there.
+"""
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from runtime.errors import InputError
+from runtime.options import RUN, Flag, non_negative, probability
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """make: settings (the flags as a dict) -> a function of the epoch, a number with fractions, that gives what the
+    learning rate is multiplied by, and Adam's beta1. epochs: settings -> how many epochs it has. flags: its own, the first
+    of which asks for it."""
+    make: Callable
+    epochs: Callable
+    flags: tuple
+
+
+def one_cycle(epoch, phases, momentum):
+    """What the learning rate is multiplied by, and beta1, at `epoch` of one cycle (Smith 2018, 1803.09820).
+
+    In four phases the rate rises from a tenth to its full value while beta1 falls; both stay; both go back the way they
+    came; and the rate goes on down to a thousandth. phases: their lengths in epochs, not negative. momentum: beta1 at the
+    ends, and at the full rate.
+    """
+    high, low = momentum
+    corners = [(0.1, high), (1.0, low), (1.0, low), (0.1, high), (0.001, high)]
+    for length, before, after in zip(phases, corners, corners[1:]):
+        if epoch < length:
+            share = epoch / length
+            return tuple(a + share * (b - a) for a, b in zip(before, after))
+        epoch -= length
+    return corners[-1]
+
+
+def make_one_cycle(settings):
+    if settings["optimizer"] != "adam" or not sum(settings["one_cycle"]):
+        raise InputError("--one-cycle needs --optimizer adam and at least one phase that is not 0 epochs long")
+    return partial(one_cycle, phases=settings["one_cycle"], momentum=settings["momentum"])
+
+
+SCHEDULES = {
+    "one_cycle": Schedule(make_one_cycle, lambda settings: math.ceil(sum(settings["one_cycle"])), (
+        Flag("one_cycle", None, "adam's learning rate in four phases of so many epochs: from a tenth up to --lr, there, "
+             "back, and down to a thousandth; --epochs is then their sum if not given", non_negative, "E", nargs=4,
+             kept=RUN),
+        Flag("momentum", [0.8, 0.7], "adam's beta1 in one cycle: at its ends, and at the full learning rate", probability,
+             "X", nargs=2, kept=RUN))),
+}
+
+
+def plan(args):
+    """The schedule that the flags ask for, None if none, and the flags with its length -> (function, Arguments)."""
+    for schedule in SCHEDULES.values():
+        if getattr(args, schedule.flags[0].name):
+            return schedule.make(vars(args)), (args if "epochs" in args.given else
+                                               args.replaced(epochs=schedule.epochs(vars(args))))
+    return None, args
+
+
+# ---- what follows when the validation loss stalls: a function of the Run
+
+def average(run):
+    """NT-ASGD (section 3): average the weights from the next step on."""
+    if hasattr(run.optimizer, "start_averaging") and not run.optimizer.averaging:
+        run.start_averaging(f"no better than {run.args.nonmono} epochs ago and before")
+
+
+def halve(run):
+    """Halve the learning rate, each time anew."""
+    run.stall_epoch = len(run.history)
+    run.divide_learning_rate(2)
+
+
+ON_STALL = {"average": average, "halve": halve, "nothing": lambda run: None}

@@ -1,0 +1,186 @@
+"""One training step: forward, backward, clip, update (Merity et al. 2018, sections 3 to 5).
+
+The plain step comes first and reads in one go. What wraps it follows: a batch in two halves where memory runs out,
+several processes, CUDA graphs.
+
+T window length, B batch size, E emsize, N = T·B.
+"""
+import math
+from contextlib import contextmanager
+
+import torch
+
+from nt_asgd import NTASGD
+from ops.graphs import Graphs
+from utils import map_hidden, repackage_hidden
+
+
+def activation_penalty(raw, dropped, alpha, beta):
+    """AR and TAR on the last layer's output before (`raw`) and after (`dropped`) dropout, both (T, B, E).
+
+    alpha · mean(dropped²) + beta · mean((raw_t - raw_{t-1})²): section 4.6.
+    """
+    penalty = alpha * dropped.pow(2).mean() if alpha else 0.0
+    if beta and len(raw) > 1:
+        penalty = penalty + beta * (raw[1:] - raw[:-1]).pow(2).mean()
+    return penalty
+
+
+class TrainStep:
+    """One training step of `model`.
+
+    `step(data (T, B), targets (N,), hidden) -> mean loss in nats, new hidden`, both cut off from the graph, the loss a
+    scalar on the device. The learning rate is scaled by T / bptt: a short window's gradient is a mean over fewer
+    tokens, and counts for less. clip: largest gradient norm over all parameters, 0 for none. alpha, beta: of AR and TAR.
+
+    A step whose loss or gradient is not finite changes nothing and gives NaN and the hidden state it was given. That
+    is decided on the device: the host never waits. group, share: the processes that take the step together, and this
+    one's part of the batch; the loss given is then that of the whole batch.
+    """
+
+    def __init__(self, model, optimizer, *, bptt, clip, alpha, beta, group=None, share=1.0):
+        self.model, self.optimizer = model, optimizer
+        self.bptt, self.clip, self.alpha, self.beta, self.share = bptt, clip, alpha, beta, share
+        self.parameters = list(model.parameters())
+        self.in_halves = InHalves(self.forward_backward)
+        self.compute = Summed(self.in_halves, group) if group and group.exchanges else self.in_halves
+
+    def __call__(self, data, targets, hidden):
+        return self.step(data, targets, hidden, self.rates(len(data), data.device))
+
+    def step(self, data, targets, hidden, rates):
+        gradients, norm, loss, new_hidden, finite = self.gradients(data, targets, hidden)
+        self.update(gradients, norm, finite, rates)
+        return loss, new_hidden
+
+    def gradients(self, data, targets, hidden):
+        """-> gradients, their norm, loss and hidden state after the window, whether all of it is finite."""
+        loss, new_hidden, gradients = self.compute(data, targets, hidden, self.share)
+        norm = torch.nn.utils.get_total_norm([g for g in gradients if g is not None])
+        finite = torch.isfinite(loss + norm)
+        kept = map_hidden(lambda new, old: torch.where(finite, new, old), new_hidden, hidden)
+        return gradients, norm, torch.where(finite, loss, math.nan), kept, finite
+
+    def forward_backward(self, data, targets, hidden, share):
+        """`share` of the loss, new hidden, and for every parameter that share of the gradient, or None."""
+        features, hidden, raws, dropped = self.model(data, hidden, return_h=True)      # (N, E)
+        loss = self.model.loss(features, targets) * share
+        total = loss + activation_penalty(raws[-1], dropped[-1], self.alpha, self.beta) * share
+        gradients = torch.autograd.grad(total, self.parameters, allow_unused=True)
+        # In the parameters' layout: fused updates walk through both alike.
+        return loss.detach(), repackage_hidden(hidden), [None if g is None else g.contiguous() for g in gradients]
+
+    def update(self, gradients, norm, finite, rates):
+        """Clip, and let the optimizer step with the learning rates `rates`; not at all where it is not finite."""
+        for parameter, gradient in zip(self.parameters, gradients):
+            parameter.grad = gradient
+        shrink = ((norm + 1e-6) / self.clip).clamp(min=1).to(torch.float32) if self.clip else None
+        if follows_scalars(self.optimizer):
+            self.optimizer.found_inf, self.optimizer.grad_scale = (~finite).to(torch.float32), shrink
+            with learning_rates(self.optimizer, rates):
+                self.optimizer.step()
+        elif finite.item():
+            if shrink is not None:
+                torch._foreach_div_([g for g in gradients if g is not None], shrink)
+            with learning_rates(self.optimizer, [rate.item() for rate in rates]):
+                self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def rates(self, length, device):
+        """Each parameter group's learning rate in a window of `length` tokens, as scalars on the device."""
+        return [torch.full((), group["lr"] * length / self.bptt, device=device)
+                for group in self.optimizer.param_groups]
+
+
+def follows_scalars(optimizer):
+    """Whether it takes its learning rate, `grad_scale` and `found_inf` from scalars on the device."""
+    return getattr(optimizer, "_step_supports_amp_scaling", False)
+
+
+@contextmanager
+def learning_rates(optimizer, rates):
+    """Inside the block each parameter group has the learning rate in `rates`, scalars on the device or numbers."""
+    own = [group["lr"] for group in optimizer.param_groups]
+    try:
+        for group, rate in zip(optimizer.param_groups, rates):
+            group["lr"] = rate
+        yield
+    finally:
+        for group, rate in zip(optimizer.param_groups, own):
+            group["lr"] = rate
+
+
+# ---- what wraps it
+
+class InHalves:
+    """`forward_backward`; a rare long window that does not fit into memory in two halves of its batch."""
+
+    def __init__(self, forward_backward):
+        self.forward_backward = forward_backward
+        self.too_large = set()             # shapes of windows that did not fit
+
+    def __call__(self, data, targets, hidden, share):
+        try:
+            return self.forward_backward(data, targets, hidden, share)
+        except torch.OutOfMemoryError:
+            if data.size(1) == 1 or (data.is_cuda and torch.cuda.is_current_stream_capturing()):
+                raise
+        # Only out here, where the error no longer holds on to what was computed, is that memory free again.
+        self.too_large.add(data.shape)
+        targets, middle = targets.view_as(data), data.size(1) // 2
+        halves = []
+        for part in (slice(0, middle), slice(middle, None)):
+            x = data[:, part]                                                          # (T, B/2)
+            own = map_hidden(lambda h, part=part: h[:, part].contiguous(), hidden)     # (1, B/2, H) each
+            halves.append(self.forward_backward(x, targets[:, part].reshape(-1), own, share * x.size(1) / data.size(1)))
+        (loss, first, gradients), (other_loss, second, others) = halves
+        for gradient, other in zip(gradients, others):
+            if gradient is not None:
+                gradient += other
+        return loss + other_loss, map_hidden(lambda a, b: torch.cat([a, b], dim=1), first, second), gradients
+
+
+class Summed:
+    """`forward_backward` with loss and gradients summed over the processes of `group`, each with its share of them."""
+
+    def __init__(self, forward_backward, group):
+        self.forward_backward, self.group = forward_backward, group
+
+    def __call__(self, data, targets, hidden, share):
+        loss, hidden, gradients = self.forward_backward(data, targets, hidden, share)
+        self.group.all_reduce_sum_([loss, *(g for g in gradients if g is not None)])
+        return loss, hidden, gradients
+
+
+class GraphedStep:
+    """A `TrainStep`, replayed as CUDA graphs; the hidden state it gives is overwritten by the next step.
+
+    NT-ASGD takes all its numbers from the device, and its update is part of the graph. Others follow gradients that a
+    graph leaves in one place.
+    """
+
+    def __init__(self, step):
+        self.plain, self.model, self.optimizer, self.parameters = step, step.model, step.optimizer, step.parameters
+        self.whole = isinstance(step.optimizer, NTASGD)
+        self.left = None if self.whole else [torch.zeros_like(p) for p in self.parameters]
+        self.graphs = Graphs(step.step if self.whole else self._leave_gradients, self.parameters[0].device)
+        self.averaging = False
+
+    def __call__(self, data, targets, hidden):
+        if data.shape in self.plain.in_halves.too_large:
+            return self.plain(data, targets, hidden)
+        rates = self.plain.rates(len(data), data.device)
+        if not self.whole:
+            norm, loss, hidden, finite = self.graphs(data, targets, hidden)
+            self.plain.update(self.left, norm, finite, rates)
+            return loss.clone(), hidden
+        if self.optimizer.averaging != self.averaging:
+            self.averaging = self.optimizer.averaging
+            self.graphs.forget()
+        loss, hidden = self.graphs(data, targets, hidden, rates)
+        return loss.clone(), hidden
+
+    def _leave_gradients(self, data, targets, hidden):
+        gradients, *rest = self.plain.gradients(data, targets, hidden)
+        torch._foreach_copy_(self.left, gradients)
+        return rest

@@ -10,15 +10,16 @@ class Cell(nn.Module):
     `kept=ARCHITECTURE`. `can_be_graphed`: whether its forward and backward never wait for the device, so that they can
     be recorded as a CUDA graph.
 
-    input_size: I, hidden_size: H, layer: its number, from 0. settings: the flags by name, with its own among them.
+    input_size: I, hidden_size: H, layer: its number, from 0. settings: the flags by name; those of its own that are not
+    there have their defaults in `self.settings`.
     """
     supports, flags, can_be_graphed = frozenset(), (), True
 
     def __init__(self, input_size, hidden_size, layer=0, settings=()):
         super().__init__()
-        settings = dict(settings)
+        self.settings = {**{flag.name: flag.default for flag in self.flags}, **dict(settings)}
         self.input_size, self.hidden_size = input_size, hidden_size
-        self.wdrop, self.dropoutr = settings.get("wdrop", 0), settings.get("dropoutr", 0)
+        self.wdrop, self.dropoutr = self.settings.get("wdrop", 0), self.settings.get("dropoutr", 0)
         self.matmul_dtype = None        # torch.bfloat16, or None for that of the weights
 
     def zero_state(self, bsz):

@@ -13,12 +13,14 @@ class Softmax(nn.Module):
     since the weight may be tied to the embedding. `logprob` is enough; `forward` and `target_logprob` are there to be
     overridden by what takes less memory. `supports`, `flags`, `can_be_graphed`: as those of `cells.Cell`.
 
-    width: E, that of the last layer's output. settings: the flags by name, with its own among them.
+    width: E, that of the last layer's output. settings: the flags by name; those of its own that are not there have
+    their defaults in `self.settings`.
     """
     supports, flags, can_be_graphed = frozenset(), (), True
 
     def __init__(self, width=0, settings=()):
         super().__init__()
+        self.settings = {**{flag.name: flag.default for flag in self.flags}, **dict(settings)}
         self.matmul_dtype = None        # torch.bfloat16, or None for that of the weights
 
     @staticmethod

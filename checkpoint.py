@@ -95,7 +95,7 @@ def load(path, flags=None):
     if not words or not all(isinstance(word, str) for word in words) or len(set(words)) != len(words):
         raise InputError(f"{path} is damaged: its vocabulary is not a list of different words")
     contents["settings"] = options.checked(contents["settings"], flags or kept_flags(), path)
-    if contents["settings"]["cutoffs"] is None:
+    if network.SOFTMAXES[contents["settings"]["softmax"]].resolve(contents["settings"], len(words)):
         raise InputError(f"{path} is damaged: its settings do not say what softmax the model has")
     return contents
 

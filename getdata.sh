@@ -78,7 +78,7 @@ prepare() {
 }
 
 # download URL FILE: continue FILE from where it ends. It is deleted where curl says that it cannot be continued;
-# wget says nothing then, but what it makes of it does not verify.
+# wget does not report that, but its file then fails verification.
 download() {
     local url=$1 file=$2 status=0 code=
     if command -v curl >/dev/null; then
@@ -119,8 +119,8 @@ try() {
     fi
 }
 
-# fetch NAME DIR: from the first source that gives the known corpus. Where what an earlier run left proves
-# worthless, the source is asked once more for the whole.
+# fetch NAME DIR: from the first source that gives the known corpus. Where a file continued from
+# an earlier run fails verification, it is downloaded once more as a whole.
 fetch() {
     local name=$1 dir=$2 sum archive url part resumed list
     mkdir -p -- "$to/.downloads"

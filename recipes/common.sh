@@ -1,11 +1,11 @@
-# What the recipes share. Each trains, fine-tunes and evaluates one model under a name of its own:
+# What the recipes share. Each trains, fine-tunes and evaluates one model, under its own name. Environment variables:
 #   SEED       of all random numbers (default: the published one)
 #   SAVE_DIR   where models, states, logs and results go (default: runs)
 #   DATA       the corpus (default: data/penn or data/wikitext-2; ./getdata.sh gets them)
 #   PYTHON     the interpreter (default: python)
-#   SMOKE=1    a tiny model on the demo corpus, to see that everything works; counts in no table
-# Further arguments go to main.py and finetune.py, e.g. --device cuda:1. A recipe that was stopped, in whatever way, goes
-# on where it was when it is run again; one that is finished tests its models once more.
+#   SMOKE=1    a tiny model on the demo corpus, to check that everything works; not counted in tables
+# Further arguments go to main.py and finetune.py, e.g. --device cuda:1. A recipe that was stopped, in whatever way,
+# continues when it is run again; one that has finished tests its models once more.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 PYTHON=${PYTHON:-python}
@@ -52,13 +52,13 @@ adapt() {
     "$PYTHON" dynamiceval.py --data "$data" --save "$stem.pt" "$@" ${label[@]+"${label[@]}"} --resume auto
 }
 
-# judge FLAGS...: evaluate.py on what was trained
-judge() {
+# score FLAGS...: evaluate.py on what was trained
+score() {
     echo "== $name, seed $seed: evaluation"
     "$PYTHON" evaluate.py --data "$data" --save "$stem.pt" "$@" ${label[@]+"${label[@]}"}
 }
 
-# A run that --max-minutes ended is no error, but the next step must not begin.
+# A run that --max-minutes ended is not an error, but the next step must not begin.
 must_be_finished() {
     [ -e "$1" ] || { echo "== $name is not finished; run this again to go on"; exit 0; }
 }

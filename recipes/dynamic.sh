@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# dynamic.sh ptb|wt2: dynamic evaluation (Krause et al. 2018) of the model that ptb.sh or wt2.sh fine-tuned; learning rate
-# and decay are chosen on the validation text. Paper, test: Penn Treebank 51.1, WikiText-2 44.3. See common.sh.
+# dynamic.sh ptb|wt2: dynamic evaluation (Krause et al. 2018) of the model that ptb.sh or wt2.sh fine-tuned; learning
+# rate and decay are chosen on the validation text. Paper, test: Penn Treebank 51.1, WikiText-2 44.3. See common.sh.
 . "$(dirname "$0")/common.sh"
 corpus=${1:-}
 [ $# -gt 0 ] && shift

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # fast.sh ptb|wt2: 90 epochs of Adam in one cycle in place of 500 or 750 of NT-ASGD. See common.sh.
-# A run published for WikiText-2 reached 68.7 / 65.5 with these settings; those for Penn Treebank carry over its dropouts.
+# A run published for WikiText-2 reached 68.7 / 65.5 with these settings; for Penn Treebank they are combined with the
+# dropouts of ptb.sh.
 . "$(dirname "$0")/common.sh"
 corpus=${1:-}
 [ $# -gt 0 ] && shift

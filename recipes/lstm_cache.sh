@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# lstm_cache.sh ptb|wt2: the plain LSTM with a neural cache of Grave et al. 2017: one layer of 1024 units, Adagrad. Paper,
-# test: Penn Treebank 82.3, with the cache 72.1; WikiText-2 99.3, with the cache 68.9. See common.sh.
+# lstm_cache.sh ptb|wt2: the plain LSTM with a neural cache of Grave et al. 2017: one layer of 1024 units, Adagrad.
+# Paper, test: Penn Treebank 82.3, with the cache 72.1; WikiText-2 99.3, with the cache 68.9. See common.sh.
 . "$(dirname "$0")/common.sh"
 corpus=${1:-}
 [ $# -gt 0 ] && shift

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# qrnn.sh ptb|wt2: QRNNs in place of LSTMs. Published code, test: Penn Treebank 58.3, fine-tuned 56.7, with the cache 52.6;
-# WikiText-2 66.8, 65.9, 52.1. See common.sh.
+# qrnn.sh ptb|wt2: QRNNs in place of LSTMs. Published code, test: Penn Treebank 58.3, fine-tuned 56.7, with the cache
+# 52.6; WikiText-2 66.8, 65.9, 52.1. See common.sh.
 . "$(dirname "$0")/common.sh"
 corpus=${1:-}
 [ $# -gt 0 ] && shift

@@ -215,7 +215,7 @@ def _try_step(optimizer):
 
 
 def _check_kept(tensor, parameter, where):
-    """What an optimizer keeps of a parameter is finite, and has sizes of the parameter's: factored moments, counters."""
+    """What an optimizer keeps of a parameter is finite, and of the parameter's sizes: moments, factors, counters."""
     if tensor.device.type != "cpu" or tensor.layout != torch.strided or not tensor.is_contiguous():
         raise InputError(f"{where} is not a plain tensor")
     if tensor.dim() > parameter.dim() or not set(tensor.shape) <= {1, *parameter.shape}:

@@ -241,9 +241,10 @@ class Corpus:
 
 
 def read_corpus(args, words=None, by_frequency=lambda ntoken: False):
-    """The corpus that --data, --vocab and --cache name -> Corpus; with `words`, a checkpoint's, by the ids it has there.
+    """The corpus that --data, --vocab and --cache name -> Corpus.
 
-    by_frequency: whether a vocabulary of so many words is to be numbered by falling frequency.
+    words: a checkpoint's vocabulary, whose ids are taken. by_frequency: whether a vocabulary of so many words is to be
+    numbered by falling frequency.
     """
     cache = None if args.cache == "none" else args.cache
     path = demo.path(cache) if args.data == "demo" else args.data

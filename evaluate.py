@@ -44,9 +44,11 @@ def make_parser():
     parser.add("text", (
         Flag("split", "both", "of the corpus; both: valid and test", choices=("both", "train", "valid", "test")),
         Flag("text", None, "score this text instead, one sentence a line; - is standard input", metavar="FILE"),
-        Flag("unknown", "unk", "words that the model does not know: read as <unk>, or refused", choices=("unk", "error")),
-        Flag("context", "carry", "carry the state from line to line, as published (of a split the first word is then not "
-             "scored), or reset it to zero at every line, which is then read after <eos>", choices=("carry", "reset"))))
+        Flag("unknown", "unk", "words that the model does not know: read as <unk>, or refused",
+             choices=("unk", "error")),
+        Flag("context", "carry", "carry the state from line to line, as published (of a split the first word is then "
+             "not scored), or reset it to zero at every line, which is then read after <eos>",
+             choices=("carry", "reset"))))
     parser.add("scoring", (
         Flag("temperature", 1.0, "of the softmax: < 1 sharpens it, > 1 flattens it", temperature, "X"),
         Flag("search_temperature", False, "choose it on the validation text", bool, only_true=True),
@@ -84,7 +86,8 @@ def score(args, path, model, text, check):
                          "tokens_per_second": len(logprobs) / (time.monotonic() - began)}}
     if args.mc_samples:
         began = time.monotonic()
-        sampled = scoring.sample_score(model, text.streams, args.bptt, args.mc_samples, args.temperature, check).tolist()
+        sampled = scoring.sample_score(model, text.streams, args.bptt, args.mc_samples, args.temperature,
+                                       check).tolist()
         loss = log_text(text, sampled, f" | mean of {args.mc_samples} samples")
         found[f"{text.name}_sampled"] = {**record.figures(loss, len(logprobs) + 1), "samples": args.mc_samples,
                                          "tokens_per_second": len(logprobs) / (time.monotonic() - began)}

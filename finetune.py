@@ -1,7 +1,7 @@
 """Fine-tune a trained model: averaged SGD from its first step (Merity et al. 2018, section 5).
 
 Reads the checkpoint that --save names and keeps it. The fine-tuned model is a file of its own beside it:
-PTB.pt becomes PTB.finetuned.pt. Flags that are not given are those the model was trained with.
+PTB.pt becomes PTB.finetuned.pt. Flags of the model and its data that are not given are those of the checkpoint.
 """
 import checkpoint
 from checkpoint import Files

@@ -17,7 +17,7 @@ def make_parser():
     parser = options.Parser(__doc__)
     parser.add("data", options.DATA)
     parser.add("model", model_flags())
-    parser.add("optimisation", options.optimisation(None, "learning rate; if not given, the optimizer's own, below", 40))
+    parser.add("optimisation", options.optimisation(None, "learning rate; if not given, the optimizer's own", 40))
     parser.add("schedule", options.schedule(optimizers.OPTIMIZERS, schedules.SCHEDULES, schedules.ON_STALL))
     parser.add("running", (*options.running(), *options.TRAINING, *options.RECIPE))
     parser.add("stopping and continuing", (*options.STOPPING, *options.BAD_STEPS))

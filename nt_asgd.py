@@ -1,6 +1,6 @@
 """The paper's optimizer: SGD that starts averaging its weights when validation stalls (Merity et al. 2018, section 3).
 
-When to start is the caller's decision (`engine.has_stalled`); this file is the arithmetic.
+When to start is the caller's decision (`evaluation.has_stalled`); this file is the arithmetic.
 """
 from contextlib import contextmanager
 

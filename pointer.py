@@ -36,7 +36,8 @@ def make_parser():
     parser.add("data", options.DATA)
     parser.add("neural cache", (
         *options.NEURAL_CACHE,
-        options.Flag("search", False, "choose theta and lambda from a grid on the validation text", bool, only_true=True),
+        options.Flag("search", False, "choose theta and lambda from a grid on the validation text", bool,
+                     only_true=True),
         options.Flag("bptt", 5000, "tokens read at a time; changes memory, not results", options.size, "N")))
     parser.add("running", (*options.running(), *options.RECIPE))
     parser.add("stopping and continuing", options.STOPPING)

@@ -1,4 +1,4 @@
-"""A tokenised corpus kept for the next run: a folder named for the content, and not trusted. And ids on their way there.
+"""A tokenised corpus kept for the next run: a folder named for the content, and not trusted; and ids while they come.
 
 V is the size of the vocabulary.
 """

@@ -108,8 +108,8 @@ class DynamicPass(ResumablePass):
         log(f"| mean squares of the gradients taken from {meter.tokens:,} tokens | {meter.speed():.0f} tokens/s")
         return torch._foreach_div(squares, meter.batches)
 
-    def learn(self, split, column, lr, lamb, quiet=False):
-        """Score `column` (N + 1, 1) and learn from it -> features (N, E), targets (N,), their log-probabilities (N,),
+    def learn(self, split, stream, lr, lamb, quiet=False):
+        """Score `stream` (N + 1, 1) and learn from it -> features (N, E), targets (N,), their log-probabilities (N,),
         tokens per second.
 
         quiet: no log lines. Raises Diverged where a segment's perplexity is not a finite number.
@@ -117,12 +117,12 @@ class DynamicPass(ResumablePass):
         args = self.args
         rates, decays = (rms_rates(self.mean_squares, lr, lamb, args.epsilon) if args.rule == "rms" else
                          sgd_rates(self.trained, lr, lamb))
-        name = self._name(split, column, lr, lamb)
+        name = self._name(split, stream, lr, lamb)
         torch._foreach_copy_(self.weights, self.trained)
-        seen, meter = self._continued(name, column)
+        seen, meter = self._continued(name, stream)
         row = meter.tokens
-        with tqdm(total=len(column) - 1, initial=row, disable=None, leave=False) as bar:
-            for features, targets, gradients, hidden in segments(self.model, column, args.bptt, row, seen["hidden"]):
+        with tqdm(total=len(stream) - 1, initial=row, disable=None, leave=False) as bar:
+            for features, targets, gradients, hidden in segments(self.model, stream, args.bptt, row, seen["hidden"]):
                 logprobs = self.model.target_logprob(features, targets)
                 loss = -logprobs.mean().item()
                 if not math.isfinite(perplexity(loss)):
@@ -136,37 +136,37 @@ class DynamicPass(ResumablePass):
                 seen.update(hidden=hidden, weights=self.weights, seconds=meter.seconds())
                 bar.update(len(targets))
                 if meter.batches % args.log_interval == 0 and not quiet:
-                    log(f"| {split:>5} | {meter.tokens:7,}/{len(column) - 1:,} tokens | {meter.speed():5.0f} tokens/s "
+                    log(f"| {split:>5} | {meter.tokens:7,}/{len(stream) - 1:,} tokens | {meter.speed():5.0f} tokens/s "
                         f"| {report(meter.loss())}")
                 self._pause()
         seen["weights"] = []         # no longer needed
         torch._foreach_copy_(self.weights, self.trained)
         return *(torch.cat(seen[part]) for part in PARTS), meter.tokens / max(seen["seconds"], 1e-9)
 
-    def loss(self, column, lr, lamb):
-        """Mean loss on `column`, of which nothing else is kept; infinity where it diverges."""
-        name = self._name("search", column, lr, lamb)
+    def loss(self, stream, lr, lamb):
+        """Mean loss on `stream`, of which nothing else is kept; infinity where it diverges."""
+        name = self._name("search", stream, lr, lamb)
         with self._untrusted():
             if "loss" in self.splits.get(name, {}):
                 return float(self.splits[name]["loss"])
         try:
-            logprobs = self.learn("search", column, lr, lamb, quiet=True)[2]
+            logprobs = self.learn("search", stream, lr, lamb, quiet=True)[2]
             loss = -math.fsum(logprobs.tolist()) / len(logprobs)
         except Diverged:
             loss = math.inf
         self.splits[name] = {"loss": loss}
         return loss
 
-    def _name(self, split, column, lr, lamb):
+    def _name(self, split, stream, lr, lamb):
         """What a reading depends on, besides the model."""
-        return f"{split} {digest(column)} {self.args.rule} {lr} {lamb} {self.args.epsilon} {self.args.bptt}"
+        return f"{split} {digest(stream)} {self.args.rule} {lr} {lamb} {self.args.epsilon} {self.args.bptt}"
 
-    def _continued(self, name, column):
-        """What was read of `column` under `name`, the weights put back, and a meter of it."""
-        seen = self._seen(name, self.model, column)
+    def _continued(self, name, stream):
+        """What was read of `stream` under `name`, the weights put back, and a meter of it."""
+        seen = self._seen(name, self.model, stream)
         with self._untrusted():
             logprobs = [logprob for part in seen["vocab"] for logprob in part.tolist()]
-            if 0 < len(logprobs) < len(column) - 1:
+            if 0 < len(logprobs) < len(stream) - 1:
                 for found, weight in zip(seen["weights"], self.weights, strict=True):
                     checkpoint.check_tensor(found.cpu(), weight.cpu(), "weights")
                     weight.copy_(found)

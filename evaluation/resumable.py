@@ -57,12 +57,12 @@ class ResumablePass:
             os.unlink(self.file)
         return kind is Stop
 
-    def read(self, split, model, column):
-        """Run the model over `column` (N + 1, 1) -> features (N, E), targets (N,), their log-probabilities (N,)."""
-        seen = self._seen(split, model, column)
+    def read(self, split, model, stream):
+        """Run the model over `stream` (N + 1, 1) -> features (N, E), targets (N,), their log-probabilities (N,)."""
+        seen = self._seen(split, model, stream)
         row = sum(map(len, seen["targets"]))
-        with evaluating(model), tqdm(total=len(column) - 1, initial=row, disable=None, leave=False) as bar:
-            for features, targets, hidden in windows(model, column, self.args.bptt, row, seen["hidden"]):
+        with evaluating(model), tqdm(total=len(stream) - 1, initial=row, disable=None, leave=False) as bar:
+            for features, targets, hidden in windows(model, stream, self.args.bptt, row, seen["hidden"]):
                 logprobs = model.target_logprob(features, targets)
                 for name, values in zip(PARTS, (features, targets, logprobs)):
                     seen[name].append(values)
@@ -83,19 +83,19 @@ class ResumablePass:
         except OSError as error:
             log(f"| WARNING: {self.file} could not be written ({error.strerror or error}); reading goes on")
 
-    def _seen(self, split, model, column):
-        """What was read of `column` already, on its device; InputError unless it is sound and of this very text."""
+    def _seen(self, split, model, stream):
+        """What was read of `stream` already, on its device; InputError unless it is sound and of this very text."""
         with self._untrusted():
             if split not in self.splits:
                 self.splits[split] = {**{name: [] for name in PARTS}, "hidden": None}
             seen = self.splits[split]
             rows = sum(map(len, seen["targets"]))
             if rows:
-                wanted = (column.new_empty(rows, model.decoder.in_features, dtype=torch.float32), column[1:rows + 1, 0],
-                          column.new_empty(rows, dtype=torch.float32))
+                wanted = (stream.new_empty(rows, model.decoder.in_features, dtype=torch.float32), stream[1:rows + 1, 0],
+                          stream.new_empty(rows, dtype=torch.float32))
                 for name, like in zip(PARTS, wanted):
                     checkpoint.check_tensor(torch.cat(seen[name]).cpu(), like.cpu(), name)
-                    seen[name] = [part.to(column.device) for part in seen[name]]
+                    seen[name] = [part.to(stream.device) for part in seen[name]]
                 if not torch.equal(torch.cat(seen["targets"]), wanted[1]):
                     raise ValueError("another text")
                 fresh = model.init_hidden(1)

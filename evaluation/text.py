@@ -40,34 +40,36 @@ def read_text(path, vocabulary, unknown, context, device):
         raise InputError(f"{name}: the text is empty")
     unknown_words = Counter(word for word in words if word not in ids)
     if unknown_words:
-        shown = ", ".join(short(word) for word, _ in unknown_words.most_common(5)) + (", …" if len(unknown_words) > 5 else "")
+        shown = ", ".join(short(word) for word, _ in unknown_words.most_common(5))
+        shown += ", …" if len(unknown_words) > 5 else ""
         if unknown == "error" or UNK not in ids:
             raise InputError(f"{name}: the model does not know {len(unknown_words)} of the words: {shown}"
                              + ("; --unknown unk reads them as <unk>" if UNK in ids else ", and has no <unk>"))
-        print(f"| {unknown_words.total()} of {len(words)} tokens are unknown and read as {UNK}: {shown}", file=sys.stderr)
-    column = torch.tensor([ids[EOS], *(ids.get(word, ids.get(UNK)) for word in words)], device=device)
-    return Text("text", words, contexts(column[:, None], ids[EOS], context))
+        print(f"| {unknown_words.total()} of {len(words)} tokens are unknown and read as {UNK}: {shown}",
+              file=sys.stderr)
+    stream = torch.tensor([ids[EOS], *(ids.get(word, ids.get(UNK)) for word in words)], device=device)
+    return Text("text", words, contexts(stream[:, None], ids[EOS], context))
 
 
 def read_split(split, corpus, args):
     """A split as published figures score it, without its first word -> Text; for a reset context that is there, too."""
     vocabulary = corpus.dictionary
-    column = batchify_split(split, corpus, 1, args)                # (N + 1, 1)
+    stream = batchify_split(split, corpus, 1, args)                # (N + 1, 1)
     eos = vocabulary.word2idx.get(EOS)
     if args.context == "reset":
         if eos is None:
             raise InputError(f"the model does not know {EOS}, which ends the lines of a text; use --context carry")
-        column = torch.cat([column.new_tensor([[eos]]), column])
-    words = [vocabulary.idx2word[i] for i in column[1:, 0].tolist()]
-    return Text(split, words, contexts(column, eos, args.context))
+        stream = torch.cat([stream.new_tensor([[eos]]), stream])
+    words = [vocabulary.idx2word[i] for i in stream[1:, 0].tolist()]
+    return Text(split, words, contexts(stream, eos, args.context))
 
 
-def contexts(column, eos, context):
-    """What is read from a zero state each: all of `column` (N + 1, 1), or with "reset" every line, after an <eos>."""
+def contexts(stream, eos, context):
+    """What is read from a zero state each: all of `stream` (N + 1, 1), or with "reset" every line, after an <eos>."""
     if context == "carry":
-        return [column]
-    starts = (column[:-1, 0] == eos).nonzero()[:, 0].tolist()          # the <eos> that each line is read after
-    return [column[start:stop + 1] for start, stop in zip(starts, [*starts[1:], len(column)])]
+        return [stream]
+    starts = (stream[:-1, 0] == eos).nonzero()[:, 0].tolist()          # the <eos> that each line is read after
+    return [stream[start:stop + 1] for start, stop in zip(starts, [*starts[1:], len(stream)])]
 
 
 def sentences(words):

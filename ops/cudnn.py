@@ -5,7 +5,7 @@ warns of it. DropConnect makes new weights for every window, so here each window
 dtype. Widths are padded with zeros to multiples of 8, for products that want rows aligned to 16 bytes
 (1150 becomes 1152). A padded unit has no weights and no bias: its cell and its output stay zero, nothing else changes.
 
-T window length, B batch size, I width of the input, H hidden units, G gates (4 in an LSTM, 3 in a GRU); I' and H' padded.
+T window length, B batch size, I width of the input, H hidden units, G gates (4 in an LSTM, 3 in a GRU); I', H' padded.
 """
 import torch
 from torch.autograd.function import once_differentiable
@@ -16,7 +16,7 @@ MULTIPLE = 8
 
 
 def recur_by_torch(kind, x, hidden, weights):
-    """One layer of `kind` by torch's own kernel, which `nn.LSTM` and `nn.GRU` call, too -> output (T, B, H), new hidden.
+    """One layer of `kind` by torch's own kernel, that of `nn.LSTM` and `nn.GRU` -> output (T, B, H), new hidden.
 
     weights: weight_ih (G·H, I), weight_hh (G·H, H), bias_ih and bias_hh (G·H,).
     """

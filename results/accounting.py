@@ -61,7 +61,8 @@ def make_parser():
 def count(args):
     """Bytes held between two steps, and at the peak of a step, with how large the model and the step are."""
     model = set_precision(build(vars(args), args.words), args.precision)
-    step = TrainStep(model, optimizers.make(args, model), bptt=args.bptt, clip=args.clip, alpha=args.alpha, beta=args.beta)
+    step = TrainStep(model, optimizers.make(args, model), bptt=args.bptt, clip=args.clip, alpha=args.alpha,
+                     beta=args.beta)
     rows = args.bptt + args.max_seq_len_delta
     chances = 1 / torch.arange(1, args.words + 1)
     text = torch.multinomial(chances, (rows + 1) * args.batch_size, replacement=True).view(rows + 1, -1)   # (T + 1, B)

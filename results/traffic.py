@@ -1,4 +1,4 @@
-"""What the processes of data-parallel training exchange in a step: counted, and measured on the loopback device (Linux).
+"""What processes of data-parallel training exchange in a step: counted, and measured on the loopback device (Linux).
 
     torchrun --standalone --nproc-per-node 2 results/traffic.py --batch-size 20 --json results/cpu/traffic_2.json
 

@@ -24,8 +24,8 @@ class Flag:
     """One flag.
 
     name: as an attribute; `max_seq_len_delta` is typed --max-seq-len-delta. type: makes a value of a word or of a value
-    in a checkpoint, raising argparse.ArgumentTypeError; `bool` for a pair --x and --no-x. nargs, metavar, choices: as in
-    argparse. kept: ARCHITECTURE, MODEL, RUN, or "" for what is never taken from a file. only_true: no --no-x.
+    in a checkpoint, raising argparse.ArgumentTypeError; `bool` for a pair --x and --no-x. nargs, metavar, choices: as
+    in argparse. kept: ARCHITECTURE, MODEL, RUN, or "" for what is never taken from a file. only_true: no --no-x.
     """
     name: str
     default: object
@@ -49,7 +49,8 @@ class Flag:
             group.add_argument(self.typed, action=action, **how)
         else:
             metavar = self.metavar if self.choices is None else None
-            group.add_argument(self.typed, type=self.type, metavar=metavar, nargs=self.nargs, choices=self.choices, **how)
+            group.add_argument(self.typed, type=self.type, metavar=metavar, nargs=self.nargs, choices=self.choices,
+                               **how)
 
     def checked(self, value):
         """A value found in a file, or an error as of a typed one: argparse.ArgumentTypeError."""
@@ -243,10 +244,10 @@ READ_MODEL = (
 )
 
 DATA = (
-    Flag("data", "data/penn", "folder with train.txt, valid.txt and test.txt, or `demo`: a corpus made from Python's own "
-         "documentation", metavar="FOLDER", kept=MODEL),
-    Flag("vocab", "all", "words of all three texts, as in published figures, or of the training text alone with <unk> for "
-         "the rest", choices=("all", "train"), kept=MODEL),
+    Flag("data", "data/penn", "folder with train.txt, valid.txt and test.txt, or `demo`: a corpus made from Python's "
+         "own documentation", metavar="FOLDER", kept=MODEL),
+    Flag("vocab", "all", "words of all three texts, as in published figures, or of the training text alone with <unk> "
+         "for the rest", choices=("all", "train"), kept=MODEL),
     Flag("cache", default_cache(), "where tokenised corpora are kept; `none` keeps nothing", metavar="FOLDER"),
 )
 
@@ -263,8 +264,8 @@ REGULARISATION = (
         ("dropouti", 0.65, "the embedded input"),
         ("dropoute", 0.1, "whole words of the input"),
         ("wdrop", 0.5, "the hidden-to-hidden weights; of a QRNN, on all its layers' weights"),
-        ("dropoutr", 0.0, "the state that the hidden-to-hidden weights are multiplied by, one mask for a window (Gal and "
-                          "Ghahramani's)")]),
+        ("dropoutr", 0.0, "the state that the hidden-to-hidden weights are multiplied by, one mask for a window (Gal "
+                          "and Ghahramani's)")]),
     Flag("alpha", 2, "AR: weight of the squared activations", non_negative, "X", kept=MODEL),
     Flag("beta", 1, "TAR: weight of their squared change from step to step", non_negative, "X", kept=MODEL),
     Flag("wdecay", 1.2e-6, "weight decay", non_negative, "X", kept=MODEL),
@@ -300,7 +301,8 @@ def optimisation(lr, lr_help, max_seq_len_delta):
         Flag("variable_bptt", True, "draw each window's length; --no-variable-bptt makes all of them bptt long", bool,
              kept=MODEL),
         Flag("max_seq_len_delta", max_seq_len_delta, "no window is longer than bptt plus this", count, "N", kept=RUN),
-        Flag("nonmono", 5, "patience in epochs of the rule that detects a stalled validation loss", count, "N", kept=RUN),
+        Flag("nonmono", 5, "patience in epochs of the rule that detects a stalled validation loss", count, "N",
+             kept=RUN),
         Flag("eval_batch_size", 10, "batch size in validation during training; the test has 1", size, "N", kept=MODEL),
     )
 
@@ -311,8 +313,10 @@ def schedule(optimizers, schedules, on_stall):
     return (
         Flag("optimizer", "sgd", f"optimizer; --lr, if not given, is: {rates}", choices=tuple(optimizers), kept=RUN),
         Flag("on_stall", "average", "what follows once the validation loss stalls: average the weights from then on "
-             "(NT-ASGD; sgd only), halve the learning rate, each time anew, or nothing", choices=tuple(on_stall), kept=RUN),
-        Flag("decay", 1.0, "divide the learning rate by X after each epoch from --decay-from on", positive, "X", kept=RUN),
+             "(NT-ASGD; sgd only), halve the learning rate, each time anew, or nothing", choices=tuple(on_stall),
+             kept=RUN),
+        Flag("decay", 1.0, "divide the learning rate by X after each epoch from --decay-from on", positive, "X",
+             kept=RUN),
         Flag("decay_from", 1, "first epoch that --decay is for", size, "EPOCH", kept=RUN),
         *own_flags(optimizers), *own_flags(schedules),
         Flag("when", [-1], "divide the learning rate by 10 after these epochs", epoch, "EPOCH", nargs="+", kept=RUN),
@@ -322,8 +326,8 @@ def schedule(optimizers, schedules, on_stall):
 def running(log_interval=200, log_what="batches"):
     return (
         Flag("device", "auto", "where to compute", metavar="auto|cpu|cuda|mps"),
-        Flag("precision", "auto", "matmul dtype (accumulation, weights and the loss are fp32 in any case, states but for "
-             "bf16 on CUDA). auto: bf16 on a CPU with matrix units for it (AMX), tf32 on GPUs that have it, else fp32; "
+        Flag("precision", "auto", "matmul dtype (accumulation, weights and the loss are fp32 in any case, states but "
+             "for bf16 on CUDA). auto: bf16 on a CPU with matrix units for it (AMX), tf32 on GPUs that have it, else fp32; "
              "scripts that read a model take the one it was trained in", choices=("auto", "fp32", "tf32", "bf16"),
              kept=MODEL),
         Flag("cuda", argparse.SUPPRESS, argparse.SUPPRESS, bool, only_true=True),
@@ -343,10 +347,10 @@ TRAINING = (
 )
 
 STOPPING = (
-    Flag("resume", None, "continue exactly where the run that wrote FILE was; `auto` continues the run of this --save if "
-         "there is one and starts it if not", metavar="FILE"),
-    Flag("checkpoint_minutes", 10, "save the state this often, besides at the end of an epoch (of some epochs, where they "
-         "are so short that saving would take more than a twentieth of the time)", positive, "M"),
+    Flag("resume", None, "continue exactly where the run that wrote FILE was; `auto` continues the run of this --save "
+         "if there is one and starts it if not", metavar="FILE"),
+    Flag("checkpoint_minutes", 10, "save the state this often, besides at the end of an epoch (of some epochs, where "
+         "they are so short that saving would take more than a twentieth of the time)", positive, "M"),
     Flag("max_minutes", None, "stop after M minutes with everything saved", positive, "M"),
 )
 

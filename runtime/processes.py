@@ -93,7 +93,7 @@ def init_distributed():
     if size == 1:
         return ProcessGroup()
     if not dist.is_initialized():
-        # A dead process is noticed at once, by a closed connection; to wait for a slow one, say in its test, is no error.
+        # A dead process is noticed at once, by a closed connection; a slow one, as rank 0 in its test, is no error.
         dist.init_process_group(_backend(), timeout=timedelta(hours=6))
     group = ProcessGroup(dist.get_rank(), size)
     if group.rank:

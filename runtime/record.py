@@ -40,7 +40,7 @@ def _processor():
 
 
 def figures(loss, rows):
-    """A text's mean loss in nats, read in columns of `rows` tokens, as perplexities -> dict.
+    """A text's mean loss in nats, read in streams of `rows` tokens, as perplexities -> dict.
 
     The published code divides by all rows, though the first is not predicted; its perplexities are slightly lower.
     """

@@ -1,4 +1,4 @@
-"""A cell, a softmax and an optimizer added from outside: the examples of docs/extending.md, tried by test_extending.py."""
+"""A cell, a softmax and an optimizer added from outside: the examples of docs/extending.md."""
 import sys
 from importlib import import_module
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The optimizers that --optimizer offers. A new one is an entry here; whatever its state holds is saved and continued."""
+"""The optimizers that --optimizer offers. A new one is an entry here; whatever it keeps is saved and continued."""
 from collections.abc import Callable
 from dataclasses import dataclass
 

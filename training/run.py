@@ -103,8 +103,8 @@ class Run:
                 if loss.is_cpu or redrawn or self.batch == line or self.row >= rows:
                     self.losses.fetch(self.meter, self.interval)
                     if self.losses.diverged:
-                        raise Stop(f"{self.losses.skipped_in_a_row} steps in a row gave no finite loss or gradient; lower "
-                                   f"--lr (now {self.args.lr:g}) or --clip (now {self.args.clip:g})", 1)
+                        raise Stop(f"{self.losses.skipped_in_a_row} steps in a row gave no finite loss or gradient; "
+                                   f"lower --lr (now {self.args.lr:g}) or --clip (now {self.args.clip:g})", 1)
                 if redrawn:
                     bar.set_postfix_str(f"{report(self.interval.loss())} | {self.interval.speed():.0f} tokens/s",
                                         False)
@@ -167,11 +167,6 @@ class Run:
         self.optimizer.start_averaging()
         self.switch_epoch, self.switch_reason = len(self.history), reason
         log(f"| averaging starts: {reason}")
-
-    def halve_learning_rate(self):
-        """The answer to a stalled validation loss that averaging takes the place of."""
-        self.stall_epoch = len(self.history)
-        self.divide_learning_rate(2)
 
     def divide_learning_rate(self, divisor):
         for group in self.optimizer.param_groups:

@@ -14,8 +14,8 @@ from runtime.options import RUN, Flag, non_negative, probability
 @dataclass(frozen=True)
 class Schedule:
     """make: settings (the flags as a dict) -> a function of the epoch, a number with fractions, that gives what the
-    learning rate is multiplied by, and Adam's beta1. epochs: settings -> how many epochs it has. flags: its own, the first
-    of which asks for it."""
+    learning rate is multiplied by, and Adam's beta1. epochs: settings -> how many epochs it has. flags: its own; the
+    first of them asks for it."""
     make: Callable
     epochs: Callable
     flags: tuple
@@ -25,8 +25,8 @@ def one_cycle(epoch, phases, momentum):
     """What the learning rate is multiplied by, and beta1, at `epoch` of one cycle (Smith 2018, 1803.09820).
 
     In four phases the rate rises from a tenth to its full value while beta1 falls; both stay; both go back the way they
-    came; and the rate goes on down to a thousandth. phases: their lengths in epochs, not negative. momentum: beta1 at the
-    ends, and at the full rate.
+    came; and the rate goes on down to a thousandth. phases: their lengths in epochs, not negative. momentum: beta1 at
+    the ends, and at the full rate.
     """
     high, low = momentum
     corners = [(0.1, high), (1.0, low), (1.0, low), (0.1, high), (0.001, high)]
@@ -46,11 +46,11 @@ def make_one_cycle(settings):
 
 SCHEDULES = {
     "one_cycle": Schedule(make_one_cycle, lambda settings: math.ceil(sum(settings["one_cycle"])), (
-        Flag("one_cycle", None, "adam's learning rate in four phases of so many epochs: from a tenth up to --lr, there, "
-             "back, and down to a thousandth; --epochs is then their sum if not given", non_negative, "E", nargs=4,
-             kept=RUN),
-        Flag("momentum", [0.8, 0.7], "adam's beta1 in one cycle: at its ends, and at the full learning rate", probability,
-             "X", nargs=2, kept=RUN))),
+        Flag("one_cycle", None, "adam's learning rate in four phases of so many epochs: from a tenth up to --lr, "
+             "there, back, and down to a thousandth; --epochs is then their sum if not given", non_negative, "E",
+             nargs=4, kept=RUN),
+        Flag("momentum", [0.8, 0.7], "adam's beta1 in one cycle: at its ends, and at the full learning rate",
+             probability, "X", nargs=2, kept=RUN))),
 }
 
 

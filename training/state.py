@@ -1,8 +1,8 @@
 """What a run saves and how it continues exactly: its best model, its state, a line of JSON per epoch.
 
-A state holds the weights, the optimizer with its averages, every random number generator, the position in the text with
-the hidden state, and the sums and losses so far: with them an interrupted run ends, bit for bit on a CPU, like one never
-interrupted.
+A state holds the weights, the optimizer with its averages, every random number generator, the position in the text
+with the hidden state, and the sums and losses so far: with them an interrupted run ends, bit for bit on a CPU, like one
+never interrupted.
 """
 import copy
 import json
@@ -58,7 +58,7 @@ def continued(args, resumed, flags):
 
 
 class CheckpointManager:
-    """Saves what `run` (run.py) comes to. All processes put a state together; rank 0 alone writes."""
+    """Saves the best model and the state of `run`. All processes put a state together; rank 0 alone writes."""
 
     def __init__(self, run):
         self.run = run

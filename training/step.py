@@ -31,7 +31,7 @@ class TrainStep:
 
     `step(data (T, B), targets (N,), hidden) -> mean loss in nats, new hidden`, both cut off from the graph, the loss a
     scalar on the device. The learning rate is scaled by T / bptt: a short window's gradient is a mean over fewer
-    tokens, and counts for less. clip: largest gradient norm over all parameters, 0 for none. alpha, beta: of AR and TAR.
+    tokens, and counts for less. clip: largest gradient norm over all parameters, 0 for none. alpha, beta: AR and TAR.
 
     A step whose loss or gradient is not finite changes nothing and gives NaN and the hidden state it was given. That
     is decided on the device: the host never waits. group, share: the processes that take the step together, and this

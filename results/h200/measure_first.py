@@ -18,10 +18,10 @@ from torch import nn
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from nt_asgd import NTASGD  # noqa: E402  (found through the line above)
-from ops.cudnn import recur_flat  # noqa: E402
-from ops.fused_softmax import available, fused_softmax  # noqa: E402
-from splitcross import SplitCrossEntropyLoss  # noqa: E402
+from nt_asgd import NTASGD  # (found through the line above)
+from ops.cudnn import recur_flat
+from ops.fused_softmax import available, fused_softmax
+from splitcross import SplitCrossEntropyLoss
 
 TYPES = {"fp32": torch.float32, "tf32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 

@@ -540,7 +540,8 @@ def test_the_ids_of_a_long_text_are_never_all_in_memory(tmp_path):
     with open(write(tmp_path / "corpus") / "train.txt", "w", encoding="utf-8") as text:
         for i in range(tokens // 1000):
             text.write("a b c d e f g h i j " * 99 + f"w{i % 5000} k l m n o p q r\n")
-    program = ("import sys, types, threading, time, data; from corpus import cache; from utils import batchify, get_batch\n"
+    program = ("import sys, types, threading, time, data; from corpus import cache\n"
+               "from utils import batchify, get_batch\n"
                "data.BLOCK, cache.LIMIT = 2**18, 2**20      # of the text, and of the ids, a small part\n"
                "def private():\n"
                "    return int(next(line for line in open('/proc/self/status') if line[:7] == 'RssAnon').split()[1])\n"

@@ -34,7 +34,8 @@ def test_cache_against_a_loop(window, theta, lam, block, monkeypatch):
 
 def test_large_scores_do_not_overflow():
     features = torch.full((30, 4), 50.0)
-    found = neural_cache.cache_logprobs(features, torch.zeros(30, dtype=torch.long), torch.full((30,), -5.0), 1.0, 0.5, 9)
+    targets, vocab = torch.zeros(30, dtype=torch.long), torch.full((30,), -5.0)
+    found = neural_cache.cache_logprobs(features, targets, vocab, 1.0, 0.5, 9)
     torch.testing.assert_close(found[1:], torch.full((29,), math.log(0.5 * math.exp(-5) + 0.5)))
 
 

@@ -34,7 +34,8 @@ def test_torchs_own_compiler_takes_the_kernels(source, name, monkeypatch):
     """As on a machine with a GPU and no CUDA toolkit; loading them is all that is left out."""
     monkeypatch.setattr(cpp_extension, "CUDA_HOME", None)
     with compiled._nvrtc():
-        binary, found = _nvrtc_compile((ROOT / "ops" / "kernels" / f"{source}.cu").read_text(), name, compute_capability="90")
+        text = (ROOT / "ops" / "kernels" / f"{source}.cu").read_text()
+        binary, found = _nvrtc_compile(text, name, compute_capability="90")
     assert found == name and len(binary) > 1000
 
 
@@ -44,7 +45,8 @@ def emulated(tmp_path_factory):
     if not shutil.which("g++"):
         pytest.skip("no g++ here")
     folder = tmp_path_factory.mktemp("kernels")
-    (folder / "kernel.cpp").write_text(f'#include "{ROOT}/tests/ops/block_of_threads.h"\n#include "{SOURCE}"\n' + "".join(
+    included = f'#include "{ROOT}/tests/ops/block_of_threads.h"\n#include "{SOURCE}"\n'
+    (folder / "kernel.cpp").write_text(included + "".join(
         f'extern "C" void run_{name}(unsigned blocks, unsigned threads, const float* a, const float* b,\n'
         f"        const long long* c, float* d, float* e, {kind}* f, int g) {{\n"
         f"    launch(blocks, threads, {name}, a, b, c, d, e, f, g);\n}}\n"

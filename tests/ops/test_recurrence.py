@@ -164,7 +164,8 @@ def test_training_in_bf16_learns(cell):
 def test_no_compiler_costs_nothing_but_time(tmp_path):
     """Without a compiler, and with one that fails, results are those of the compiled steps to rounding."""
     needs_compiler()
-    program = ("import torch\nfrom ops import compiled\nfrom torch import nn\nfrom ops.recurrence import recur\ntorch.manual_seed(0)\n"
+    program = ("import torch\nfrom torch import nn\nfrom ops import compiled\nfrom ops.recurrence import recur\n"
+               "torch.manual_seed(0)\n"
                "r = nn.GRU(5, 6); y, h = recur('GRU', torch.randn(4, 3, 5), torch.zeros(1, 3, 6), *r.parameters())\n"
                "print(compiled.library('cells') is None, y.double().sum().item())")
     said = []

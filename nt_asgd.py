@@ -1,6 +1,8 @@
 """The paper's optimizer: SGD that starts averaging its weights when validation stalls (Merity et al. 2018, section 3).
 
 When to start is the caller's decision (`evaluation.has_stalled`); this file is the arithmetic.
+torch.optim.swa_utils.AveragedModel is not used: it averages a copy of the module, which then must be saved, restored
+and evaluated beside it, and costs a second pass over all weights in every step.
 """
 from contextlib import contextmanager
 

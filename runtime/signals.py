@@ -64,7 +64,8 @@ class Interruption:
 def exclusive(path):
     """Hold the lock file `path`. Raises InputError, with the holder's process id, if another process holds it.
 
-    The system drops the lock when its holder dies, however it dies: a file left behind locks nobody out.
+    The system drops the lock when its holder dies, however it dies: a file left behind locks nobody out. The package
+    filelock does the same, but does not say who holds the lock.
     """
     try:
         import fcntl

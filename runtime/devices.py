@@ -1,5 +1,6 @@
 """A device, and a precision that it has. How much memory it has, and how much was taken."""
 import os
+import platform
 import sys
 from typing import NamedTuple
 
@@ -10,12 +11,13 @@ from runtime.processes import local_device
 
 
 class Compute(NamedTuple):
-    """Where to compute and in which precision, resolved from the flags."""
+    """Where to compute and in which precision, resolved from the flags; `reason`: why `auto` chose that precision."""
     device: torch.device
     precision: str
+    reason: str = ""
 
     def __str__(self):
-        return f"{self.device} in {self.precision}"
+        return f"{self.device} in {self.precision}" + (f" ({self.reason})" if self.reason else "")
 
 
 def prepare(args, supports):
@@ -27,11 +29,11 @@ def prepare(args, supports):
     device = local_device(pick_device(args.device))
     if device.startswith("cuda:"):
         torch.cuda.set_device(device)       # also for what is launched on the current device
-    precision = pick_precision(args.precision, device, "precision" in args.given, "bf16" in supports)
+    precision, reason = pick_precision(args.precision, device, "precision" in args.given, "bf16" in supports)
     torch.backends.cudnn.allow_tf32 = precision == "tf32"
     torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
     torch.manual_seed(args.seed)
-    return Compute(torch.device(device), precision)
+    return Compute(torch.device(device), precision, reason)
 
 
 def pick_device(name):
@@ -51,31 +53,60 @@ def pick_device(name):
 
 
 def pick_precision(name, device, asked, has_bf16=True):
-    """The precision for `device`; one that is not `asked` for, but comes with a model from elsewhere, may give way."""
+    """The precision for `device`, and where that was left to this function, why -> str, str.
+
+    One that is not `asked` for, but comes with a model from elsewhere, may give way to fp32. has_bf16: whether the
+    model supports it.
+    """
+    if name == "auto":
+        return _automatic(device, has_bf16)
     if name == "bf16" and not has_bf16:
         if asked:
             raise InputError("--precision bf16 is not supported by this --model and --softmax; use fp32 or auto")
-        return "fp32"
+        return "fp32", "this model does not support the bf16 of its checkpoint"
     if name == "tf32" and not device.startswith("cuda"):
         if asked:
             raise InputError(f"--precision tf32 is for CUDA, not for {device!r}; use fp32, bf16 or auto")
-        return "fp32"
-    if name == "auto" and device.startswith("cuda"):
-        return "tf32" if has_tf32(device) else "fp32"
-    if name == "auto":
-        return "bf16" if device == "cpu" and has_bf16 and has_matrix_units() else "fp32"
-    return name
+        return "fp32", f"{device} does not have the tf32 of the checkpoint"
+    return name, ""
+
+
+def _automatic(device, has_bf16):
+    """The fastest precision that learns like fp32."""
+    if device.startswith("cuda"):
+        return ("tf32", "auto") if has_tf32(device) else ("fp32", "auto: this GPU has no tf32")
+    if device != "cpu":
+        return "fp32", "auto"
+    if not has_bf16:
+        return "fp32", "auto: this model does not support bf16"
+    instructions = bf16_instructions()
+    return ("bf16", f"auto: {instructions}") if instructions else ("fp32", "auto: no bf16 instructions in use")
 
 
 def has_tf32(device):
     return torch.cuda.is_available() and torch.cuda.get_device_capability(device)[0] >= 8
 
 
-def has_matrix_units():
-    """Whether this CPU multiplies bfloat16 matrices in units of their own (AMX), and oneDNN is allowed to use them."""
-    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "ALL").upper()
-    supported = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-    return torch.backends.mkldnn.is_available() and supported() and (limit in ("ALL", "DEFAULT") or "AMX" in limit)
+def bf16_instructions():
+    """The instructions with which this CPU multiplies bfloat16 matrices, faster than fp32 ones, or "".
+
+    Those that oneDNN, which multiplies, has been told not to use do not count: it would emulate them. It goes by
+    features and not by timing a product, so that the same command computes the same whatever else the machine does.
+    """
+    if not torch.backends.mkldnn.is_available():
+        return ""
+    if platform.machine() in ("aarch64", "arm64"):
+        return "Arm BF16" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else ""
+    limit = (os.environ.get("ONEDNN_MAX_CPU_ISA") or os.environ.get("DNNL_MAX_CPU_ISA") or "ALL").upper()
+    if _has("_is_amx_tile_supported") and (limit in ("ALL", "DEFAULT") or "AMX" in limit):
+        return "AMX"
+    allowed = limit in ("ALL", "DEFAULT") or any(part in limit for part in ("BF16", "FP16", "AMX", "AVX10"))
+    return "AVX512_BF16" if _has("_is_avx512_bf16_supported") and allowed else ""
+
+
+def _has(question):
+    """What torch knows of this CPU; its older versions do not have every question."""
+    return getattr(torch.cpu, question, lambda: False)()
 
 
 def peak_memory_mib(device):

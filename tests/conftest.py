@@ -12,7 +12,8 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = ["--emsize", "24", "--nhid", "48", "--nlayers", "2", "--batch-size", "4", "--bptt", "12", "--lr", "4",
          "--clip", "0.5", "--dropoute", "0", "--dropouti", "0", "--dropouth", "0.1", "--dropout", "0.1",
-         "--wdrop", "0.2", "--alpha", "0.1", "--beta", "0.1", "--log-interval", "10", "--device", "cpu"]
+         "--wdrop", "0.2", "--alpha", "0.1", "--beta", "0.1", "--log-interval", "10", "--device", "cpu",
+         "--precision", "fp32"]
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -392,6 +392,6 @@ def test_a_device_is_picked(there, picked, monkeypatch):
     monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device(there[0]) if there else None)
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: bool(there))
     assert devices.pick_device("auto") == picked == devices.pick_device(picked)
-    assert devices.pick_precision("auto", "mps", False) == "fp32"
+    assert devices.pick_precision("auto", "mps", False)[0] == "fp32"
     with pytest.raises(InputError, match="abacus"):
         devices.pick_device("abacus")

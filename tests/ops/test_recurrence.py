@@ -179,17 +179,38 @@ def test_no_compiler_costs_nothing_but_time(tmp_path):
     assert all(abs(float(total) - float(said[0][1])) < 1e-5 for _, total in said)
 
 
-def test_which_precision(monkeypatch):
+@pytest.mark.parametrize(("features", "limit", "wanted"), [
+    ((), None, ""), (("avx512_bf16",), None, "AVX512_BF16"), (("avx512_bf16", "amx_tile"), None, "AMX"),
+    (("avx512_bf16", "amx_tile"), "AVX512_CORE_BF16", "AVX512_BF16"), (("avx512_bf16", "amx_tile"), "AVX512_CORE", ""),
+    (("avx512_bf16",), "AVX512_CORE_VNNI", ""), (("avx512_bf16",), "avx2", ""),
+    (("avx512_bf16",), "ALL", "AVX512_BF16"),
+    (("avx512_bf16", "amx_tile"), "AVX512_CORE_AMX", "AMX"), ((), "AVX512_CORE_AMX", "")])
+def test_which_precision(features, limit, wanted, monkeypatch):
+    monkeypatch.setattr(devices.platform, "machine", lambda: "x86_64")
+    monkeypatch.delenv("DNNL_MAX_CPU_ISA", raising=False)
     monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
-    for amx in (True, False):
-        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda amx=amx: amx)
-        assert devices.pick_precision("auto", "cpu", False) == ("bf16" if amx else "fp32")
-        assert devices.pick_precision("auto", "cuda", False) == "fp32"
-        assert devices.pick_precision("bf16", "cpu", True) == "bf16"
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
-    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16")
-    assert devices.pick_precision("auto", "cpu", False) == "fp32"
-    assert devices.pick_precision("tf32", "cpu", False) == "fp32"       # of a model that was trained on a GPU
+    if limit:
+        monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
+    for feature in ("avx512_bf16", "amx_tile"):
+        monkeypatch.setattr(torch.cpu, f"_is_{feature}_supported", lambda there=feature in features: there)
+    assert devices.bf16_instructions() == wanted
+    precision, reason = devices.pick_precision("auto", "cpu", False)
+    assert precision == ("bf16" if wanted else "fp32") and wanted in reason
+    assert devices.pick_precision("auto", "cpu", False, has_bf16=False)[0] == "fp32"
+    assert devices.pick_precision("auto", "cuda", False)[0] == "fp32"
+    assert devices.pick_precision("bf16", "cpu", True) == ("bf16", "")
+    assert devices.pick_precision("tf32", "cpu", False)[0] == "fp32"    # of a model that was trained on a GPU
+
+
+@pytest.mark.parametrize("limit", [None, "AVX512_CORE"])
+def test_the_first_line_names_the_precision_and_why(limit, toy, tmp_path, monkeypatch):
+    if limit:
+        monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
+    found = devices.bf16_instructions()
+    words = [word for pair in zip(SMALL[::2], SMALL[1::2]) if pair[0] != "--precision" for word in pair]
+    line = run_script("main.py", "--data", toy, *words, "--epochs", 1, cwd=tmp_path).stdout.splitlines()[0]
+    assert line.endswith(f"on cpu in bf16 (auto: {found})" if found else
+                         "on cpu in fp32 (auto: no bf16 instructions in use)")
 
 
 def test_precision_goes_with_the_model(toy, call, tmp_path):

@@ -91,7 +91,7 @@ class Run:
                   bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}") as bar:
             while self.row < rows:
                 length = window_length(self.args.bptt, self.args.max_seq_len_delta, self.lengths,
-                                              self.args.variable_bptt)
+                                       self.args.variable_bptt)
                 data, targets = get_batch(self.train, self.row, self.args, length)
                 if self.schedule:
                     self._follow_schedule(len(self.history) + self.row / rows)

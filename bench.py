@@ -23,7 +23,7 @@ from evaluation.loss import evaluate, evaluating, window_loss, windows
 from evaluation.neural_cache import cache_logprobs
 from model import build, count_parameters, model_flags, resolve, set_precision, supports
 from nt_asgd import NTASGD
-from ops.graphs import Graphs
+from ops.graphs import Graphs, Recording
 from ops.recurrence import has_compiled_steps
 from runtime import devices, errors, options, record
 from runtime.devices import check_memory, peak_memory_mib
@@ -121,7 +121,8 @@ def bench_training(args, model, device, watch):
     def make_step(group=None):
         step = TrainStep(model, optimizer, bptt=args.bptt, clip=args.clip, alpha=args.alpha, beta=args.beta,
                          group=group)
-        return GraphedStep(step) if device.type == "cuda" and args.graphs and model.can_be_graphed else step
+        graphs = device.type == "cuda" and args.graphs and model.can_be_graphed
+        return GraphedStep(step, Recording()) if graphs else step
 
     step, hidden = make_step(), model.init_hidden(args.batch_size)
     model.train()

@@ -55,11 +55,11 @@ class NTASGD(Optimizer):
     def _average(self, group, found_inf):
         """mean_n = mean_{n-1} + (w_n - mean_{n-1}) / n, for every parameter, moved in this step or not."""
         counted = 1 if found_inf is None else 1 - found_inf
-        steps = group["averaged_steps"].add_(counted)
+        weight = counted / group["averaged_steps"].add_(counted).clamp(min=1)          # 1 / n, or 0
         for p in group["params"]:
             if "average" not in self.state[p]:
                 self.state[p]["average"] = p.clone()
-            self.state[p]["average"].lerp_(p, (counted / steps.clamp(min=1)).to(p.dtype))
+            self.state[p]["average"].lerp_(p, weight.to(p.dtype))
 
     def state_dict(self):
         state = super().state_dict()
@@ -95,10 +95,20 @@ class NTASGD(Optimizer):
 
 
 def _descend(params, gradients, lr, weight_decay, scale, found_inf):
-    """w ← w - lr · (gradient / scale + weight_decay · w), in one pass over memory where torch has the kernel."""
-    if params[0].device.type in ("cpu", "cuda"):
+    """w ← w - lr · (gradient / scale + weight_decay · w), or nothing where `found_inf` is 1."""
+    if params[0].is_cpu:       # one pass over memory
         torch._fused_sgd_(params, gradients, [], weight_decay=weight_decay, momentum=0.0, lr=lr, dampening=0.0,
                           nesterov=False, maximize=False, is_first_step=False, grad_scale=scale, found_inf=found_inf)
-    elif found_inf is None or not found_inf.item():
-        torch._foreach_mul_(params, 1 - float(lr) * weight_decay)
-        torch._foreach_add_(params, gradients, alpha=-float(lr) / (1.0 if scale is None else scale.item()))
+    else:                      # where that kernel computes in fp64, which most GPUs are slow at
+        _descend_in_passes(params, gradients, lr, weight_decay, scale, found_inf)
+
+
+def _descend_in_passes(params, gradients, lr, weight_decay, scale, found_inf):
+    rate, decay = lr if scale is None else lr / scale, lr * weight_decay
+    if found_inf is not None:
+        good = 1 - found_inf
+        rate, decay = rate * good, decay * good
+        gradients = [torch.where(found_inf.bool(), 0.0, gradient) for gradient in gradients]    # 0 · inf is not 0
+    steps = torch._foreach_mul(gradients, rate)
+    torch._foreach_mul_(params, 1 - decay)
+    torch._foreach_sub_(params, steps)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 
 from runtime.errors import InputError
+from runtime.log import log
 from runtime.processes import local_device
 
 
@@ -30,7 +31,7 @@ def prepare(args, supports):
     if device.startswith("cuda:"):
         torch.cuda.set_device(device)       # also for what is launched on the current device
     precision, reason = pick_precision(args.precision, device, "precision" in args.given, "bf16" in supports)
-    torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    torch.backends.cudnn.allow_tf32 = precision != "fp32"      # for bf16, too: cuDNN's tensor cores hang on it
     torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
     torch.manual_seed(args.seed)
     return Compute(torch.device(device), precision, reason)
@@ -43,13 +44,30 @@ def pick_device(name):
         here.setdefault(other.type, torch.accelerator.is_available())
     here["cpu"] = True
     if name == "auto":
-        return next(kind for kind, found in here.items() if found)
+        for kind, found in here.items():
+            reason = found and kind == "cuda" and why_unusable(kind)
+            if reason:
+                log(f"| WARNING: {reason}; computing on the CPU")
+            elif found:
+                return kind
     kind, _, index = name.partition(":")
     if kind not in here or (index and not (kind == "cuda" and index.isdecimal())):
         raise InputError(f"unknown device {name!r}: use auto, cpu, cuda, cuda:N or mps")
     if not here[kind] or (index and int(index) >= torch.cuda.device_count()):
         raise InputError(f"device {name!r} is not available here; `--device auto` takes what is")
+    reason = kind == "cuda" and why_unusable(name)
+    if reason:
+        raise InputError(f"{reason}; use --device cpu, or a torch that is built for this GPU")
     return name
+
+
+def why_unusable(device):
+    """Why nothing can be computed on a GPU that is there, in a few words, or None: it is tried."""
+    try:
+        (torch.ones(2, device=device) + 1).cpu()
+    except RuntimeError as error:
+        return f"torch {torch.__version__} cannot compute on {device} ({str(error).splitlines()[0][:120]})"
+    return None
 
 
 def pick_precision(name, device, asked, has_bf16=True):
@@ -64,6 +82,10 @@ def pick_precision(name, device, asked, has_bf16=True):
         if asked:
             raise InputError("--precision bf16 is not supported by this --model and --softmax; use fp32 or auto")
         return "fp32", "this model does not support the bf16 of its checkpoint"
+    if name == "bf16" and device.startswith("cuda") and not has_tensor_cores(device):
+        if asked:
+            raise InputError("--precision bf16 needs a GPU of compute capability 8.0 or later; use fp32 or auto")
+        return "fp32", "this GPU does not have the bf16 of the checkpoint"
     if name == "tf32" and not device.startswith("cuda"):
         if asked:
             raise InputError(f"--precision tf32 is for CUDA, not for {device!r}; use fp32, bf16 or auto")
@@ -74,7 +96,7 @@ def pick_precision(name, device, asked, has_bf16=True):
 def _automatic(device, has_bf16):
     """The fastest precision that learns like fp32."""
     if device.startswith("cuda"):
-        return ("tf32", "auto") if has_tf32(device) else ("fp32", "auto: this GPU has no tf32")
+        return ("tf32", "auto") if has_tensor_cores(device) else ("fp32", "auto: this GPU has no tf32")
     if device != "cpu":
         return "fp32", "auto"
     if not has_bf16:
@@ -83,7 +105,8 @@ def _automatic(device, has_bf16):
     return ("bf16", f"auto: {instructions}") if instructions else ("fp32", "auto: no bf16 instructions in use")
 
 
-def has_tf32(device):
+def has_tensor_cores(device):
+    """Whether a GPU has tf32 and bf16 (compute capability 8.0 and later)."""
     return torch.cuda.is_available() and torch.cuda.get_device_capability(device)[0] >= 8
 
 

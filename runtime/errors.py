@@ -26,8 +26,6 @@ def run(main):
     except RuntimeError as error:  # torch has no classes of its own for these in all its versions
         if "out of memory" in str(error) or "can't allocate memory" in str(error):
             sys.exit(f"{script}: error: out of memory; try a smaller --batch-size, --bptt or model")
-        if "CUDA graph" in str(error):
-            sys.exit(f"{script}: error: {str(error).splitlines()[0]}")
         if "CUDA error" in str(error):
             sys.exit(f"{script}: error: the GPU failed: {str(error).splitlines()[0]}")
         raise

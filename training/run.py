@@ -15,7 +15,8 @@ from data import batchify_split
 from evaluation.loss import evaluate, total_loss, window_loss
 from evaluation.stalling import has_stalled
 from model import count_parameters
-from ops.graphs import Graphs
+from ops.fallbacks import stop_cudnn, with_fallbacks
+from ops.graphs import Graphs, Recording
 from runtime import record
 from runtime.devices import peak_memory_mib
 from runtime.errors import InputError
@@ -24,6 +25,7 @@ from runtime.meter import Meter
 from runtime.processes import ProcessGroup
 from runtime.signals import Interruption, Stop, exclusive
 from training.losses import Losses
+from training.self_check import check_graphs
 from training.state import CheckpointManager
 from training.step import GraphedStep, TrainStep
 from training.tensorboard import Board
@@ -56,8 +58,9 @@ class Run:
         self.step = TrainStep(model, optimizer, bptt=args.bptt, clip=args.clip, alpha=args.alpha, beta=args.beta,
                               group=self.group, share=self.train.size(1) / args.batch_size)
         self.window_loss = window_loss(model)
-        if compute.device.type == "cuda" and args.graphs and model.can_be_graphed:
-            self.step, self.window_loss = GraphedStep(self.step), Graphs(self.window_loss, compute.device)
+        self.recording = None
+        if compute.device.type == "cuda":
+            self._use_gpu()
         self.losses = Losses(args.max_bad_steps)
         self.lengths = torch.Generator().manual_seed(args.seed)   # of the windows; dropout has torch's own generator
         self.history = []                                         # a dict for every epoch that has ended
@@ -68,6 +71,20 @@ class Run:
         self.status = 0
         self.together = True                                      # what is done next, all processes do
         self._begin_epoch()
+
+    def _use_gpu(self):
+        """Replay steps and evaluation as CUDA graphs, if they can be and do what plain ones do."""
+        remedies = [stop_cudnn]
+        if self.args.graphs and self.model.can_be_graphed:
+            self.recording = Recording()
+            reason = check_graphs(self.compute.device)
+            if reason:
+                self.recording.stop(reason)
+            self.step = GraphedStep(self.step, self.recording)
+            remedies.append(self.recording.stop_for_memory)
+        self.window_loss = with_fallbacks(self.window_loss, *remedies)
+        if self.recording:
+            self.window_loss = Graphs(self.window_loss, self.compute.device, self.recording)
 
     def _begin_epoch(self):
         self.row = self.batch = 0
@@ -302,6 +319,8 @@ class Run:
         elif error is not None and os.path.exists(self.files.state):
             print(f"the last good state is in {self.files.state}; `--resume auto` continues from it", file=sys.stderr)
         self._stack.close()
+        if self.recording:
+            self.recording.drop()        # NCCL's communicators wait for graphs that hold their collectives
         if error is None or kind is Stop:
             self.group.leave()
         return kind is Stop

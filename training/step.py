@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import torch
 
 from nt_asgd import NTASGD
+from ops.fallbacks import stop_cudnn, with_fallbacks
 from ops.graphs import Graphs
 from utils import map_hidden, repackage_hidden
 
@@ -43,6 +44,8 @@ class TrainStep:
         self.bptt, self.clip, self.alpha, self.beta, self.share = bptt, clip, alpha, beta, share
         self.parameters = list(model.parameters())
         self.in_halves = InHalves(self.forward_backward)
+        if self.parameters[0].is_cuda:
+            self.in_halves.forward_backward = with_fallbacks(self.forward_backward, stop_cudnn)
         self.compute = Summed(self.in_halves, group) if group and group.exchanges else self.in_halves
 
     def __call__(self, data, targets, hidden):
@@ -156,18 +159,20 @@ class GraphedStep:
     """A `TrainStep`, replayed as CUDA graphs; the hidden state it gives is overwritten by the next step.
 
     NT-ASGD takes all its numbers from the device, and its update is part of the graph. Others follow gradients that a
-    graph leaves in one place.
+    graph leaves in one place. recording: an `ops.graphs.Recording`; once it is stopped, steps are plain ones.
     """
 
-    def __init__(self, step):
+    def __init__(self, step, recording):
         self.plain, self.model, self.optimizer, self.parameters = step, step.model, step.optimizer, step.parameters
         self.whole = isinstance(step.optimizer, NTASGD)
         self.left = None if self.whole else [torch.zeros_like(p) for p in self.parameters]
-        self.graphs = Graphs(step.step if self.whole else self._leave_gradients, self.parameters[0].device)
+        self.graphs = Graphs(step.step if self.whole else self._leave_gradients, self.parameters[0].device, recording)
         self.averaging = False
+        if self.parameters[0].is_cuda:
+            step.in_halves.forward_backward = with_fallbacks(step.in_halves.forward_backward, recording.stop_for_memory)
 
     def __call__(self, data, targets, hidden):
-        if data.shape in self.plain.in_halves.too_large:
+        if not self.graphs.recording.active or data.shape in self.plain.in_halves.too_large:
             return self.plain(data, targets, hidden)
         rates = self.plain.rates(len(data), data.device)
         if not self.whole:

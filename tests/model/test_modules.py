@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+import nt_asgd
 import splitcross
 from embed_regularize import embedded_dropout
 from evaluation.loss import evaluate
@@ -282,6 +283,23 @@ def test_average_is_the_mean_of_the_weights_after_each_step():
     assert places == [p.data_ptr() for p in params]
 
 
+@pytest.mark.parametrize("found_inf", [None, 0.0, 1.0])
+@pytest.mark.parametrize("scale", [None, 1.0, 3.0])
+def test_the_step_of_gpus_is_that_of_cpus(scale, found_inf):
+    """Also where nothing may change because a gradient is not a number."""
+    torch.manual_seed(0)
+    weights = [torch.randn(5, 3), torch.randn(4)]
+    gradients = [torch.full((5, 3), math.nan if found_inf else 0.3), torch.randn(4)]
+    scale, found_inf = (None if value is None else torch.tensor(value) for value in (scale, found_inf))
+    results = []
+    for descend in (nt_asgd._descend, nt_asgd._descend_in_passes):
+        params = [w.clone() for w in weights]
+        descend(params, [g.clone() for g in gradients], torch.tensor(0.7), 0.01, scale, found_inf)
+        results.append(params)
+    torch.testing.assert_close(*results)
+    assert torch.equal(results[1][0], weights[0]) == bool(found_inf)
+
+
 def test_optimizer_state_goes_on_where_it_was():
     def run(steps, optimizer, p):
         for n in steps:
@@ -391,6 +409,7 @@ def test_a_device_is_picked(there, picked, monkeypatch):
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: "mps" in there)
     monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device(there[0]) if there else None)
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: bool(there))
+    monkeypatch.setattr(devices, "why_unusable", lambda device: None)
     assert devices.pick_device("auto") == picked == devices.pick_device(picked)
     assert devices.pick_precision("auto", "mps", False)[0] == "fp32"
     with pytest.raises(InputError, match="abacus"):

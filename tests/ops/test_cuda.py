@@ -12,6 +12,7 @@ from evaluation.loss import evaluate, window_loss
 from model import build, set_precision
 from nt_asgd import NTASGD
 from ops import fused_softmax
+from ops.graphs import Graphs, Recording
 from runtime.devices import pick_precision
 from runtime.processes import single_process_group
 from training import step as train_step
@@ -26,7 +27,7 @@ TOLERANCES = {"fp32": 1e-4, "tf32": 1e-3, "bf16": 2e-2}
 
 
 def allow(precision):
-    torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    torch.backends.cudnn.allow_tf32 = precision != "fp32"
     torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
 
 
@@ -45,7 +46,7 @@ def make(settings, words, precision, dropouts, optimizer="sgd", graphs=False, se
     optimizer = (NTASGD(parameters, lr=10, weight_decay=1.2e-6) if optimizer == "sgd" else
                  torch.optim.Adam(parameters, lr=1e-3, fused=True))
     step = train_step.TrainStep(model, optimizer, bptt=bptt, clip=0.25, alpha=2, beta=1, group=group)
-    return train_step.GraphedStep(step) if graphs else step
+    return train_step.GraphedStep(step, Recording()) if graphs else step
 
 
 def train(step, columns, lengths, bad=()):
@@ -158,7 +159,6 @@ def test_the_softmax_kernel_is_there_and_right():
 
 
 def test_evaluation_by_graphs():
-    from ops.graphs import Graphs
     step = make(TOY, 200, "fp32", NO_DROPOUTS)
     columns = torch.randint(200, (300, 10), device="cuda")
     score = Graphs(window_loss(step.model), "cuda")

@@ -1,6 +1,6 @@
-"""What GPU.md asks to be measured before anything is made faster: one run, some minutes, figures as JSON.
+"""What is to be measured before anything is made faster: layers, products, softmax, update, one run of some minutes.
 
-    python results/h200/measure_first.py --json "$OUT/measure_first.json"
+    python results/gpu/measure_first.py --json "$OUT/measure_first.json"
 
 `--device cpu --quick` runs the parts that need no GPU, at toy sizes, to see that the script works.
 """
@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from nt_asgd import NTASGD  # (found through the line above)
+from ops.compiled import cuda_kernel
 from ops.cudnn import recur_flat
 from ops.fused_softmax import available, fused_softmax
 from splitcross import SplitCrossEntropyLoss
@@ -82,7 +83,7 @@ def layers(clock, device, quick):
     if quick:
         cases = [(12, 16, 3, 7, "fp32"), (12, 16, 3, 7, "bf16")]
     for inputs, width, columns, steps, kind in cases:
-        allow_tf32(kind == "tf32")
+        allow_tf32(kind != "fp32")
         rnn = nn.LSTM(inputs, width).to(device, TYPES[kind])
         x = torch.randn(steps, columns, inputs, device=device, dtype=TYPES[kind], requires_grad=True)
         gradient = torch.randn(steps, columns, width, device=device, dtype=TYPES[kind])
@@ -117,7 +118,7 @@ def buffers(clock, device, quick):
 def products(clock, device, quick):
     """Products of a window's rows, at 1150 and at 1152."""
     for rows, width, kind in itertools.product([1400, 5600], (1150, 1152), ("fp32", "tf32", "bf16")):
-        allow_tf32(kind == "tf32")
+        allow_tf32(kind != "fp32")
         n = 64 if quick else rows
         a = torch.randn(n, width, device=device, dtype=TYPES[kind])
         b = torch.randn(4 * width, width, device=device, dtype=TYPES[kind])
@@ -132,7 +133,7 @@ def losses(clock, device, quick):
         allow_tf32(True)
         n = 20 if quick else n
         criterion = SplitCrossEntropyLoss(400, [])
-        criterion.product_dtype = torch.bfloat16 if kind == "bf16" else None
+        criterion.matmul_dtype = torch.bfloat16 if kind == "bf16" else None
         weight = torch.randn(words, 400, device=device).mul_(0.1).requires_grad_()
         bias, x = torch.zeros(words, device=device, requires_grad=True), torch.randn(n, 400, device=device)
         x.requires_grad_()
@@ -179,9 +180,11 @@ def exchanges(clock, device, quick):
     if device.type != "cuda":
         return
     steps, words = 500, 46 * 1024 // 4          # 24 MB: they stay in the L2 cache
-    source = Path(__file__).with_name("exchange.cu").read_text(encoding="utf-8")
+    source = Path(__file__).resolve().with_name("exchange")
     for name in ("by_barrier", "by_flags", "by_data"):
-        kernel = torch.cuda._compile_kernel(source, name)
+        kernel = cuda_kernel(source, name, 0)
+        if kernel is None:
+            raise RuntimeError("the kernel cannot be compiled")
         for blocks in (72, 96, 128):
             data = torch.full((steps + 1, words), -1, dtype=torch.int32, device=device)
             flags, failed, sums = (torch.zeros(n, dtype=torch.int32, device=device) for n in (128, 1, blocks))

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 import checkpoint
 from evaluation.resumable import PARTS, ResumablePass
+from ops.fallbacks import stop_cudnn, with_fallbacks
 from runtime.errors import InputError
 from runtime.log import log, perplexity, report
 from runtime.meter import Meter
@@ -32,14 +33,19 @@ def segments(model, streams, bptt, row=0, hidden=None):
     """
     model.eval()
     parameters = list(model.parameters())
+
+    def step(data, targets, hidden):
+        features, hidden = model(data, hidden)
+        gradients = torch.autograd.grad(model.loss(features, targets), parameters, materialize_grads=True)
+        return features.detach(), gradients, repackage_hidden(hidden)
+
+    if parameters[0].is_cuda:
+        step = with_fallbacks(step, stop_cudnn)
     hidden = model.init_hidden(streams.size(1)) if hidden is None else hidden
     for start in range(row, len(streams) - 1, bptt):
         data, targets = get_batch(streams, start, None, seq_len=bptt, evaluation=True)
-        features, hidden = model(data, hidden)
-        loss = model.loss(features, targets)
-        gradients = torch.autograd.grad(loss, parameters, materialize_grads=True)
-        hidden = repackage_hidden(hidden)
-        yield features.detach(), targets, gradients, hidden
+        features, gradients, hidden = step(data, targets, hidden)
+        yield features, targets, gradients, hidden
 
 
 def rms_rates(mean_squares, lr, lamb, epsilon):

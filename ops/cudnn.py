@@ -11,6 +11,8 @@ import torch
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from ops.fallbacks import stop_cudnn
+
 KERNELS = {"LSTM": torch._VF.lstm, "GRU": torch._VF.gru}
 MULTIPLE = 8
 
@@ -21,7 +23,13 @@ def recur_by_torch(kind, x, hidden, weights):
     weights: weight_ih (G·H, I), weight_hh (G·H, H), bias_ih and bias_hh (G·H,).
     """
     # has biases, layers, dropout, training, bidirectional, batch first
-    output, *states = KERNELS[kind](x, hidden, weights, True, 1, 0.0, torch.is_grad_enabled(), False, False)
+    settings = True, 1, 0.0, torch.is_grad_enabled(), False, False
+    try:
+        output, *states = KERNELS[kind](x, hidden, weights, *settings)
+    except RuntimeError as error:
+        if not stop_cudnn(error):
+            raise
+        output, *states = KERNELS[kind](x, hidden, weights, *settings)
     return output, tuple(states) if kind == "LSTM" else states[0]
 
 

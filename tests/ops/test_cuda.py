@@ -16,6 +16,7 @@ from ops.graphs import Graphs, Recording
 from runtime.devices import pick_precision
 from runtime.processes import single_process_group
 from training import step as train_step
+from training.self_check import check_graphs
 from utils import flat_hidden, get_batch
 
 pytestmark = [pytest.mark.cuda, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")]
@@ -23,7 +24,8 @@ PTB = {"model": "LSTM", "emsize": 400, "nhid": 1150, "nlayers": 3, "tied": True,
 TOY = {**PTB, "emsize": 24, "nhid": 50, "nlayers": 2}
 DROPOUTS = {"dropout": 0.4, "dropouth": 0.25, "dropouti": 0.4, "dropoute": 0.1, "wdrop": 0.5, "dropoutr": 0.0}
 NO_DROPOUTS = dict.fromkeys(DROPOUTS, 0.0)
-TOLERANCES = {"fp32": 1e-4, "tf32": 1e-3, "bf16": 2e-2}
+TOLERANCES = {"fp32": 1e-4, "tf32": 5e-3, "bf16": 2e-2}    # Hopper may truncate what tf32 drops
+ON_GPU = [{"cpu": "cuda", "fp32": "auto"}.get(word, word) for word in SMALL]
 
 
 def allow(precision):
@@ -175,20 +177,28 @@ def test_auto_is_tf32_on_cards_that_have_it():
 
 @pytest.mark.parametrize("flags", [[], ["--no-graphs"], ["--optimizer", "adam", "--lr", "0.01"], ["--model", "GRU"],
                                    ["--model", "QRNN"], ["--dropoutr", "0.2"],
-                                   ["--cutoffs", "10", "20"], ["--precision", "bf16"]])
-def test_scripts_on_the_gpu_and_a_run_continued(flags, toy, tmp_path):
+                                   ["--cutoffs", "10", "20"], ["--precision", "bf16"]], ids=" ".join)
+def test_a_run_continued_on_the_gpu(flags, toy, call, tmp_path):
     """Stopped between epochs and continued: the curve of a run never stopped, within rounding."""
-    small = [word if word != "cpu" else "cuda" for word in SMALL]
-
     def losses(name):
         return [json.loads(line)["valid_loss"] for line in (tmp_path / f"{name}.jsonl").read_text().splitlines()]
 
-    common = ["--data", toy, *small, *flags]
-    run_script("main.py", *common, "--epochs", 4, "--save", "whole.pt", cwd=tmp_path)
-    run_script("main.py", *common, "--epochs", 2, "--save", "parts.pt", cwd=tmp_path)
-    run_script("main.py", *common, "--epochs", 4, "--save", "parts.pt", "--resume", "auto", cwd=tmp_path)
+    common = ["--data", toy, *ON_GPU, *flags]
+    call("main.py", *common, "--epochs", 4, "--save", "whole.pt")
+    call("main.py", *common, "--epochs", 2, "--save", "parts.pt")
+    call("main.py", *common, "--epochs", 4, "--save", "parts.pt", "--resume", "auto")
     assert losses("parts") == pytest.approx(losses("whole"), rel=5e-2)    # rounding grows, and differs: sums by atomics
-    run_script("finetune.py", "--save", "parts.pt", "--epochs", 2, "--device", "cuda", cwd=tmp_path)
-    run_script("pointer.py", "--save", "parts.pt", "--window", 50, "--device", "cuda", cwd=tmp_path)
-    run_script("pointer.py", "--save", "parts.pt", "--window", 50, "--device", "cpu", cwd=tmp_path)
-    run_script("generate.py", "--save", "parts.pt", "--words", 20, "--outf", "-", "--device", "cuda", cwd=tmp_path)
+
+
+def test_scripts_on_the_gpu(toy, tmp_path):
+    """As a user runs them, in processes of their own, and from the GPU to the CPU and back."""
+    run_script("main.py", "--data", toy, *ON_GPU, "--epochs", 2, "--save", "a.pt", cwd=tmp_path)
+    run_script("finetune.py", "--save", "a.pt", "--epochs", 2, cwd=tmp_path)
+    for device in ("cuda", "cpu"):
+        run_script("pointer.py", "--save", "a.pt", "--window", 50, "--device", device, cwd=tmp_path)
+    run_script("dynamiceval.py", "--save", "a.pt", "--split", "test", cwd=tmp_path)
+    run_script("generate.py", "--save", "a.pt", "--words", 20, "--outf", "-", cwd=tmp_path)
+
+
+def test_the_self_check_agrees():
+    assert check_graphs(torch.device("cuda", 0)) is None

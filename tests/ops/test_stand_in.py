@@ -33,7 +33,8 @@ def problems(stderr):
 
 
 @pytest.mark.parametrize("model", ["LSTM", "GRU", "QRNN"])
-@pytest.mark.parametrize("flags", [[], ["--precision", "bf16"], ["--optimizer", "adam", "--lr", "0.001"]], ids=" ".join)
+@pytest.mark.parametrize("flags", [[], ["--precision", "bf16"], ["--optimizer", "adam", "--lr", "0.001"]],
+                         ids=" ".join)
 def test_training_is_recorded_without_a_violation(model, flags, toy, tmp_path):
     _, errors = run("main.py", "--data", toy, *TOY, "--model", model, *flags, "--epochs", 1, "--save", "a.pt",
                     cwd=tmp_path)

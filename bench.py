@@ -29,7 +29,7 @@ from runtime import devices, errors, options, record
 from runtime.devices import check_memory, peak_memory_mib
 from runtime.errors import InputError
 from runtime.options import Flag
-from runtime.paths import atomic_write
+from runtime.paths import atomic_write, check_output
 from runtime.processes import single_process_group
 from training.plain import MODULES, Plain
 from training.step import GraphedStep, TrainStep, activation_penalty
@@ -238,6 +238,8 @@ def main(argv=None):
     args = options.parse(make_parser(), argv)
     if args.data and args.made_corpus:
         raise InputError("--data and --made-corpus are two corpora; give one of them")
+    if args.json:
+        check_output(args.json)
     compute = devices.prepare(args, supports(vars(args)))
     device = compute.device
     args = args.replaced(device=str(device), precision=compute.precision, cutoffs=args.cutoffs or [])

@@ -5,7 +5,9 @@ flags), `vocabulary` (words in the order of their ids) and `losses`. A training 
 exactly needs: see `training/state.py`.
 """
 import copy
+import hashlib
 import os
+import sys
 import warnings
 import zipfile
 from typing import NamedTuple
@@ -19,6 +21,7 @@ from runtime.paths import atomic_write
 
 FORMAT = "awd-lstm 1"
 TYPES = {"model": dict, "criterion": dict, "settings": dict, "vocabulary": list, "losses": dict}
+MADE_OF = "finetuned_from"    # in the settings of a fine-tuned model: the digest of the model it was made of
 SOFTMAX = "softmax."         # how the names of the softmax's parameters begin in a model's state dict
 
 
@@ -252,11 +255,30 @@ def check_tensor(tensor, like, where):
 
 
 def choose(args):
-    """The checkpoint that pointer.py and generate.py read: `--checkpoint`, else the fine-tuned model, else `--save`."""
+    """The checkpoint that scripts read: `--checkpoint`, else the model fine-tuned from `--save`, else `--save` itself.
+
+    A fine-tuned model that stands beside another than it was made of is not taken; a line on stderr says so.
+    """
     if args.checkpoint:
         return args.checkpoint
     finetuned = Files(args.save, "finetuned").best
-    return finetuned if os.path.exists(finetuned) else args.save
+    if not os.path.exists(finetuned):
+        return args.save
+    made_of = read(finetuned).get("settings")
+    made_of = made_of.get(MADE_OF) if isinstance(made_of, dict) else None
+    if made_of is not None and os.path.exists(args.save) and made_of != digest(load(args.save)):
+        print(f"{finetuned} was fine-tuned from another model than {args.save}: it is not read", file=sys.stderr)
+        return args.save
+    return finetuned
+
+
+def digest(contents):
+    """What tells a model from any other: SHA-256 of its weights, in hexadecimal."""
+    found = hashlib.sha256()
+    for name, tensor in sorted(weights(contents).items()):
+        found.update(name.encode())
+        found.update(tensor.contiguous().numpy())
+    return found.hexdigest()
 
 
 class Opened(NamedTuple):

@@ -37,7 +37,8 @@ def main(argv=None):
     args = continued(args, resumed, parser.flags.values())
     refuse_unsupported(args)
     compute = devices.prepare(args, supports(vars(args)))
-    args = args.replaced(device=str(compute.device), precision=compute.precision)
+    args = args.replaced(device=str(compute.device), precision=compute.precision,
+                         **{checkpoint.MADE_OF: checkpoint.digest(contents)})
     corpus = read_corpus(args, contents["vocabulary"])
     model = checkpoint.restore({**contents, "settings": vars(args)}, args.save, compute)
     optimizer = NTASGD(model.parameters(), lr=args.lr, weight_decay=args.wdecay)

@@ -10,6 +10,7 @@ from evaluation.loss import evaluating
 from runtime import errors, options
 from runtime.errors import InputError
 from runtime.options import Flag
+from runtime.paths import check_output
 
 
 def next_word(logprobs, temperature, top_k=0):
@@ -61,6 +62,8 @@ def make_parser():
 def main(argv=None):
     path, args, vocabulary, compute, model = open_model(options.parse(make_parser(), argv), corpus_flags=())
     prompt = encode(args.prompt, vocabulary)
+    if args.outf != "-":
+        check_output(args.outf)
     start = vocabulary.index(EOS) if EOS in vocabulary else 0   # a text begins where a line has ended
 
     print(f"| reading {path}, on {compute}", file=sys.stderr)

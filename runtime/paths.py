@@ -2,11 +2,21 @@
 import os
 from contextlib import contextmanager, suppress
 
+from runtime.errors import InputError
+
 
 def default_cache():
     """Folder for what can be made again: $AWD_LSTM_CACHE, $XDG_CACHE_HOME/awd-lstm or ~/.cache/awd-lstm."""
     caches = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     return os.environ.get("AWD_LSTM_CACHE") or os.path.join(caches, "awd-lstm")
+
+
+def check_output(path):
+    """Raise InputError where something lies at `path` that is not a regular file: an output would take its place."""
+    if os.path.isdir(path):
+        raise InputError(f"{path} is a folder; give the name of a file")
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise InputError(f"{path} is not a regular file, but a device or a pipe; give the name of a file")
 
 
 @contextmanager
@@ -15,8 +25,10 @@ def atomic_write(path, mode="w", previous=None):
 
     At any moment, also through a crash, the old file or the new one is whole under that name: the new one is written
     beside it, synced and renamed. A link stays, its target is replaced. previous: a name under which the old file is
-    kept. Raises OSError where the file cannot be written; then the old one is untouched.
+    kept. Raises OSError where the file cannot be written; then the old one is untouched. InputError for a path at which
+    there is something that is no file, such as a device: it would be replaced.
     """
+    check_output(path)
     target = os.path.realpath(path)
     partial = f"{target}.partial"
     try:

@@ -22,6 +22,7 @@ from runtime.devices import peak_memory_mib
 from runtime.errors import InputError
 from runtime.log import DOUBLE_RULE, RULE, log, report
 from runtime.meter import Meter
+from runtime.paths import check_output
 from runtime.processes import ProcessGroup
 from runtime.signals import Interruption, Stop, exclusive
 from training.losses import Losses
@@ -290,6 +291,8 @@ class Run:
     def __enter__(self):
         if os.path.isdir(self.args.save) or not os.path.basename(self.args.save):
             raise InputError(f"--save {self.args.save!r} is no file name; give one such as model.pt")
+        for path in (*self.files.kept(), self.files.lock):
+            check_output(path)
         with ExitStack() as stack:
             os.makedirs(os.path.dirname(self.files.lock) or ".", exist_ok=True)
             if not self.group.rank:

@@ -64,16 +64,15 @@ class CheckpointManager:
         self.run = run
         self.best_loss, self.unsaved_best = math.inf, None      # a best model that is still to be written
         self.saved, self.saving_seconds = time.monotonic(), 0.0
+        self.in_the_way = False                                 # another run's files have the names of ours
 
     def begin(self, resumed):
-        """Continue from the state given, or start afresh; either way, rename what another run saved under our names."""
+        """Continue from the state given, or start afresh. What another run saved under our names stays as it is until
+        the first file of this run is about to be written."""
         run, files = self.run, self.run.files
         source, state = resumed or (None, None)
         own = [os.path.realpath(name) for name in (files.state, files.previous)]
-        if not run.group.rank and (source is None or os.path.realpath(source) not in own):
-            number = files.set_aside()
-            if number:
-                log(f"| {files.best} was there already: the earlier run's files now have {number} in their names")
+        self.in_the_way = source is None or os.path.realpath(source) not in own
         if source is None:
             return
         self._load_into_run(state, source)
@@ -82,6 +81,7 @@ class CheckpointManager:
         if os.path.realpath(source) == own[1] and os.path.exists(files.state):
             os.replace(files.state, f"{files.state}.damaged")  # not to be kept as a state to fall back on
         best = os.path.join(os.path.dirname(source), os.path.basename(state["progress"]["best"]))
+        self._set_aside()
         if os.path.realpath(best) != os.path.realpath(files.best) and os.path.exists(best):
             shutil.copyfile(best, files.best)
         try:
@@ -99,6 +99,15 @@ class CheckpointManager:
             raise
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError, OverflowError) as error:
             raise InputError(f"{path} is damaged: its training state cannot be used ({type(error).__name__})") from None
+
+    def _set_aside(self):
+        """Rename another run's files, before the first of ours is written."""
+        if self.in_the_way and not self.run.group.rank:
+            number = self.run.files.set_aside()
+            if number:
+                log(f"| {self.run.files.best} was there already: the earlier run's files now have {number} in their "
+                    "names")
+        self.in_the_way = False
 
     def since_saved(self):
         """Seconds since the state was last saved, or the run began."""
@@ -145,6 +154,7 @@ class CheckpointManager:
         run = self.run
         if run.group.rank:
             return
+        self._set_aside()
         about = record.about(run.args, count_parameters(run.model))
         try:
             with open(run.files.log, mode, encoding="utf-8") as file:
@@ -170,6 +180,7 @@ class CheckpointManager:
         """Save, or log why not: a full disk must not end a run that may find room again later."""
         if self.run.group.rank:
             return True
+        self._set_aside()
         try:
             checkpoint.save(path, contents, previous)
         except OSError as error:

@@ -45,8 +45,8 @@ def test_every_script(toy, tmp_path):
     run("main.py", "--data", toy, *TOY, "--epochs", 1, "--save", "a.pt", cwd=tmp_path)
     out, _ = run("main.py", "--epochs", 2, "--save", "a.pt", "--resume", "auto", cwd=tmp_path)
     assert "continuing from" in out
-    for script, *words in (["finetune.py", "--epochs", 1], ["pointer.py", "--window", 50], ["dynamiceval.py", "--rule", "sgd"],
-                           ["generate.py", "--words", 20]):
+    for script, *words in (["finetune.py", "--epochs", 1], ["pointer.py", "--window", 50],
+                           ["dynamiceval.py", "--rule", "sgd"], ["generate.py", "--words", 20]):
         run(script, "--save", "a.pt", *words, cwd=tmp_path)
     run("evaluate.py", "--save", "a.pt", cwd=tmp_path)
 

@@ -5,6 +5,8 @@ with `--against plain` both models take turns in the same process, so that the r
 
 T window length, B batch size, V vocabulary, E emsize, N = T·B.
 """
+from runtime import errors  # isort: skip  (first: it prepares the process for the imports below)
+
 import json
 import os
 import statistics
@@ -25,7 +27,7 @@ from model import build, count_parameters, model_flags, resolve, set_precision, 
 from nt_asgd import NTASGD
 from ops.graphs import Graphs, Recording
 from ops.recurrence import has_compiled_steps
-from runtime import devices, errors, options, record
+from runtime import devices, options, record
 from runtime.devices import check_memory, peak_memory_mib
 from runtime.errors import InputError
 from runtime.options import Flag

@@ -5,6 +5,8 @@ model's file is not changed. The arithmetic is in evaluation/dynamic.py.
 
 N tokens.
 """
+from runtime import errors  # isort: skip  (first: it prepares the process for the imports below)
+
 import itertools
 import math
 import time
@@ -15,7 +17,7 @@ from evaluation.dynamic import DynamicPass
 from evaluation.loss import evaluate
 from evaluation.neural_cache import cache_logprobs, mean_loss
 from model import count_parameters
-from runtime import errors, options, record
+from runtime import options, record
 from runtime.errors import InputError
 from runtime.log import DOUBLE_RULE, log, report
 from runtime.options import Flag

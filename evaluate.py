@@ -4,6 +4,8 @@ The text is a split of the corpus, which is scored as published figures are: wit
 words but the first. Or it is any text, a file or standard input, of which all words are scored, the first one after
 <eos>. With --context reset all words of either are scored, every line on its own, from a zero state and after <eos>.
 """
+from runtime import errors  # isort: skip  (first: it prepares the process for the imports below)
+
 import math
 import sys
 import time
@@ -23,7 +25,7 @@ from evaluation.text import (
     writing,
 )
 from model import count_parameters
-from runtime import errors, options, record
+from runtime import options, record
 from runtime.errors import InputError
 from runtime.log import log, report
 from runtime.options import Flag

@@ -3,12 +3,14 @@
 Reads the checkpoint that --save names and keeps it. The fine-tuned model is a file of its own beside it:
 PTB.pt becomes PTB.finetuned.pt. Flags of the model and its data that are not given are those of the checkpoint.
 """
+from runtime import errors  # isort: skip  (first: it prepares the process for the imports below)
+
 import checkpoint
 from checkpoint import Files
 from data import read_corpus
 from model import count_parameters, model_flags, refuse_unsupported, supports
 from nt_asgd import NTASGD
-from runtime import devices, errors, options
+from runtime import devices, options
 from runtime.log import log
 from runtime.processes import init_distributed
 from training.run import Run

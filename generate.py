@@ -1,4 +1,6 @@
 """Sample text from a trained model: each next word from its softmax, then fed back. The checkpoint is all it needs."""
+from runtime import errors  # isort: skip  (first: it prepares the process for the imports below)
+
 import sys
 import time
 
@@ -7,7 +9,7 @@ import torch
 from checkpoint import open_model
 from data import EOS, UNK
 from evaluation.loss import evaluating
-from runtime import errors, options
+from runtime import options
 from runtime.errors import InputError
 from runtime.options import Flag
 from runtime.paths import check_output

@@ -1,10 +1,12 @@
 """Train an AWD-LSTM language model: SGD, then averaging when validation stalls (Merity et al. 2018)."""
+from runtime import errors  # isort: skip  (first: it prepares the process for the imports below)
+
 import torch
 
 from checkpoint import Files
 from data import read_corpus
 from model import build, count_parameters, model_flags, refuse_unsupported, resolve, set_precision, supports
-from runtime import devices, errors, options
+from runtime import devices, options
 from runtime.log import log
 from runtime.processes import init_distributed
 from softmaxes import SOFTMAXES

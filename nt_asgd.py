@@ -25,7 +25,13 @@ class NTASGD(Optimizer):
             raise ValueError(f"lr and weight_decay must not be negative: {lr}, {weight_decay}")
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "averaging": False, "averaged_steps": 0})
         self._step_supports_amp_scaling = True   # torch's name for following the two scalars
-        self._count_on_device()
+
+    def add_param_group(self, param_group):
+        """Train more parameters from now on; once averaging has started, their average begins with their next step."""
+        if self.param_groups:
+            param_group = {**param_group, "averaging": self.averaging, "averaged_steps": 0}
+        super().add_param_group(param_group)
+        self._count_on_device(self.param_groups[-1])
 
     @property
     def averaging(self):
@@ -69,12 +75,12 @@ class NTASGD(Optimizer):
 
     def load_state_dict(self, state_dict):
         super().load_state_dict(state_dict)
-        self._count_on_device()
-
-    def _count_on_device(self):
-        """Keep the number of averaged steps where it is added to without being looked at."""
         for group in self.param_groups:
-            group["averaged_steps"] = torch.tensor(float(group["averaged_steps"]), device=group["params"][0].device)
+            self._count_on_device(group)
+
+    def _count_on_device(self, group):
+        """Keep the number of averaged steps where it is added to without being looked at."""
+        group["averaged_steps"] = torch.tensor(float(group["averaged_steps"]), device=group["params"][0].device)
 
     @contextmanager
     @torch.no_grad()

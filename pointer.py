@@ -2,6 +2,8 @@
 
 The arithmetic is in evaluation/neural_cache.py.
 """
+from runtime import errors  # isort: skip  (first: it prepares the process for the imports below)
+
 import time
 
 from tqdm import tqdm
@@ -11,7 +13,7 @@ from data import batchify_split, read_corpus
 from evaluation.neural_cache import cache_logprobs, mean_loss, mix, recall_logprobs
 from evaluation.resumable import ResumablePass
 from model import count_parameters
-from runtime import errors, options, record
+from runtime import options, record
 from runtime.log import DOUBLE_RULE, log, report
 
 THETAS = (0.1, 0.3, 0.5, 0.66, 0.8, 1.0, 1.3, 1.6, 2.0, 2.5, 3.0, 4.0)

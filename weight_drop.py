@@ -41,6 +41,15 @@ class WeightDrop(nn.Module):
                    for name in self.weights}
         return call_with_weights(self.module, dropped, *args, **kwargs)
 
+    def __getattr__(self, name):
+        """What the wrapper does not have is the wrapped module's: `hidden_size`, `flatten_parameters` and the like."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name == "module":       # not there yet
+                raise
+            return getattr(self.module, name)
+
     def extra_repr(self):
         return f"weights={self.weights}, dropout={self.dropout}, variational={self.variational}"
 

@@ -1,5 +1,6 @@
-"""Bad input ends in one clear line, not in a traceback."""
+"""Bad input ends in one clear line, not in a traceback. Every script imports this first: see `prepare_process`."""
 import os
+import signal
 import sys
 
 
@@ -7,14 +8,41 @@ class InputError(ValueError):
     """Something the user gave cannot be used: the message says what, where, and what to do, in one line."""
 
 
+def prepare_process():
+    """What must be so before torch is imported, in a script of this project.
+
+    Ctrl-C while modules are imported ends in silence. Closed standard streams are opened on nothing, or the next file
+    would become one of them. OpenMP's threads wait passively: spinning costs a busy machine far more than it saves.
+    """
+    signal.signal(signal.SIGINT, lambda number, frame: os._exit(128 + number))
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:
+            descriptor = os.open(os.devnull, os.O_RDWR)
+            if descriptor != number:
+                os.dup2(descriptor, number)
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def _is_script_of_this_project():
+    file = getattr(sys.modules.get("__main__"), "__file__", None)
+    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    return file is not None and os.path.dirname(os.path.abspath(file)) == root
+
+
+if _is_script_of_this_project():
+    prepare_process()
+
+
 def run(main):
     """Run a script's `main`; end the process with one line on stderr and status 1 for what the user can correct."""
     script = os.path.basename(sys.argv[0])
+    signal.signal(signal.SIGINT, _interrupt)
     try:
         sys.exit(main())
     except InputError as error:
         sys.exit(f"{script}: error: {' '.join(str(error).split())}")
-    except BrokenPipeError:  # the reader of a pipe, `head` say, has gone: nothing is wrong
+    except BrokenPipeError:  # the reader of a pipe, such as `head`, has gone: nothing is wrong
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:
@@ -29,3 +57,9 @@ def run(main):
         if "CUDA error" in str(error):
             sys.exit(f"{script}: error: the GPU failed: {str(error).splitlines()[0]}")
         raise
+
+
+def _interrupt(number, frame):
+    """The first Ctrl-C unwinds; a second one ends the process at once, and in silence."""
+    signal.signal(number, signal.SIG_DFL)
+    raise KeyboardInterrupt

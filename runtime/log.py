@@ -1,6 +1,8 @@
 """How a run logs: lines above the progress bar, and the three published figures of a loss."""
 import math
+import os
 import sys
+from contextlib import contextmanager
 
 from tqdm import tqdm
 
@@ -12,6 +14,41 @@ def log(*lines):
     for line in lines:
         tqdm.write(line, file=sys.stdout)
     sys.stdout.flush()
+
+
+@contextmanager
+def surviving_broken_pipe():
+    """Inside the block a reader of the log that goes away, such as `head`, is no error: nothing more is printed."""
+    stdout = sys.stdout
+    sys.stdout = _Pipe(stdout)
+    try:
+        yield
+    finally:
+        sys.stdout = stdout
+
+
+class _Pipe:
+    """A stream whose writes go nowhere once its reader has gone."""
+
+    def __init__(self, stream):
+        self._stream = stream
+
+    def write(self, text):
+        return self._try(self._stream.write, text)
+
+    def flush(self):
+        self._try(self._stream.flush)
+
+    def _try(self, function, *arguments):
+        try:
+            return function(*arguments)
+        except BrokenPipeError:
+            nothing = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nothing, self._stream.fileno())         # also for what is still in the stream's buffer
+            os.close(nothing)
+
+    def __getattr__(self, name):
+        return getattr(self._stream, name)
 
 
 def perplexity(loss):

@@ -1,8 +1,9 @@
-"""How a run is asked to stop: Ctrl-C, a scheduler's SIGTERM, or its own time limit. And who may run at all."""
+"""How a run is asked to stop: Ctrl-C, SIGTERM, a lost terminal, its own time limit. And who may run at all."""
 import os
 import signal
+import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from runtime.errors import InputError
 
@@ -18,14 +19,15 @@ class Stop(Exception):
 class Interruption:
     """`with Interruption(max_minutes) as interruption:` turns a signal into a Stop at the next `check()`.
 
-    A second signal ends the process at once; files are written atomically, so nothing is damaged by it.
+    The first one is acknowledged at once; a second ends the process. Files are written atomically: nothing is damaged
+    by it. acknowledge: the line for it.
     """
 
-    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+    SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
     TIME_IS_UP = 1000      # in the place of a signal's number
 
-    def __init__(self, max_minutes=None):
-        self.received = None
+    def __init__(self, max_minutes=None, acknowledge="stopping; press Ctrl-C again to give up"):
+        self.received, self.acknowledge = None, acknowledge
         self.deadline = None if max_minutes is None else time.monotonic() + 60 * max_minutes
         self.max_minutes = max_minutes
 
@@ -41,6 +43,9 @@ class Interruption:
         self.received = number
         for each in self.SIGNALS:
             signal.signal(each, signal.SIG_DFL)
+        if number == signal.SIGINT:
+            with suppress(OSError):        # as a write of its own: what is being printed may be in the way
+                os.write(sys.stderr.fileno(), f"\n| {self.acknowledge}\n".encode())
 
     def asked(self):
         """0, or the number of the signal that has come, or TIME_IS_UP."""

@@ -20,7 +20,7 @@ from ops.graphs import Graphs, Recording
 from runtime import record
 from runtime.devices import peak_memory_mib
 from runtime.errors import InputError
-from runtime.log import DOUBLE_RULE, RULE, log, report
+from runtime.log import DOUBLE_RULE, RULE, log, report, surviving_broken_pipe
 from runtime.meter import Meter
 from runtime.paths import check_output
 from runtime.processes import ProcessGroup
@@ -295,12 +295,14 @@ class Run:
             check_output(path)
         with ExitStack() as stack:
             os.makedirs(os.path.dirname(self.files.lock) or ".", exist_ok=True)
+            stack.enter_context(surviving_broken_pipe())
             if not self.group.rank:
                 stack.enter_context(exclusive(self.files.lock))
             self.checkpoints.begin(self.resumed)
             self.board = Board(None if self.group.rank else self.args.tensorboard, len(self.history))
             stack.callback(self.board.close)
-            self.interruption = stack.enter_context(Interruption(self.args.max_minutes))
+            self.interruption = stack.enter_context(
+                Interruption(self.args.max_minutes, "saving; press Ctrl-C again to give up"))
             self._stack = stack.pop_all()
         return self
 

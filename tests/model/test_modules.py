@@ -414,3 +414,52 @@ def test_a_device_is_picked(there, picked, monkeypatch):
     assert devices.pick_precision("auto", "mps", False)[0] == "fp32"
     with pytest.raises(InputError, match="abacus"):
         devices.pick_device("abacus")
+
+
+# ---- as parts of somebody else's model
+
+def test_locked_dropout_with_a_probability_of_its_own_and_the_batch_first():
+    x = torch.ones(5, 7, 11)
+    torch.manual_seed(0)
+    wanted = LockedDropout()(x, 0.3)
+    torch.manual_seed(0)
+    assert torch.equal(LockedDropout(0.3)(x), wanted)
+    first = LockedDropout(0.5, batch_first=True)(x)
+    assert torch.equal(first, first[:, :1].expand_as(x)) and not torch.equal(first, first[:1].expand_as(x))
+    assert LockedDropout(0.5).eval()(x) is x and LockedDropout(0.5)(x, 0) is x
+    with pytest.raises(ValueError, match="dropout"):
+        LockedDropout(1.5)
+
+
+def test_weight_drop_has_what_its_module_has():
+    layer = WeightDrop(nn.LSTM(5, 6, num_layers=2, batch_first=True), ["weight_hh_l0"], 0.5)
+    assert (layer.hidden_size, layer.num_layers, layer.batch_first) == (6, 2, True)
+    layer.flatten_parameters()
+    with pytest.raises(AttributeError, match="nonsense"):
+        layer.nonsense  # noqa: B018
+    assert copy.deepcopy(layer).hidden_size == 6
+
+
+@pytest.mark.parametrize("averaging", [False, True])
+def test_parameters_added_to_the_optimizer_later(averaging):
+    """Gradual unfreezing: before averaging has started, and after it."""
+    first, second = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(2))
+    optimizer = NTASGD([first], lr=1)
+    if averaging:
+        optimizer.start_averaging()
+        first.grad = torch.ones(3)
+        optimizer.step()
+    optimizer.add_param_group({"params": [second], "lr": 0.5})
+    if not averaging:
+        optimizer.start_averaging()
+    for _ in range(2):
+        first.grad, second.grad = torch.ones(3), torch.ones(2)
+        optimizer.step()
+    assert torch.equal(second, torch.zeros(2))                       # two steps of a half
+    with optimizer.averaged():
+        assert torch.equal(second, torch.full((2,), 0.25))           # the mean of 0.5 and 0
+        assert torch.equal(first, torch.full((3,), -1.0 if averaging else -0.5))
+    again = NTASGD([{"params": [first]}, {"params": [second], "lr": 0.5}], lr=1)
+    again.load_state_dict(optimizer.state_dict())
+    with again.averaged():
+        assert torch.equal(second, torch.full((2,), 0.25))

@@ -1,0 +1,117 @@
+"""Signals, closed streams, pipes: a run saves and says so, and nothing ends in a traceback."""
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from conftest import ROOT, SMALL, run_script
+
+STREAMS = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+
+
+def start(*words, cwd, **how):
+    return subprocess.Popen([sys.executable, str(ROOT / "main.py"), *map(str, words)], cwd=cwd, **{**STREAMS, **how})
+
+
+def in_the_middle(folder):
+    """Wait for the first state of a run in `folder`."""
+    while not (folder / "a.state.pt").exists():
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_the_run_continues(number, toy, tmp_path):
+    process = start("--data", toy, *SMALL, "--epochs", 500, "--save", "a.pt", cwd=tmp_path)
+    in_the_middle(tmp_path)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + number and "everything is saved in a.state.pt" in out
+    assert ("saving; press Ctrl-C again to give up" in err) == (number == signal.SIGINT)
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/maps"), reason="asks Linux what a process has loaded")
+@pytest.mark.parametrize("delay", [0, 0.1, 0.3, 0.6, 1, 2])
+def test_ctrl_c_at_any_moment_and_twice(delay, toy, tmp_path):
+    """From the moment on at which torch is being imported; before that it is Python that starts."""
+    process = start("--data", toy, *SMALL, "--epochs", 500, "--save", "a.pt", cwd=tmp_path)
+    while "libtorch" not in open(f"/proc/{process.pid}/maps").read():
+        time.sleep(0.005)
+    time.sleep(delay)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.03)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode != 0 and "Traceback" not in err, err
+
+
+def test_a_reader_that_goes_away_ends_no_run(toy, tmp_path):
+    """main.py … | head -1"""
+    process = start("--data", toy, *SMALL, "--epochs", 3, "--save", "a.pt", cwd=tmp_path)
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.wait(timeout=120) == 0 and process.stderr.read() == ""
+    assert (tmp_path / "a.result.json").exists()
+
+
+@pytest.mark.parametrize("closed", [(1,), (0, 1), (0, 1, 2)])
+def test_closed_streams(closed, toy, tmp_path):
+    def close():
+        for number in closed:
+            os.close(number)
+
+    process = start("--data", toy, *SMALL, "--epochs", 1, "--save", "a.pt", cwd=tmp_path, preexec_fn=close,
+                    stdout=None, stderr=None if 2 in closed else subprocess.PIPE)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 0 and not err, err
+    assert torch.load(tmp_path / "a.pt", weights_only=True)["format"] and (tmp_path / "a.result.json").exists()
+
+
+def test_scripts_that_only_print_end_quietly(trained, tmp_path):
+    words = [sys.executable, str(ROOT / "generate.py"), "--checkpoint", str(trained / "toy.pt"), "--outf", "-",
+             "--words", "200000", "--device", "cpu"]
+    process = subprocess.Popen(words, cwd=tmp_path, **STREAMS)
+    process.stdout.read(100)
+    process.stdout.close()
+    assert process.wait(timeout=120) in (0, 1) and "Traceback" not in process.stderr.read()
+
+
+@pytest.mark.parametrize(("script", "words"), [
+    ("main.py", ["--save"]), ("generate.py", ["--outf"]), ("bench.py", ["--words", "50", *SMALL[:6], "--json"])])
+def test_a_device_is_not_replaced(script, words, toy, trained, tmp_path):
+    """As root, renaming a file over /dev/null would take its place."""
+    os.mkfifo(tmp_path / "pipe")
+    given = {"main.py": ["--data", toy, *SMALL], "generate.py": ["--checkpoint", trained / "toy.pt"], "bench.py": []}
+    error = run_script(script, *given[script], *words, "pipe", cwd=tmp_path, status=1).stderr
+    assert "pipe is not a regular file" in error and error.count("\n") == 1
+    assert os.listdir(tmp_path) == ["pipe"]
+
+
+@pytest.mark.parametrize("words", [["--epochs", 0], ["--lr", "1e30", "--epochs", 3, "--max-bad-steps", 3]])
+def test_a_run_that_fails_leaves_the_names_of_the_one_before(words, toy, tmp_path):
+    run_script("main.py", "--data", toy, *SMALL, "--epochs", 1, "--save", "a.pt", cwd=tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    run_script("main.py", "--data", toy, *SMALL, *words, "--save", "a.pt", cwd=tmp_path, status=1)
+    assert before == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+
+def test_a_state_of_another_script_leaves_them_too(toy, trained, tmp_path):
+    for name in ("toy.pt", "toy.state.pt"):
+        (tmp_path / name).write_bytes((trained / name).read_bytes())
+    run_script("finetune.py", "--save", "toy.pt", "--epochs", 1, cwd=tmp_path)
+    before = sorted(os.listdir(tmp_path))
+    run_script("finetune.py", "--save", "toy.pt", "--resume", "toy.state.pt", cwd=tmp_path, status=1)
+    assert before == sorted(os.listdir(tmp_path))
+
+
+def test_a_fine_tuned_model_of_another_is_not_read(toy, trained, tmp_path, call):
+    (tmp_path / "a.pt").write_bytes((trained / "toy.pt").read_bytes())
+    call("finetune.py", "--save", "a.pt", "--epochs", 1)
+    assert "reading a.finetuned.pt" in call("evaluate.py", "--save", "a.pt", "--split", "test")
+    (tmp_path / "other.finetuned.pt").write_bytes((tmp_path / "a.finetuned.pt").read_bytes())
+    call("main.py", "--data", toy, *SMALL, "--epochs", 1, "--seed", 7, "--save", "other.pt", "--resume", "auto")
+    (tmp_path / "other.finetuned.pt").write_bytes((tmp_path / "a.finetuned.pt").read_bytes())
+    said = run_script("evaluate.py", "--save", "other.pt", "--split", "test", cwd=tmp_path)
+    assert "reading other.pt" in said.stdout and "fine-tuned from another model" in said.stderr

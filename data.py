@@ -75,19 +75,19 @@ def _too_long():
 
 
 @contextmanager
-def _naming(file):
+def naming(file):
     """Errors from inside say which file they are about."""
     try:
         yield
     except OSError as error:
-        name = error.filename or file
-        raise InputError(f"{name}: cannot be read ({error.strerror}); check its permissions") from error
+        advice = "" if isinstance(error, FileNotFoundError) else "; check its permissions"
+        raise InputError(f"{error.filename or file}: cannot be read ({error.strerror}){advice}") from error
     except InputError as error:
         raise InputError(f"{file}: {error}") from None
 
 
-def _words(file):
-    """Yield the words of one text in lists, `<eos>` after every line: as a loop over its lines would."""
+def _words(file, end=EOS):
+    """Yield the words of one text in lists, `end` after every line: as a loop over its lines would."""
     # Not line by line: a text may be one line of 100 MB.
     utf8 = codecs.getincrementaldecoder("utf-8-sig")()  # without a leading BOM
     decoder = io.IncrementalNewlineDecoder(utf8, translate=True)  # CRLF and CR become "\n"
@@ -107,7 +107,7 @@ def _words(file):
             if not block and last != "\n":
                 text += "\n"  # the last line ends, too
             text = carry + text
-            words = text.replace("\n", f" {EOS} ").split()
+            words = text.replace("\n", f" {end} ").split()
             whole = not text or text[-1].isspace()
             carry = "" if whole else words.pop()  # the rest of it may be in the next block
             if len(carry) > LONGEST_WORD:
@@ -120,7 +120,7 @@ def _words(file):
 def _encode(file, ids, folder):
     """One text as an array (tokens,) of int64, a long one mapped from `folder`; `ids` grows if it may."""
     spool = Spool(folder)
-    with _naming(file):
+    with naming(file):
         for words in _words(file):
             spool.add(np.fromiter(map(ids.__getitem__, words), np.int32, len(words)))
         if not spool.written + spool.waiting:
@@ -128,10 +128,15 @@ def _encode(file, ids, folder):
     return spool.ids()
 
 
-def read_words(file, name):
-    """All words of a text, `<eos>` after every line; `file`: a path or a descriptor, `name`: what errors call it."""
-    with _naming(name):
-        return [word for words in _words(file) for word in words]
+def read_lines(file, name):
+    """All words of a text, `<eos>` after every line, and of each whether it is such an `<eos>`; a text may hold others.
+
+    file: a path or a descriptor; name: what errors call it.
+    """
+    end = "\0"                           # no text has this byte
+    with naming(name):
+        words = [word for part in _words(file, end) for word in part]
+    return [EOS if word == end else word for word in words], [word == end for word in words]
 
 
 # ---- three texts -> vocabulary, counts (V,), ids of each split
@@ -222,7 +227,7 @@ class Corpus:
         folder = default_cache() if cache is True else cache
 
         def key():
-            with _naming(path):
+            with naming(path):
                 return content_key(files, [build.__name__, *options])
 
         before = key() if folder else None

@@ -46,6 +46,8 @@ def make_parser():
     parser.add("text", (
         Flag("split", "both", "of the corpus; both: valid and test", choices=("both", "train", "valid", "test")),
         Flag("text", None, "score this text instead, one sentence a line; - is standard input", metavar="FILE"),
+        Flag("column", None, "the text is TSV with a heading: score this column, and keep the others in the output",
+             metavar="NAME"),
         Flag("unknown", "unk", "words that the model does not know: read as <unk>, or refused",
              choices=("unk", "error")),
         Flag("context", "carry", "carry the state from line to line, as published (of a split the first word is then "
@@ -73,7 +75,7 @@ def log_text(text, logprobs, how=""):
     loss = -math.fsum(logprobs) / len(logprobs)
     bits = loss * len(logprobs) / math.log(2)
     log(f"| {report(loss, text.name + ' ')}{how} | {len(logprobs):,} tokens | "
-        f"{bits / characters(text.words):.3f} bits per character as written")
+        f"{bits / characters(text):.3f} bits per character as written")
     return loss
 
 
@@ -94,12 +96,12 @@ def score(args, path, model, text, check):
         found[f"{text.name}_sampled"] = {**record.figures(loss, len(logprobs) + 1), "samples": args.mc_samples,
                                          "tokens_per_second": len(logprobs) / (time.monotonic() - began)}
     if args.per_token:
-        write_rows(args.per_token, token_rows(text.words, logprobs, ranks.tolist()), args.format)
+        write_rows(args.per_token, token_rows(text, logprobs, ranks.tolist()), args.format)
     if args.per_sentence:
-        write_rows(args.per_sentence, sentence_rows(text.words, logprobs), args.format)
+        write_rows(args.per_sentence, sentence_rows(text, logprobs), args.format)
     if args.html:
         with writing(args.html) as file:
-            file.write(page.page(text.words, logprobs, ranks.tolist(), f"{path}: {text.name}"))
+            file.write(page.page(text, logprobs, ranks.tolist(), f"{path}: {text.name}"))
     return found
 
 
@@ -119,11 +121,16 @@ def main(argv=None):
     outputs = [getattr(args, what) for what in OUTPUTS if getattr(args, what)]
     if args.split == "both" and not args.text and outputs:
         raise InputError("--per-token, --per-sentence and --html are of one text: choose it with --split or --text")
+    if args.column and not args.text:
+        raise InputError("--column is of a table: name its file with --text")
+    if args.search_temperature and "temperature" in args.given:
+        raise InputError("--temperature and --search-temperature are two ways to choose one; give one of them")
     check_outputs(outputs, [choose(args)] + ([args.text] if args.text not in (None, "-") else []))
     path, args, vocabulary, compute, model = open_model(args)
     corpus = None if args.text and not args.search_temperature else read_corpus(args, vocabulary)
     splits = ("valid", "test") if args.split == "both" else (args.split,)
-    texts = ([read_text(args.text, vocabulary, args.unknown, args.context, compute.device)] if args.text else
+    texts = ([read_text(args.text, vocabulary, args.unknown, args.context, compute.device, args.column)]
+             if args.text else
              [read_split(split, corpus, args) for split in splits])
 
     with redirect_stdout(sys.stderr if "-" in outputs else sys.stdout):

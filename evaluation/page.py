@@ -31,6 +31,7 @@ li::before { content: attr(value); position: absolute; left: 0; width: 2.6rem; t
              font-size: .75rem; }
 b { font-weight: inherit; position: relative; unicode-bidi: isolate; border-radius: .2rem; padding: .08rem .18rem;
     color: var(--ink); }
+b.unknown { text-decoration: underline dotted; }
 b:hover, b:focus { outline: 2px solid var(--ink); outline-offset: 1px; }
 b:hover::after, b:focus::after { content: attr(data-n); position: fixed; left: 50%%; bottom: 1rem; z-index: 2;
   transform: translateX(-50%%); width: max-content; max-width: calc(100vw - 2rem); padding: .5rem .8rem;
@@ -41,15 +42,18 @@ ol:has(b:hover) b:focus:not(:hover)::after { content: none; }
 """
 
 
-def page(words, logprobs, ranks, title):
-    """HTML of `words` with their log-probabilities in nats and ranks (1 is the likeliest); a line ends at <eos>.
+def page(text, logprobs, ranks, title):
+    """HTML of a `Text` with its words' log-probabilities in nats and ranks (1 is the likeliest).
 
     The numbers of a word appear when the pointer is over it, and when it is focused: with the tabulator, or by a tap.
     """
+    words, unknown = text.words, sum(text.unknown)
     bits = [-logprob / math.log(2) for logprob in logprobs]
     mean = math.fsum(bits) / len(bits)
     shown = min(len(words), MOST)
     about = f"{len(words):,} words, {mean:.2f} bits each on average, perplexity {2 ** min(mean, 1000):,.6g}"
+    if unknown:
+        about += f"; {unknown:,} of them, underlined, are unknown and scored as &lt;unk&gt;"
     if shown < len(words):
         about += f"; here are the first {shown:,}"
     shades = "\n".join(f".s{i} {{ background: {colour}; }}" for i, colour in enumerate(LIGHT))
@@ -67,7 +71,7 @@ def page(words, logprobs, ranks, title):
 <p class="about">{about}. Choose a word, with the pointer, the tabulator or a tap, to see its numbers.</p>
 <div class="legend" role="note">surprisal in bits: {legend()}</div>
 <ol>
-{lines(words[:shown], bits, logprobs, ranks)}
+{lines(text, shown, bits, logprobs, ranks)}
 </ol>
 </body>
 </html>
@@ -79,14 +83,17 @@ def legend():
     return "".join(f'<span class="s{i}">{name}</span>' for i, name in enumerate(names))
 
 
-def lines(words, bits, logprobs, ranks):
-    """The words as items of a list, one for each line of the text."""
+def lines(text, shown, bits, logprobs, ranks):
+    """The first `shown` words as items of a list, one for each line of the text."""
     found, line, number = [], [], 1
-    for word, surprisal, logprob, rank in zip(words, bits, logprobs, ranks):
+    for i, (word, surprisal, logprob, rank) in enumerate(zip(text.words[:shown], bits, logprobs, ranks)):
         numbers = f"{word}: {surprisal:.2f} bits, probability {math.exp(logprob):.3g}, rank {rank:,}"
         shade = sum(surprisal >= step for step in STEPS)
-        line.append(f'<b class="s{shade}" tabindex="0" data-n="{escape(numbers)}">{escape(word)}</b>')
-        if word == "<eos>":
+        if text.unknown[i]:
+            numbers += ", unknown: scored as <unk>"
+        unknown = " unknown" if text.unknown[i] else ""
+        line.append(f'<b class="s{shade}{unknown}" tabindex="0" data-n="{escape(numbers)}">{escape(word)}</b>')
+        if text.ends[i]:
             found.append(f'<li value="{number}">{" ".join(line)}</li>')
             line, number = [], number + 1
     if line:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import torch
 
-from data import EOS, UNK, batchify_split, read_words, short
+from data import EOS, UNK, batchify_split, naming, read_lines, short
 from runtime.errors import InputError
 from runtime.log import perplexity
 from runtime.paths import atomic_write
@@ -20,39 +20,85 @@ from runtime.record import finite
 
 
 class Text(NamedTuple):
-    """Words to be scored, and the streams of ids that they are in, (N + 1, 1) in all, of each all but its first."""
+    """Words to be scored, and the streams of ids that they are in, (N + 1, 1) in all, of each all but its first.
+
+    ends: whether each word is the <eos> that ends its line; unknown: whether it is read as <unk> in place of itself.
+    columns: for each line, what else the file says of it, a dict.
+    """
     name: str
     words: list
+    ends: list
+    unknown: list
     streams: list
+    columns: list | None = None
 
 
-def read_text(path, vocabulary, unknown, context, device):
+LOUD = 0.05             # share of unknown words from which on perplexities say little
+
+
+def read_text(path, vocabulary, unknown, context, device, column=None):
     """The words of a file, or of standard input for `-`, with <eos> after each line -> Text.
 
     vocabulary: the model's words; unknown: "unk" reads others as <unk>, and says so on stderr, "error" refuses them.
+    column: the file is TSV with a heading, and this column of it is the text, one line each.
     """
     ids = {word: i for i, word in enumerate(vocabulary)}
     if EOS not in ids:
         raise InputError(f"the model does not know {EOS}, which ends the lines of a text; it can score its splits only")
     name = "standard input" if path == "-" else path
-    words = read_words(os.dup(0) if path == "-" else path, name)
+    file, rows = (os.dup(0) if path == "-" else path), None
+    if column is None:
+        words, ends = read_lines(file, name)
+    else:
+        rows = read_table(file, name, column)
+        lines = [row[column].split() for row in rows]
+        words = [word for line in lines for word in (*line, EOS)]
+        ends = [end for line in lines for end in (*[False] * len(line), True)]
     if not words:
         raise InputError(f"{name}: the text is empty")
-    unknown_words = Counter(word for word in words if word not in ids)
-    if unknown_words:
-        shown = ", ".join(short(word) for word, _ in unknown_words.most_common(5))
-        shown += ", …" if len(unknown_words) > 5 else ""
-        if unknown == "error" or UNK not in ids:
-            raise InputError(f"{name}: the model does not know {len(unknown_words)} of the words: {shown}"
-                             + ("; --unknown unk reads them as <unk>" if UNK in ids else ", and has no <unk>"))
-        print(f"| {unknown_words.total()} of {len(words)} tokens are unknown and read as {UNK}: {shown}",
-              file=sys.stderr)
+    strange = [word not in ids for word in words]
+    if any(strange):
+        warn_of_unknown(name, Counter(word for word, is_strange in zip(words, strange) if is_strange), len(words),
+                        unknown, UNK in ids)
     stream = torch.tensor([ids[EOS], *(ids.get(word, ids.get(UNK)) for word in words)], device=device)
-    return Text("text", words, contexts(stream[:, None], ids[EOS], context))
+    return Text("text", words, ends, strange, contexts(stream[:, None], [True, *ends], context), rows)
+
+
+def read_table(file, name, column):
+    """A TSV file's rows as dicts. Raises InputError where it has no such column, or rows of another length."""
+    with naming(name), open(file, encoding="utf-8-sig", newline=None) as lines:
+        try:
+            heading, *rows = [line.rstrip("\n").split("\t") for line in lines]
+        except UnicodeDecodeError:
+            raise InputError("is not UTF-8; convert it to UTF-8 text") from None
+        except ValueError:
+            raise InputError("the text is empty") from None
+        if column not in heading:
+            raise InputError(f"has no column {column!r} in its heading: {', '.join(heading[:8])}")
+        for number, row in enumerate(rows, start=2):
+            if len(row) != len(heading):
+                raise InputError(f"line {number} has {len(row)} columns, the heading {len(heading)}")
+    return [dict(zip(heading, row)) for row in rows]
+
+
+def warn_of_unknown(name, unknown_words, tokens, policy, has_unk):
+    """Say on stderr which words are read as <unk>, or raise InputError where they are to be refused."""
+    shown = ", ".join(short(word) for word, _ in unknown_words.most_common(5))
+    shown += ", …" if len(unknown_words) > 5 else ""
+    if policy == "error" or not has_unk:
+        raise InputError(f"{name}: the model does not know {len(unknown_words)} of the words: {shown}"
+                         + ("; --unknown unk reads them as <unk>" if has_unk else ", and has no <unk>"))
+    share = unknown_words.total() / tokens
+    print(f"| {'WARNING: ' if share > LOUD else ''}{unknown_words.total()} of {tokens} tokens ({share:.1%}) are "
+          f"unknown and read as {UNK}: {shown}" + ("; what the model makes of such a text says little" if share > LOUD else ""),
+          file=sys.stderr)
 
 
 def read_split(split, corpus, args):
-    """A split as published figures score it, without its first word -> Text; for a reset context that is there, too."""
+    """A split as published figures score it, without its first word -> Text; for a reset context that is there, too.
+
+    How much of it is <unk> is said on stderr.
+    """
     vocabulary = corpus.dictionary
     stream = batchify_split(split, corpus, 1, args)                # (N + 1, 1)
     eos = vocabulary.word2idx.get(EOS)
@@ -60,45 +106,61 @@ def read_split(split, corpus, args):
         if eos is None:
             raise InputError(f"the model does not know {EOS}, which ends the lines of a text; use --context carry")
         stream = torch.cat([stream.new_tensor([[eos]]), stream])
-    words = [vocabulary.idx2word[i] for i in stream[1:, 0].tolist()]
-    return Text(split, words, contexts(stream, eos, args.context))
+    ids = stream[:, 0].tolist()
+    share = ids.count(vocabulary.word2idx.get(UNK)) / len(ids)
+    if share:
+        print(f"| {'WARNING: ' if share > LOUD else ''}{share:.1%} of the tokens of {split} are {UNK}", file=sys.stderr)
+    words, ends = [vocabulary.idx2word[i] for i in ids[1:]], [i == eos for i in ids]
+    return Text(split, words, ends[1:], [False] * len(words), contexts(stream, ends, args.context))
 
 
-def contexts(stream, eos, context):
-    """What is read from a zero state each: all of `stream` (N + 1, 1), or with "reset" every line, after an <eos>."""
+def contexts(stream, ends, context):
+    """What is read from a zero state each: all of `stream` (N + 1, 1), or with "reset" every line, after an <eos>.
+
+    ends: for each of the N + 1 tokens whether it ends a line.
+    """
     if context == "carry":
         return [stream]
-    starts = (stream[:-1, 0] == eos).nonzero()[:, 0].tolist()          # the <eos> that each line is read after
+    starts = [i for i, end in enumerate(ends[:-1]) if end]             # the <eos> that each line is read after
     return [stream[start:stop + 1] for start, stop in zip(starts, [*starts[1:], len(stream)])]
 
 
-def sentences(words):
-    """Number of the sentence that each word is in, from 1 on; <eos> ends one."""
+def sentences(ends):
+    """Number of the line that each word is in, from 1 on."""
     number, found = 1, []
-    for word in words:
+    for end in ends:
         found.append(number)
-        number += word == EOS
+        number += end
     return found
 
 
-def characters(words):
+def characters(text):
     """How many characters a text is written in: a separator after each word, and a line's end for an empty line."""
-    return sum(len(word) + 1 if word != EOS else before == EOS for before, word in zip([EOS, *words], words))
+    return sum(len(word) + 1 if not end else before for before, word, end in
+               zip([True, *text.ends], text.words, text.ends))
 
 
-def token_rows(words, logprobs, ranks):
-    for position, (sentence, word, logprob, rank) in enumerate(zip(sentences(words), words, logprobs, ranks), start=1):
-        yield {"position": position, "sentence": sentence, "word": word, "logprob": logprob, "rank": rank}
+def token_rows(text, logprobs, ranks):
+    for i, sentence in enumerate(sentences(text.ends)):
+        yield with_columns({"position": i + 1, "sentence": sentence, "word": text.words[i], "logprob": logprobs[i],
+                            "rank": ranks[i], "unknown": int(text.unknown[i])}, text, sentence)
 
 
-def sentence_rows(words, logprobs):
-    numbers, start = sentences(words), 0
-    for i, number in enumerate(numbers):
-        if i + 1 == len(numbers) or numbers[i + 1] != number:
-            total = math.fsum(logprobs[start:i + 1])
-            yield {"sentence": number, "tokens": i + 1 - start, "logprob": total,
-                   "perplexity": perplexity(-total / (i + 1 - start)), "text": " ".join(words[start:i + 1])}
+def sentence_rows(text, logprobs):
+    start = 0
+    for i, number in enumerate(sentences(text.ends)):
+        if text.ends[i] or i + 1 == len(text.ends):
+            total, tokens = math.fsum(logprobs[start:i + 1]), i + 1 - start
+            yield with_columns({"sentence": number, "tokens": tokens, "logprob": total,
+                                "perplexity": perplexity(-total / tokens), "text": " ".join(text.words[start:i + 1]),
+                                "unknown": sum(text.unknown[start:i + 1])}, text, number)
             start = i + 1
+
+
+def with_columns(row, text, sentence):
+    """A row with what the file itself says of its line; a name that is taken gets _given behind it."""
+    given = text.columns[sentence - 1] if text.columns else {}
+    return {**row, **{f"{name}_given" if name in row else name: value for name, value in given.items()}}
 
 
 def write_rows(path, rows, kind):

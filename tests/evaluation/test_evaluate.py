@@ -64,14 +64,15 @@ def test_lines_on_their_own():
     model, _ = make()
     lines = [[5, 6, 7, 0], [0], [9, 3, 0], [4]]
     column = torch.tensor([0, *(i for line in lines for i in line)])[:, None]
-    columns = scored_text.contexts(column, 0, "reset")
+    ends = [i == 0 for i in column[:, 0].tolist()]
+    columns = scored_text.contexts(column, ends, "reset")
     assert [part[:, 0].tolist() for part in columns] == [[0, *line] for line in lines]
     found, ranks = scoring.score(model, columns, 20, ranks=True)
     alone = [scoring.score(model, [torch.tensor([0, *line])[:, None]], 20)[0] for line in lines]
     assert torch.equal(found, torch.cat(alone)) and len(ranks) == 9
     losses = scoring.temperature_losses(model, columns, 20, [1.0])
     assert losses == pytest.approx([-found.mean().item()], rel=1e-12)
-    assert scored_text.contexts(column, 0, "carry") == [column]
+    assert scored_text.contexts(column, ends, "carry") == [column]
 
 
 @CELLS
@@ -99,7 +100,12 @@ def test_samples_without_dropout_are_plain_and_with_it_their_mean(cell):
 
 
 def test_how_many_characters():
-    assert scored_text.characters(["ab", "c", "<eos>", "<eos>", "d", "<eos>"]) == len("ab c\n\nd\n")
+    assert scored_text.characters(text_of(["ab", "c", "<eos>", "<eos>", "d", "<eos>"])) == len("ab c\n\nd\n")
+
+
+def text_of(words):
+    """A Text of words of which each <eos> ends a line, and those with a ? are unknown."""
+    return scored_text.Text("text", words, [w == "<eos>" for w in words], ["?" in w for w in words], [])
 
 
 # ---- the script
@@ -122,7 +128,7 @@ def test_a_split_and_its_files(trained, toy, call, tmp_path):
     call("evaluate.py", "--save", "toy.pt", "--split", "test", "--per-token", "t.tsv", "--per-sentence", "s.tsv",
          "--device", "cpu")
     names, *rows = lines_of((tmp_path / "t.tsv").read_text())
-    assert names == ["position", "sentence", "word", "logprob", "rank"]
+    assert names == ["position", "sentence", "word", "logprob", "rank", "unknown"]
     words = (toy / "test.txt").read_text().replace("\n", " <eos> ").split()
     assert [row[2] for row in rows] == words[1:] and int(rows[-1][1]) == words.count("<eos>")
     assert -math.fsum(float(row[3]) for row in rows) / len(rows) == pytest.approx(result["test"]["loss"], rel=1e-6)
@@ -182,7 +188,7 @@ def test_links_and_pipes_are_written_to_and_neighbours_left_alone(tmp_path):
 
 
 def test_json_knows_no_infinity(tmp_path):
-    rows = scored_text.sentence_rows(["a", "<eos>"], [-900.0, -900.0])
+    rows = scored_text.sentence_rows(text_of(["a", "<eos>"]), [-900.0, -900.0])
     scored_text.write_rows(str(tmp_path / "rows"), rows, "json")
     row = json.loads((tmp_path / "rows").read_text(), parse_constant=pytest.fail)
     assert row["perplexity"] is None and row["logprob"] == -1800
@@ -197,7 +203,10 @@ def test_unknown_words_are_read_as_unk_where_the_model_has_it(call, tmp_path):
     (tmp_path / "text").write_text("a <unk> b\n")
     call("evaluate.py", "--save", "a.pt", "--text", "text", "--per-token", "two.tsv", "--device", "cpu")
     one, two = ((tmp_path / name).read_text() for name in ("one.tsv", "two.tsv"))
-    assert one == two.replace("<unk>", "zebra")
+    one, two = lines_of(one), lines_of(two)
+    assert [row[:-1] for row in one] == [[word.replace("<unk>", "zebra") for word in row[:-1]] for row in two]
+    assert [row[-1] for row in one] == ["unknown", "0", "1", "0", "0"]
+    assert [row[-1] for row in two] == ["unknown", "0", "0", "0", "0"]
 
 
 def test_temperature_one_changes_nothing_and_the_best_is_found(trained, call, tmp_path):
@@ -251,9 +260,9 @@ def test_the_page_holds_every_word_with_its_numbers(page, toy):
 
 def test_the_page_escapes_and_is_bounded(monkeypatch):
     monkeypatch.setattr(surprisal_page, "MOST", 3)
-    text = surprisal_page.page(["<b>", '"&', "x", "y"], [-1.0] * 4, [1, 2, 3, 4], "<script>")
+    text = surprisal_page.page(text_of(["<b>", '"&', "x?", "y"]), [-1.0] * 4, [1, 2, 3, 4], "<script>")
     assert "<script>" not in text and "&lt;b&gt;" in text and "&quot;&amp;" in text and ">y<" not in text
-    assert "first 3" in text
+    assert "first 3" in text and text.count("unknown: scored as") == 1 and "1 of them" in text
 
 
 def test_the_colours_are_readable():
@@ -305,3 +314,44 @@ def shown(view):
     """Which words show their numbers."""
     return view.evaluate("""[...document.querySelectorAll("li b")].flatMap(
         (word, i) => getComputedStyle(word, "::after").content.includes("bits") ? [i] : [])""")
+
+
+# ---- what a text holds
+
+def test_unknown_words_are_flagged_and_counted_loudly(trained, call, tmp_path, capsys):
+    for split in ("train", "valid", "test"):
+        (tmp_path / f"{split}.txt").write_text("a <unk> b c\nb c a\n" * 60)
+    call("main.py", "--data", tmp_path, *SMALL, "--epochs", 1, "--save", "a.pt")
+    (tmp_path / "text").write_text("a zebra b\nokapi c\n")
+    call("evaluate.py", "--save", "a.pt", "--text", "text", "--per-sentence", "s.json", "--format", "json", "--html",
+         "a.html")
+    capsys.readouterr()
+    rows = [json.loads(line) for line in (tmp_path / "s.json").read_text().splitlines()]
+    assert [row["unknown"] for row in rows] == [1, 1]
+    assert (tmp_path / "a.html").read_text().count('class="s') and "2 of them" in (tmp_path / "a.html").read_text()
+    said = run_script("evaluate.py", "--save", "a.pt", "--text", "text", cwd=tmp_path).stderr
+    assert "WARNING: 2 of 7 tokens (28.6%) are unknown" in said
+    assert "are <unk>" in run_script("evaluate.py", "--save", "a.pt", "--split", "test", cwd=tmp_path).stderr
+
+
+def test_an_eos_inside_a_line_ends_none(trained, call, tmp_path):
+    (tmp_path / "text").write_text("w1 <eos> w2\nw3\n")
+    call("evaluate.py", "--save", trained / "toy.pt", "--text", "text", "--per-token", "t.tsv", "--per-sentence",
+         "s.tsv")
+    assert [row[1] for row in lines_of((tmp_path / "t.tsv").read_text())[1:]] == ["1", "1", "1", "1", "2", "2"]
+    assert [row[4] for row in lines_of((tmp_path / "s.tsv").read_text())[1:]] == ["w1 <eos> w2 <eos>", "w3 <eos>"]
+
+
+def test_a_column_of_a_table(trained, call, tmp_path):
+    """The others stay beside what was found."""
+    (tmp_path / "table.tsv").write_text("item\tsentence\tcondition\n7\tw1 w2\ta\n8\tw3\tb\n")
+    common = ["--save", trained / "toy.pt", "--text", "table.tsv", "--context", "reset"]
+    call("evaluate.py", *common, "--column", "sentence", "--per-sentence", "s.tsv", "--per-token", "t.tsv")
+    heading, *rows = lines_of((tmp_path / "s.tsv").read_text())
+    assert heading[-3:] == ["item", "sentence_given", "condition"]
+    assert [row[-3:] for row in rows] == [["7", "w1 w2", "a"], ["8", "w3", "b"]]
+    assert [row[-1] for row in lines_of((tmp_path / "t.tsv").read_text())[1:]] == ["a", "a", "a", "b", "b"]
+    error = run_script("evaluate.py", *common, "--column", "nothing", cwd=tmp_path, status=1).stderr
+    assert "no column 'nothing'" in error
+    assert "--text" in run_script("evaluate.py", "--save", trained / "toy.pt", "--column", "a", cwd=tmp_path,
+                                  status=1).stderr

@@ -259,6 +259,14 @@ def read_corpus(args, words=None, by_frequency=lambda ntoken: False):
     return Corpus(path, args.vocab, cache, by_frequency=True) if by_frequency(len(corpus.dictionary)) else corpus
 
 
+def untrained_unk(args, corpus):
+    """One line where unknown words will be read as an <unk> that is never trained, else None."""
+    if args.vocab != "train" or bool((corpus.train == corpus.dictionary.word2idx[UNK]).any()):
+        return None
+    return (f"{args.data}: the training text has no {UNK}, as which --vocab train reads unknown words; it is never "
+            f"trained, and what the model makes of them says nothing. Write rare words as {UNK} there")
+
+
 def batchify_split(split, corpus, bsz, args):
     """`batchify` of the split "train", "valid" or "test" -> (L, B), with errors that name the text."""
     try:

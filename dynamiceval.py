@@ -15,11 +15,11 @@ from checkpoint import Files, open_model
 from data import batchify_split, read_corpus
 from evaluation.dynamic import DynamicPass
 from evaluation.loss import evaluate
-from evaluation.neural_cache import cache_logprobs, mean_loss
+from evaluation.neural_cache import at_the_edge, cache_logprobs, mean_loss
 from model import count_parameters
 from runtime import options, record
 from runtime.errors import InputError
-from runtime.log import DOUBLE_RULE, log, report
+from runtime.log import log, report, report_tokens, rule
 from runtime.options import Flag
 
 LEARNING_RATE = {"rms": 5e-5, "sgd": 0.3}
@@ -33,7 +33,7 @@ def search(reading, stream, rule):
     losses = {}
     for lr, lamb in itertools.product((LEARNING_RATE[rule] * factor for factor in FACTORS), LAMBDAS):
         losses[lr, lamb] = reading.loss(stream, lr, lamb)
-        log(f"| lr {lr:.2g} | lamb {lamb:.2g} | {report(losses[lr, lamb], 'search ')}")
+        log(f"| lr {lr:.2g} | lamb {lamb:.2g} | {report_tokens(losses[lr, lamb], 'search ')}")
     best = min(losses, key=losses.get)
     if math.isinf(losses[best]):
         raise InputError("the model diverges with every setting of the search; try a smaller --lr by hand")
@@ -85,22 +85,24 @@ def main(argv=None):
         for split, stream in texts.items():
             loss = evaluate(model, stream, PLAIN_WINDOW, reading.interruption.check)
             found[f"{split}_without_dynamic_evaluation"] = record.figures(loss, len(stream))
-            log(f"| without dynamic evaluation | {report(loss, split + ' ')}")
+            log(f"| without dynamic evaluation | {report_tokens(loss, split + ' ')}")
         if args.rule == "rms":
             reading.gather(batchify_split("train", corpus, args.stat_batch_size, args))
         if args.search:
             lr, lamb = search(reading, beginning, args.rule)
             log(f"| chosen: --lr {lr:g} --lamb {lamb:g}")
+            rates = [LEARNING_RATE[args.rule] * factor for factor in FACTORS]
+            log(*filter(None, (at_the_edge("lr", lr, rates), at_the_edge("lamb", lamb, LAMBDAS))))
         for split, stream in texts.items():
             features, targets, vocab, speed = reading.learn(split, stream, lr, lamb)
             loss = mean_loss(vocab)
-            log(f"| with dynamic evaluation    | {report(loss, split + ' ')} | {speed:.0f} tokens/s")
+            log(f"| with dynamic evaluation    | {report_tokens(loss, split + ' ')} | {speed:.0f} tokens/s")
             if args.neural_cache:
                 found[f"{split}_without_cache"] = record.figures(loss, len(stream))
                 loss = mean_loss(cache_logprobs(features, targets, vocab, args.theta, args.lambdasm, args.window))
-                log(f"| and with the neural cache  | {report(loss, split + ' ')}")
+                log(f"| and with the neural cache  | {report_tokens(loss, split + ' ')}")
             found[split] = {**record.figures(loss, len(stream)), "tokens_per_second": speed}
-        log(DOUBLE_RULE, f"| End of dynamic evaluation | {report(loss, split + ' ')}", DOUBLE_RULE)
+        log(rule("="), f"| End of dynamic evaluation | {report(loss, split + ' ')}", rule("="))
         seconds = time.monotonic() - began
         record.write(result, args.replaced(lr=lr, lamb=lamb), count_parameters(model), seconds=seconds, **found)
         record.summarise({split: found[split] for split in texts}, seconds, result=result)

@@ -7,6 +7,7 @@ words but the first. Or it is any text, a file or standard input, of which all w
 from runtime import errors  # isort: skip  (first: it prepares the process for the imports below)
 
 import math
+import os
 import sys
 import time
 from contextlib import redirect_stdout
@@ -27,7 +28,7 @@ from evaluation.text import (
 from model import count_parameters
 from runtime import options, record
 from runtime.errors import InputError
-from runtime.log import log, report
+from runtime.log import log, report_tokens
 from runtime.options import Flag
 from runtime.signals import Interruption, Stop
 
@@ -74,7 +75,7 @@ def log_text(text, logprobs, how=""):
     """Log a text's figures -> mean loss in nats."""
     loss = -math.fsum(logprobs) / len(logprobs)
     bits = loss * len(logprobs) / math.log(2)
-    log(f"| {report(loss, text.name + ' ')}{how} | {len(logprobs):,} tokens | "
+    log(f"| {report_tokens(loss, text.name + ' ')}{how} | {len(logprobs):,} tokens | "
         f"{bits / characters(text):.3f} bits per character as written")
     return loss
 
@@ -105,13 +106,30 @@ def score(args, path, model, text, check):
     return found
 
 
+def result_name(args):
+    """What tells this evaluation from others of the same model, as part of its result's name."""
+    parts = [] if args.split == "both" or args.text else [args.split]
+    if args.text:
+        name = "stdin" if args.text == "-" else os.path.basename(args.text)
+        parts.append("".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in name))
+    if args.context == "reset":
+        parts.append("reset")
+    if args.search_temperature:
+        parts.append("search-temperature")
+    elif args.temperature != 1:
+        parts.append(f"temperature-{args.temperature:g}")
+    if args.mc_samples:
+        parts.append(f"mc-{args.mc_samples}")
+    return ".".join(["evaluation", *parts])
+
+
 def search_temperature(args, model, corpus, check):
     """The temperature with the lowest loss on the validation text."""
     streams = read_split("valid", corpus, args).streams
     losses = scoring.temperature_losses(model, streams, args.bptt, TEMPERATURES, check)
     best = min(range(len(losses)), key=losses.__getitem__)
     for temperature, loss in zip(TEMPERATURES, losses):
-        log(f"| temperature {temperature:.2f} | {report(loss, 'valid ')}")
+        log(f"| temperature {temperature:.2f} | {report_tokens(loss, 'valid ')}")
     log(f"| chosen: --temperature {TEMPERATURES[best]}")
     return TEMPERATURES[best]
 
@@ -138,6 +156,7 @@ def main(argv=None):
         began = time.monotonic()
         try:
             with Interruption(args.max_minutes) as interruption:
+                name = result_name(args)
                 if args.search_temperature:
                     args = args.replaced(temperature=search_temperature(args, model, corpus, interruption.check))
                 found = {}
@@ -148,9 +167,8 @@ def main(argv=None):
             return stop.status
         seconds = time.monotonic() - began
         files = {what: getattr(args, what) for what in OUTPUTS if getattr(args, what) not in (None, "-")}
-        if not args.text:
-            files["result"] = Files(path, "evaluation").result
-            record.write(files["result"], args, count_parameters(model), seconds=seconds, **found)
+        files["result"] = Files(path, name).result
+        record.write(files["result"], args, count_parameters(model), seconds=seconds, **found)
         record.summarise(found, seconds, **files)
     return 0
 

@@ -4,10 +4,10 @@ from runtime import errors  # isort: skip  (first: it prepares the process for t
 import torch
 
 from checkpoint import Files
-from data import read_corpus
+from data import read_corpus, untrained_unk
 from model import build, count_parameters, model_flags, refuse_unsupported, resolve, set_precision, supports
 from runtime import devices, options
-from runtime.log import log
+from runtime.log import log, warn
 from runtime.processes import init_distributed
 from softmaxes import SOFTMAXES
 from training import optimizers, schedules
@@ -42,6 +42,7 @@ def main(argv=None):
     corpus = read_corpus(args, resumed and resumed[1]["vocabulary"],
                          lambda ntoken: softmax.sorts_vocabulary(vars(resolve(args, ntoken))))
     args = resolve(args, len(corpus.dictionary))
+    warn(softmax.check(vars(args), len(corpus.dictionary)), untrained_unk(args, corpus))
     with torch.device("meta"):  # its shapes alone, before memory is taken for it
         devices.check_memory(count_parameters(build(vars(args), len(corpus.dictionary))), compute.device)
     model = set_precision(build(vars(args), len(corpus.dictionary)).to(compute.device), compute.precision)

@@ -10,11 +10,11 @@ from tqdm import tqdm
 
 from checkpoint import Files, open_model
 from data import batchify_split, read_corpus
-from evaluation.neural_cache import cache_logprobs, mean_loss, mix, recall_logprobs
+from evaluation.neural_cache import at_the_edge, cache_logprobs, mean_loss, mix, recall_logprobs
 from evaluation.resumable import ResumablePass
 from model import count_parameters
 from runtime import options, record
-from runtime.log import DOUBLE_RULE, log, report
+from runtime.log import log, report, report_tokens, rule
 
 THETAS = (0.1, 0.3, 0.5, 0.66, 0.8, 1.0, 1.3, 1.6, 2.0, 2.5, 3.0, 4.0)
 LAMBDAS = (0.02, 0.05, 0.08, 0.1, 0.13, 0.16, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5)
@@ -28,7 +28,7 @@ def search(features, targets, vocab, window):
         for lambdasm in LAMBDAS:
             losses[theta, lambdasm] = mean_loss(mix(vocab, recalled, lambdasm))
         best = min(LAMBDAS, key=lambda lambdasm: losses[theta, lambdasm])
-        log(f"| theta {theta:5.2f} | best lambda {best:5.2f} | {report(losses[theta, best], 'valid ')}")
+        log(f"| theta {theta:5.2f} | best lambda {best:5.2f} | {report_tokens(losses[theta, best], 'valid ')}")
     return min(losses, key=losses.get)
 
 
@@ -60,14 +60,15 @@ def main(argv=None):
             stream = batchify_split(split, corpus, 1, args)                            # (N + 1, 1)
             features, targets, vocab = reading.read(split, model, stream)
             found[f"{split}_without_cache"] = record.figures(mean_loss(vocab), len(stream))
-            log(f"| without the cache | {report(mean_loss(vocab), split + ' ')}")
+            log(f"| without the cache | {report_tokens(mean_loss(vocab), split + ' ')}")
             if args.search and split == "valid":
                 theta, lambdasm = search(features, targets, vocab, args.window)
                 log(f"| chosen: --theta {theta} --lambdasm {lambdasm}")
+                log(*filter(None, (at_the_edge("theta", theta, THETAS), at_the_edge("lambda", lambdasm, LAMBDAS))))
             loss = mean_loss(cache_logprobs(features, targets, vocab, theta, lambdasm, args.window))
             found[split] = record.figures(loss, len(stream))
-            log(f"| with the cache    | {report(loss, split + ' ')}")
-        log(DOUBLE_RULE, f"| End of pointer | {report(loss, 'test ')}", DOUBLE_RULE)
+            log(f"| with the cache    | {report_tokens(loss, split + ' ')}")
+        log(rule("="), f"| End of pointer | {report(loss, 'test ')}", rule("="))
         seconds = time.monotonic() - began
         settings = args.replaced(theta=theta, lambdasm=lambdasm)
         record.write(result, settings, count_parameters(model), seconds=seconds, **found)

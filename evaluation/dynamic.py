@@ -15,7 +15,7 @@ import checkpoint
 from evaluation.resumable import PARTS, ResumablePass
 from ops.fallbacks import stop_cudnn, with_fallbacks
 from runtime.errors import InputError
-from runtime.log import log, perplexity, report
+from runtime.log import log, perplexity, report_tokens
 from runtime.meter import Meter
 from utils import get_batch, repackage_hidden
 
@@ -143,7 +143,7 @@ class DynamicPass(ResumablePass):
                 bar.update(len(targets))
                 if meter.batches % args.log_interval == 0 and not quiet:
                     log(f"| {split:>5} | {meter.tokens:7,}/{len(stream) - 1:,} tokens | {meter.speed():5.0f} tokens/s "
-                        f"| {report(meter.loss())}")
+                        f"| {report_tokens(meter.loss())}")
                 self._pause()
         seen["weights"] = []         # no longer needed
         torch._foreach_copy_(self.weights, self.trained)

@@ -7,6 +7,7 @@ import math
 from contextlib import contextmanager
 
 import torch
+from tqdm import tqdm
 
 from evaluation.loss import evaluating, windows
 
@@ -27,10 +28,12 @@ def sampling(model):
 
 def read(model, streams, bptt, check):
     """Run over `streams`, a list of (N + 1, 1), each from a zero state -> yields features (n, E), targets (n,)."""
-    for stream in streams:
-        for features, targets, _ in windows(model, stream, bptt):
-            yield features, targets
-            check()
+    with tqdm(total=sum(len(stream) - 1 for stream in streams), disable=None, leave=False, unit=" tokens") as bar:
+        for stream in streams:
+            for features, targets, _ in windows(model, stream, bptt):
+                yield features, targets
+                bar.update(len(targets))
+                check()
 
 
 def all_logprobs(model, features, targets):

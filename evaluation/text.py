@@ -89,9 +89,9 @@ def warn_of_unknown(name, unknown_words, tokens, policy, has_unk):
         raise InputError(f"{name}: the model does not know {len(unknown_words)} of the words: {shown}"
                          + ("; --unknown unk reads them as <unk>" if has_unk else ", and has no <unk>"))
     share = unknown_words.total() / tokens
-    print(f"| {'WARNING: ' if share > LOUD else ''}{unknown_words.total()} of {tokens} tokens ({share:.1%}) are "
-          f"unknown and read as {UNK}: {shown}" + ("; what the model makes of such a text says little" if share > LOUD else ""),
-          file=sys.stderr)
+    loud, advice = ("WARNING: ", "; perplexities of such a text say little") if share > LOUD else ("", "")
+    print(f"| {loud}{unknown_words.total()} of {tokens} tokens ({share:.1%}) are unknown and read as {UNK}: {shown}"
+          f"{advice}", file=sys.stderr)
 
 
 def read_split(split, corpus, args):

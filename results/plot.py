@@ -70,25 +70,36 @@ def perplexities(losses):
     return [math.nan if loss is None else math.exp(min(loss, 20)) for loss in losses]
 
 
+MANY = 10               # runs from which on the legend stands beside the curves
+
+
 def draw_curves(runs, out):
     """Validation perplexity (solid) and that of training with its dropouts (dotted); a dot where averaging starts."""
     plt = pyplot()
-    figure, axes = plt.subplots(figsize=(8, 5))
-    for name, run in runs.items():
-        if not run:
-            continue
+    runs = {name: run for name, run in runs.items() if run}
+    figure, axes = plt.subplots(figsize=(8 if len(runs) <= MANY else 12, max(5, 0.17 * len(runs))))
+    colours = [plt.get_cmap("tab10" if len(runs) <= 10 else "turbo")(i if len(runs) <= 10 else i / len(runs))
+               for i in range(len(runs))]
+    for colour, (name, run) in zip(colours, runs.items()):
         numbers, valid = [e["epoch"] for e in run], perplexities(e["valid_loss"] for e in run)
-        line, = axes.plot(numbers, valid, label=name, marker="." if len(run) == 1 else None)
-        axes.plot(numbers, perplexities(e["train_loss"] for e in run), ":", color=line.get_color(), linewidth=1)
+        axes.plot(numbers, valid, label=name, color=colour, marker="." if len(run) == 1 else None)
+        axes.plot(numbers, perplexities(e["train_loss"] for e in run), ":", color=colour, linewidth=1)
         switch = run[-1]["switch_epoch"]
         if switch in numbers:
-            axes.plot(switch, valid[numbers.index(switch)], "o", color=line.get_color())
+            axes.plot(switch, valid[numbers.index(switch)], "o", color=colour)
     axes.set(xlabel="epoch", ylabel="perplexity (dotted: training, with dropout)", yscale="log")
-    axes.yaxis.set_major_formatter(plt.matplotlib.ticker.ScalarFormatter())
-    axes.yaxis.set_minor_formatter(plt.matplotlib.ticker.ScalarFormatter())
+    plain = plt.matplotlib.ticker.FuncFormatter(lambda value, _: f"{value:,.4g}")
+    axes.yaxis.set_major_formatter(plain)
+    low, high = axes.get_ylim()
+    if high < 20 * low:                           # few powers of ten: the numbers between them, too
+        axes.yaxis.set_minor_formatter(plain)
+    else:
+        axes.yaxis.set_minor_formatter(plt.matplotlib.ticker.NullFormatter())
     axes.xaxis.set_major_locator(plt.matplotlib.ticker.MaxNLocator(integer=True))
     axes.grid(alpha=0.3, which="both")
-    if axes.lines:
+    if len(runs) > MANY:
+        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), fontsize=7, ncols=1 + len(runs) // 45)
+    elif runs:
         axes.legend()
     save(figure, out)
 

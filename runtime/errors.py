@@ -8,6 +8,10 @@ class InputError(ValueError):
     """Something the user gave cannot be used: the message says what, where, and what to do, in one line."""
 
 
+class LostProcess(InputError):
+    """Another process of the run has died: each of the others says so."""
+
+
 def prepare_process():
     """What must be so before torch is imported, in a script of this project.
 
@@ -41,6 +45,8 @@ def run(main):
     try:
         sys.exit(main())
     except InputError as error:
+        if os.environ.get("LOCAL_RANK", "0") != "0" and not isinstance(error, LostProcess):
+            sys.exit(1)                  # of several processes one says what all of them have found
         sys.exit(f"{script}: error: {' '.join(str(error).split())}")
     except BrokenPipeError:  # the reader of a pipe, such as `head`, has gone: nothing is wrong
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,12 +1,16 @@
 """How a run logs: lines above the progress bar, and the three published figures of a loss."""
 import math
 import os
+import shutil
 import sys
 from contextlib import contextmanager
 
 from tqdm import tqdm
 
-RULE, DOUBLE_RULE = "-" * 89, "=" * 89
+
+def rule(sign):
+    """A line of 89 signs, as published; in a narrower terminal as many as it has room for."""
+    return sign * min(89, shutil.get_terminal_size((89, 24)).columns if sys.stdout.isatty() else 89)
 
 
 def log(*lines):
@@ -14,6 +18,11 @@ def log(*lines):
     for line in lines:
         tqdm.write(line, file=sys.stdout)
     sys.stdout.flush()
+
+
+def warn(*lines):
+    """Log what is to be known before it is too late; None is nothing to be known."""
+    log(*(f"| WARNING: {line}" for line in lines if line))
 
 
 @contextmanager
@@ -59,3 +68,15 @@ def perplexity(loss):
 def report(loss, split=""):
     """The three figures of every published log line, from a mean loss in nats; `split` as in "valid "."""
     return f"{split}loss {loss:5.2f} | {split}ppl {perplexity(loss):8.2f} | {split}bpc {loss / math.log(2):8.3f}"
+
+
+def report_tokens(loss, split=""):
+    """The same in lines of our own, where bits are called what they are: of tokens, which may be words."""
+    return (f"{split}loss {loss:5.2f} | {split}ppl {perplexity(loss):8.2f} | {split}bits per token "
+            f"{loss / math.log(2):.3f}")
+
+
+def duration(seconds):
+    """Seconds as one reads them: "12 s", "3.4 minutes", "1.25 hours"."""
+    return (f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.1f} minutes" if seconds < 5400 else
+            f"{seconds / 3600:.2f} hours")

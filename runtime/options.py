@@ -6,6 +6,7 @@ a default, so that a checkpoint's settings can stand in for flags nobody gave.
 """
 import argparse
 import math
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -122,6 +123,8 @@ class Parser(argparse.ArgumentParser):
         return namespace, rest
 
     def error(self, message):
+        if os.environ.get("LOCAL_RANK", "0") != "0":      # one process of several speaks
+            self.exit(2)
         self.exit(2, f"{self.prog}: error: {' '.join(message.split())} (see {self.prog} --help)\n")
 
 

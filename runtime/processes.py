@@ -12,7 +12,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
-from runtime.errors import InputError
+from runtime.errors import LostProcess
 
 
 class ProcessGroup:
@@ -83,8 +83,9 @@ class _lost_process:
 
     def __exit__(self, kind, error, trace):
         if kind is not None and issubclass(kind, RuntimeError) and not issubclass(kind, torch.OutOfMemoryError):
-            raise InputError("another process of this run has ended or cannot be reached "
-                             f"({str(error).splitlines()[0][:120]}); run the same command with --resume auto") from None
+            raise LostProcess("another process of this run has ended or cannot be reached "
+                              f"({str(error).splitlines()[0][:120]}); run the same command with --resume auto"
+                              ) from None
 
 
 def init_distributed():
@@ -118,18 +119,21 @@ def local_device(device):
     return f"cuda:{os.environ['LOCAL_RANK']}" if device == "cuda" and "LOCAL_RANK" in os.environ else device
 
 
-def resume_command():
-    """This process's command line with `--resume auto`, as a shell understands it."""
+def resume_command(*changed, resume=True):
+    """This process's command line with `--resume auto`, as a shell understands it.
+
+    changed: a flag and another value for it. resume: False leaves --resume out.
+    """
     words = iter(sys.argv)
     kept = []
     for word in words:
         flag = word.partition("=")[0]
-        if len(flag) > 3 and "--resume".startswith(flag):
+        if (len(flag) > 3 and "--resume".startswith(flag)) or flag in changed[:1]:
             if "=" not in word:
                 next(words)
         else:
             kept.append(word)
-    return shlex.join([*_launcher(), *kept, "--resume", "auto"])
+    return shlex.join([*_launcher(), *kept, *changed, *(["--resume", "auto"] if resume else [])])
 
 
 def _launcher():

@@ -12,7 +12,7 @@ from contextlib import suppress
 import numpy
 import torch
 
-from runtime.log import log, perplexity
+from runtime.log import duration, log, perplexity
 from runtime.paths import atomic_write
 
 
@@ -44,7 +44,8 @@ def figures(loss, rows):
 
     The published code divides by all rows, though the first is not predicted; its perplexities are slightly lower.
     """
-    return {"loss": loss, "perplexity": perplexity(loss), "published_perplexity": perplexity(loss * (rows - 1) / rows)}
+    return {"loss": loss, "bits_per_token": loss / math.log(2), "perplexity": perplexity(loss),
+            "published_perplexity": perplexity(loss * (rows - 1) / rows)}
 
 
 def write(path, args, parameters, **found):
@@ -62,7 +63,7 @@ def write(path, args, parameters, **found):
 def summarise(found, seconds, *facts, **files):
     """The last line of a script: what came out (`figures` by name), what it took, and the files to look at."""
     parts = ["| summary", *(f"{name} ppl {figures['perplexity']:.2f}" for name, figures in found.items()),
-             ", ".join([*facts, f"{seconds / 3600:.2f} hours"])]
+             ", ".join([*facts, duration(seconds)])]
     if files:
         parts.append(", ".join(f"{what} {path}" for what, path in files.items()))
     log(" | ".join(parts))

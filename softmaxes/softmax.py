@@ -29,6 +29,11 @@ class Softmax(nn.Module):
         return {}
 
     @staticmethod
+    def check(settings, ntoken):
+        """What in its settings has no effect with a vocabulary of so many words, as one line, or None."""
+        return None
+
+    @staticmethod
     def sorts_vocabulary(settings):
         """Whether ids must be in the order of falling frequency."""
         return False

@@ -25,6 +25,13 @@ class SplitSoftmax(SplitCrossEntropyLoss, Softmax):
         return {"cutoffs": default_cutoffs(ntoken)} if settings["cutoffs"] is None else {}
 
     @staticmethod
+    def check(settings, ntoken):
+        beyond = [cut for cut in settings["cutoffs"] if cut >= ntoken]
+        if beyond:
+            return f"--cutoffs {' '.join(map(str, beyond))} have no effect: the vocabulary has {ntoken:,} words"
+        return None
+
+    @staticmethod
     def sorts_vocabulary(settings):
         return bool(settings["cutoffs"])
 

@@ -20,7 +20,7 @@ from ops.graphs import Graphs, Recording
 from runtime import record
 from runtime.devices import peak_memory_mib
 from runtime.errors import InputError
-from runtime.log import DOUBLE_RULE, RULE, log, report, surviving_broken_pipe
+from runtime.log import log, perplexity, report, rule, surviving_broken_pipe
 from runtime.meter import Meter
 from runtime.paths import check_output
 from runtime.processes import ProcessGroup
@@ -124,8 +124,8 @@ class Run:
                         raise Stop(f"{self.losses.skipped_in_a_row} steps in a row gave no finite loss or gradient; "
                                    f"lower --lr (now {self.args.lr:g}) or --clip (now {self.args.clip:g})", 1)
                 if redrawn:
-                    bar.set_postfix_str(f"{report(self.interval.loss())} | {self.interval.speed():.0f} tokens/s",
-                                        False)
+                    found = f"ppl {perplexity(self.interval.loss()):.2f}, {self.interval.speed():.0f} tokens/s"
+                    bar.set_postfix_str(found, False)
                 if self.batch == line:
                     if self.interval.batches:
                         log(self._log_line(self.interval))
@@ -138,7 +138,8 @@ class Run:
             group["lr"], group["betas"] = self.args.lr * factor, (momentum, group["betas"][1])
 
     def _log_line(self, interval):
-        return (f"| epoch {len(self.history) + 1:3d} | {self.batch:5d}/{len(self.train) // self.args.bptt:5d} batches "
+        batches = max(self.batch, len(self.train) // self.args.bptt)      # about: windows vary in length
+        return (f"| epoch {len(self.history) + 1:3d} | {self.batch:5d}/{batches:5d} batches "
                 f"| lr {self.optimizer.param_groups[0]['lr']:05.5f} "
                 f"| ms/batch {interval.seconds() * 1000 / interval.batches:5.2f} "
                 f"| {report(interval.loss())}")
@@ -158,8 +159,8 @@ class Run:
             "best": loss <= self.checkpoints.best_loss, "switch_epoch": self.switch_epoch,
             "switch_reason": self.switch_reason, "seconds": seconds, "tokens_per_second": speed,
             "peak_memory_mib": peak_memory_mib(self.compute.device)})
-        log(RULE, f"| end of epoch {len(self.history):3d} | time: {seconds:5.2f}s | {report(loss, 'valid ')}",
-            RULE)
+        log(rule("-"), f"| end of epoch {len(self.history):3d} | time: {seconds:5.2f}s | {report(loss, 'valid ')}",
+            rule("-"))
 
     def _evaluate(self):
         own = self.valid[:, self.group.share(self.valid.size(1))].contiguous()
@@ -213,7 +214,7 @@ class Run:
             return
         model = checkpoint.restore(self.checkpoints.best_contents(), self.files.best, self.compute)
         loss = evaluate(model, self.test, self.args.bptt, self.interruption.check)
-        log(DOUBLE_RULE, f"| End of training | {report(loss, 'test ')}", DOUBLE_RULE)
+        log(rule("="), f"| End of training | {report(loss, 'test ')}", rule("="))
         seconds = sum(epoch["seconds"] for epoch in self.history)
         found = {"valid": record.figures(self.checkpoints.best_loss, len(self.valid)),
                  "test": record.figures(loss, len(self.test))}
@@ -284,7 +285,7 @@ class Run:
         """Write all that continuing exactly needs -> whether it was written. What has diverged is not kept."""
         self.losses.fetch(self.meter, self.interval)
         if self.losses.diverged:
-            log("| WARNING: training has diverged; the state saved before is kept")
+            log("| WARNING: training has diverged: this state is not saved")
             return False
         return self.checkpoints.save_state()
 
@@ -299,7 +300,9 @@ class Run:
             if not self.group.rank:
                 stack.enter_context(exclusive(self.files.lock))
             self.checkpoints.begin(self.resumed)
-            self.board = Board(None if self.group.rank else self.args.tensorboard, len(self.history))
+            name = os.path.basename(self.files.log).removesuffix(".jsonl")
+            self.board = Board(None if self.group.rank else self.args.tensorboard, name,
+                               len(self.history))
             stack.callback(self.board.close)
             self.interruption = stack.enter_context(
                 Interruption(self.args.max_minutes, "saving; press Ctrl-C again to give up"))

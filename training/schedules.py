@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from runtime.errors import InputError
+from runtime.log import warn
 from runtime.options import RUN, Flag, non_negative, probability
 
 
@@ -55,11 +56,22 @@ SCHEDULES = {
 
 
 def plan(args):
-    """The schedule that the flags ask for, None if none, and the flags with its length -> (function, Arguments)."""
+    """The schedule that the flags ask for, None if none, and the flags with its length -> (function, Arguments).
+
+    Raises InputError for typed flags that contradict each other or would have no effect.
+    """
+    if args.on_stall == "average" and "on_stall" in args.given and args.optimizer != "sgd":
+        raise InputError(f"--on-stall average is for --optimizer sgd, not for {args.optimizer}; use halve or nothing")
     for schedule in SCHEDULES.values():
-        if getattr(args, schedule.flags[0].name):
-            return schedule.make(vars(args)), (args if "epochs" in args.given else
-                                               args.replaced(epochs=schedule.epochs(vars(args))))
+        asks, *others = schedule.flags
+        if getattr(args, asks.name):
+            made, length = schedule.make(vars(args)), schedule.epochs(vars(args))
+            if "epochs" in args.given and args.epochs < length:
+                warn(f"{asks.typed} takes {length} epochs, --epochs {args.epochs} ends before its end")
+            return made, (args if "epochs" in args.given else args.replaced(epochs=length))
+        for flag in others:
+            if flag.name in args.given:
+                raise InputError(f"{flag.typed} has no effect without {asks.typed}; leave it out")
     return None, args
 
 

@@ -127,7 +127,7 @@ class CheckpointManager:
     def save_state(self):
         """Write all that continuing exactly needs -> whether it was written. Weights that are not finite are not."""
         if not is_finite(self.run.model):
-            log("| WARNING: the weights are not finite; the state saved before is kept")
+            log("| WARNING: the weights are not finite: this state is not saved")
             return False
         began = time.monotonic()
         state = self.run.state_dict()                                # of all processes
@@ -167,7 +167,12 @@ class CheckpointManager:
         state = self.run.files.state
         where = (f"everything is saved in {state}" if saved else
                  f"the last good state is in {state}" if os.path.exists(state) else "no state is saved")
-        log(f"| {error}; {where}", f"| to continue: {resume_command()}")
+        if self.run.losses.diverged:               # the same command would diverge again
+            rate = f"{self.run.optimizer.param_groups[0]['lr'] / 4:g}"
+            command = resume_command("--lr", rate, resume=os.path.exists(state))
+            log(f"| {error}; {where}", f"| with a lower rate: {command}")
+        else:
+            log(f"| {error}; {where}", f"| to continue: {resume_command()}")
         if status == 1:
             print(f"{os.path.basename(sys.argv[0])}: error: {error}; {where}", file=sys.stderr)
 

@@ -1,4 +1,6 @@
 """A run's curves for TensorBoard, for those who ask for them; nothing of it is imported for others."""
+import os
+
 from runtime.errors import InputError
 
 SHOWN = ("lr", "train_loss", "valid_loss", "valid_loss_raw", "valid_loss_averaged", "tokens_per_second",
@@ -6,12 +8,12 @@ SHOWN = ("lr", "train_loss", "valid_loss", "valid_loss_raw", "valid_loss_average
 
 
 class Board:
-    """Writes a point of every curve per epoch into `folder`; without a folder, nothing.
+    """Writes a point of every curve per epoch into `folder`/`name`, a run's own; without a folder, nothing.
 
     Raises InputError where the package is missing or the folder cannot be written to.
     """
 
-    def __init__(self, folder, epochs_before=0):
+    def __init__(self, folder, name, epochs_before=0):
         self.writer = None
         if not folder:
             return
@@ -20,7 +22,7 @@ class Board:
         except ImportError:
             raise InputError("--tensorboard needs the package tensorboard: pip install tensorboard") from None
         try:
-            self.writer = SummaryWriter(folder, purge_step=epochs_before + 1)
+            self.writer = SummaryWriter(os.path.join(folder, name), purge_step=epochs_before + 1)
         except OSError as error:
             raise InputError(f"--tensorboard {folder}: {error.strerror or error}") from None
 

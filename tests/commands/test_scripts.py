@@ -270,11 +270,11 @@ def test_a_summary_and_curves_for_tensorboard(toy, call, tmp_path):
     said = call("main.py", *common, "--epochs", 2, "--resume", "auto")
     lines = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
     best = min(line["valid_loss"] for line in lines)
-    summary = re.search(r"^\| summary \| best valid ppl ([\d.]+) \| test ppl ([\d.]+) \| epochs 2, 0.00 hours \| "
+    summary = re.search(r"^\| summary \| best valid ppl ([\d.]+) \| test ppl ([\d.]+) \| epochs 2, \d+ s \| "
                         r"model a.pt, log a.jsonl, result a.result.json$", said, re.MULTILINE)
     assert float(summary[1]) == pytest.approx(perplexity(best), abs=0.006)
     assert float(summary[2]) == figure(said, "test")
-    events = EventAccumulator(str(tmp_path / "curves")).Reload()
+    events = EventAccumulator(str(tmp_path / "curves" / "a")).Reload()
     assert [point.step for point in events.Scalars("valid_loss")] == [1, 2]
     assert [point.value for point in events.Scalars("valid_loss")] == pytest.approx([e["valid_loss"] for e in lines])
 

@@ -16,7 +16,7 @@ def prepare_process():
     """What must be so before torch is imported, in a script of this project.
 
     Ctrl-C while modules are imported ends in silence. Closed standard streams are opened on nothing, or the next file
-    would become one of them. OpenMP's threads wait passively: spinning costs a busy machine far more than it saves.
+    would become one of them.
     """
     signal.signal(signal.SIGINT, lambda number, frame: os._exit(128 + number))
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
@@ -25,7 +25,6 @@ def prepare_process():
             if descriptor != number:
                 os.dup2(descriptor, number)
             setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def _is_script_of_this_project():

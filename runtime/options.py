@@ -99,11 +99,15 @@ class Arguments(argparse.Namespace):
         return {name: value for name, value in vars(self).items() if name not in ("given", "cuda", "resume")}
 
 
+BUSY = ("On a CPU that other work keeps busy, too, threads that spin while they wait slow each other down: there set the "
+        "environment variable OMP_WAIT_POLICY=PASSIVE. On an idle machine it costs time.")
+
+
 class Parser(argparse.ArgumentParser):
     """argparse with one-line errors, and with `_` and `-` alike in the names of flags."""
 
     def __init__(self, description):
-        super().__init__(description=description, formatter_class=_Help)
+        super().__init__(description=description, formatter_class=_Help, epilog=BUSY)
         self.flags = {}
 
     def add(self, title, flags):

@@ -99,8 +99,8 @@ class Arguments(argparse.Namespace):
         return {name: value for name, value in vars(self).items() if name not in ("given", "cuda", "resume")}
 
 
-BUSY = ("On a CPU that other work keeps busy, too, threads that spin while they wait slow each other down: there set the "
-        "environment variable OMP_WAIT_POLICY=PASSIVE. On an idle machine it costs time.")
+BUSY = ("On a CPU that other work keeps busy, too, threads that spin while they wait slow each other down: there set "
+        "the environment variable OMP_WAIT_POLICY=PASSIVE. On an idle machine it costs time.")
 
 
 class Parser(argparse.ArgumentParser):

@@ -175,3 +175,37 @@ def test_a_card_that_torch_has_no_kernels_for(toy, tmp_path):
     assert "computing on the CPU" in out and "no kernel image" in out and "on cpu in" in out
     _, errors = run(str(tmp_path / "failing.py"), *words, "--device", "cuda", cwd=tmp_path, status=1)
     assert "no kernel image" in errors and "use --device cpu" in errors
+
+
+ORDER = """
+import sys
+from ops import graphs
+from runtime import errors, processes
+from training import run
+
+real = graphs.Recording.drop
+
+def drop(self):
+    real(self)
+    print("dropped", all(not each._recorded for each in self._graphs), flush=True)
+
+def validate(self):
+    raise errors.InputError("something went wrong")
+
+graphs.Recording.drop = drop
+processes.ProcessGroup.leave = lambda self: print("left", flush=True)
+if FAILING:
+    run.Run.validate = validate
+import main
+errors.run(main.main)
+"""
+
+
+@pytest.mark.parametrize("failing", [False, True])
+def test_graphs_are_dropped_before_the_process_group_is_left(failing, toy, tmp_path):
+    """NCCL's communicators wait for graphs that hold their collectives: also where a run ends in an error."""
+    (tmp_path / "order.py").write_text(ORDER.replace("FAILING", str(failing)))
+    out, _ = run(str(tmp_path / "order.py"), "--data", toy, *TOY, "--epochs", 1, "--save", "a.pt", cwd=tmp_path,
+                 status=int(failing))
+    ends = [line for line in out.splitlines() if line.startswith(("dropped", "left"))]
+    assert ends[-1 if failing else -2] == "dropped True" and ("left" in ends) != failing

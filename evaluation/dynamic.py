@@ -168,7 +168,7 @@ class DynamicPass(ResumablePass):
         return f"{split} {digest(stream)} {self.args.rule} {lr} {lamb} {self.args.epsilon} {self.args.bptt}"
 
     def _continued(self, name, stream):
-        """What was read of `stream` under `name`, the weights put back, and a meter of it."""
+        """What was read of `stream` under `name`, the weights as they were then, and a meter of it."""
         seen = self._seen(name, self.model, stream)
         with self._untrusted():
             logprobs = [logprob for part in seen["vocab"] for logprob in part.tolist()]

@@ -27,7 +27,8 @@ def with_fallbacks(function, *remedies):
 
 def stop_cudnn(error):
     """A remedy: where cuDNN fails, torch's own kernels compute the same, more slowly."""
-    if "cudnn" not in str(error).lower() or not torch.backends.cudnn.enabled:
+    is_cudnn = "cudnn" in str(error).lower() and not isinstance(error, torch.OutOfMemoryError)
+    if not (is_cudnn and torch.backends.cudnn.enabled):
         return False
     torch.backends.cudnn.enabled = False
     warnings.warn(f"going on without cuDNN, more slowly: {str(error).splitlines()[0][:200]}", stacklevel=2)

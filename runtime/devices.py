@@ -31,7 +31,7 @@ def prepare(args, supports):
     if device.startswith("cuda:"):
         torch.cuda.set_device(device)       # also for what is launched on the current device
     precision, reason = pick_precision(args.precision, device, "precision" in args.given, "bf16" in supports)
-    torch.backends.cudnn.allow_tf32 = precision != "fp32"      # for bf16, too: cuDNN's tensor cores hang on it
+    torch.backends.cudnn.allow_tf32 = precision != "fp32"      # also for bf16: without it cuDNN uses no tensor cores
     torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
     torch.manual_seed(args.seed)
     return Compute(torch.device(device), precision, reason)

@@ -1,6 +1,6 @@
 """The network (Merity et al. 2018, sections 2 and 4).
 
-T window length, B batch size, V vocabulary, E emsize, H nhid, N = T·B.
+T window length, B batch size, V vocabulary, E emsize, H nhid, F nhidlast, N = T·B.
 """
 import torch
 from torch import nn
@@ -18,28 +18,37 @@ OPTIONAL = {"wdrop", "dropoutr"}     # dropouts inside a cell, which not every c
 class RNNModel(nn.Module):
     """Embedding, a stack of recurrent layers, and a decoder with its softmax, with the paper's dropouts between them.
 
-    rnn_type: a name in `cells.CELLS`. ntoken: V. ninp: E. nhid: H, width of all layers but the last, which is E wide
-    when the weights are tied. Probabilities: dropout on the last layer's output, dropouth between layers, dropouti on
-    the embedded input, dropoute on whole words, wdrop on the hidden-to-hidden weights (on all of a QRNN's layers),
-    dropoutr on the state that these are multiplied by (Gal & Ghahramani 2016; not of a QRNN).
+    rnn_type: a name in `cells.CELLS`. ntoken: V. ninp: E. nhid: H, width of all layers but the last, which is F wide.
+    nhidlast: F, if not given E when the weights are tied, else H. skip_output: the features are the sum of all layers'
+    outputs (Melis et al. 2018), which then have one width. Where F is not what the decoder takes, a linear map without
+    bias lies between them, unless the softmax has its own.
+    Probabilities: dropout on the last layer's output, dropouth between layers, dropouti on the embedded input, dropoute
+    on whole words, wdrop on the hidden-to-hidden weights (on all of a QRNN's layers), dropoutr on the state that these
+    are multiplied by (Gal & Ghahramani 2016; not of a QRNN).
     tie_weights: the decoder's weight is the encoder's (Press & Wolf 2017; Inan et al. 2017), one tensor.
     softmax: a name in `softmaxes.SOFTMAXES`. settings: what cells and softmaxes need to know besides, by their flags'
     names, such as `cutoffs`.
 
     The state dict has `encoder.weight`, `decoder.bias`, `rnns.{l}.weight_ih_l0` and so on (of a QRNN,
     `rnns.{l}.linear.weight` and `rnns.{l}.linear.bias`), whatever wdrop is; `decoder.weight` only where it is not the
-    encoder's; and `softmax.…` where the softmax has parameters. Raises ValueError for an unknown rnn_type or softmax.
+    encoder's; `projection.weight` and `softmax.…` where there are such. Raises ValueError for an unknown rnn_type or
+    softmax, and for layers of different width with skip_output.
     """
 
     def __init__(self, rnn_type, ntoken, ninp, nhid, nlayers, dropout=0.5, dropouth=0.5, dropouti=0.5, dropoute=0.1,
-                 wdrop=0, tie_weights=True, dropoutr=0, softmax="split", **settings):
+                 wdrop=0, tie_weights=True, dropoutr=0, softmax="split", nhidlast=None, skip_output=False, **settings):
         super().__init__()
         for name, known in (rnn_type, CELLS), (softmax, SOFTMAXES):
             if name not in known:
                 raise ValueError(f"{name!r} is none of {', '.join(known)}")
-        last = ninp if tie_weights else nhid
-        widths = [ninp] + [nhid] * (nlayers - 1) + [last]
-        self.rnn_type, self.ninp, self.nhid, self.nlayers = rnn_type, ninp, nhid, nlayers
+        nhidlast = nhidlast or (ninp if tie_weights and not skip_output else nhid)
+        if skip_output and nhidlast != nhid and nlayers > 1:
+            raise ValueError(f"outputs of width {nhid} and {nhidlast} cannot be summed")
+        widths = [ninp] + [nhid] * (nlayers - 1) + [nhidlast]
+        projects = SOFTMAXES[softmax].projects
+        decoded = ninp if tie_weights or projects else nhidlast                   # what the decoder takes
+        self.rnn_type, self.ninp, self.nhid, self.nlayers, self.nhidlast = rnn_type, ninp, nhid, nlayers, nhidlast
+        self.skip_output = skip_output
         self.dropout, self.dropouth, self.dropouti, self.dropoute = dropout, dropouth, dropouti, dropoute
         self.tie_weights = tie_weights
 
@@ -47,34 +56,38 @@ class RNNModel(nn.Module):
         # As published, a tied last word learns from the softmax alone, not as an input: with the published vocabularies
         # it occurs in the test text only. An untied one would never learn at all.
         self.encoder = WordVectors(ntoken, ninp, padding_idx=ntoken - 1 if tie_weights else None)
-        settings = {**settings, "wdrop": wdrop, "dropoutr": dropoutr}
+        settings = {**settings, "wdrop": wdrop, "dropoutr": dropoutr, "nhidlast": nhidlast}
         self.rnns = nn.ModuleList(CELLS[rnn_type](n_in, n_out, layer, settings)
                                   for layer, (n_in, n_out) in enumerate(zip(widths, widths[1:])))
-        self.decoder = nn.Linear(last, ntoken)
+        self.projection = nn.Linear(nhidlast, decoded, bias=False) if decoded != nhidlast and not projects else None
+        self.decoder = nn.Linear(decoded, ntoken)
         nn.init.uniform_(self.encoder.weight, -0.1, 0.1)
         nn.init.uniform_(self.decoder.weight, -0.1, 0.1)
         nn.init.zeros_(self.decoder.bias)
-        self.softmax = SOFTMAXES[softmax](last, settings)
+        self.softmax = SOFTMAXES[softmax](decoded, settings)
         if tie_weights:
             self.decoder.weight = self.encoder.weight
             self.register_state_dict_post_hook(_leave_out_tied_weight)
             self.register_load_state_dict_pre_hook(_put_back_tied_weight)
 
     def forward(self, input, hidden, return_h=False):
-        """input (T, B) word ids, hidden as from `init_hidden` -> features (N, E or H), new hidden.
+        """input (T, B) word ids, hidden as from `init_hidden` -> features (N, F), new hidden.
 
-        With `return_h` also each layer's output (T, B, H) before and after dropout, for TAR and AR.
+        With `return_h` also each layer's output (T, B, H) before and after dropout, for TAR and AR; with skip
+        connections the last of them is the sum.
         """
         x = embedded_dropout(self.encoder, input, self.dropoute if self.training else 0)  # (T, B, E)
         x = self.locked_dropout(x, self.dropouti)
         raw_outputs, outputs, new_hidden = [], [], []
         for layer, (rnn, h) in enumerate(zip(self.rnns, hidden), start=1):
             raw, h = rnn(x, h)                                                   # (T, B, H)
+            if self.skip_output and layer == self.nlayers:
+                raw = sum(raw_outputs, raw)
             x = self.locked_dropout(raw, self.dropouth if layer < self.nlayers else self.dropout)
             raw_outputs.append(raw)
             outputs.append(x)
             new_hidden.append(h)
-        features = x.flatten(0, 1)                                               # (N, E)
+        features = x.flatten(0, 1)                                               # (N, F)
         return (features, new_hidden, raw_outputs, outputs) if return_h else (features, new_hidden)
 
     def init_hidden(self, bsz):
@@ -82,16 +95,19 @@ class RNNModel(nn.Module):
         return [rnn.zero_state(bsz) for rnn in self.rnns]
 
     def loss(self, features, targets):
-        """Mean cross-entropy in nats of targets (N,), given features (N, E) -> scalar."""
-        return self.softmax(self.decoder.weight, self.decoder.bias, features, targets)
+        """Mean cross-entropy in nats of targets (N,), given features (N, F) -> scalar."""
+        return self.softmax(self.decoder.weight, self.decoder.bias, self._projected(features), targets)
 
     def target_logprob(self, features, targets):
         """Log-probability of each target (N,) in nats -> (N,), without a graph."""
-        return self.softmax.target_logprob(self.decoder.weight, self.decoder.bias, features, targets)
+        return self.softmax.target_logprob(self.decoder.weight, self.decoder.bias, self._projected(features), targets)
 
     def logprob(self, features):
         """Log-probabilities of all words in nats -> (N, V)."""
-        return self.softmax.logprob(self.decoder.weight, self.decoder.bias, features)
+        return self.softmax.logprob(self.decoder.weight, self.decoder.bias, self._projected(features))
+
+    def _projected(self, features):
+        return self.projection(features) if self.projection else features                 # (N, F) -> (N, E)
 
     @property
     def can_be_graphed(self):
@@ -159,7 +175,10 @@ def build(settings, ntoken):
     supported = supports(settings)
     if settings["dropoutr"] and "dropoutr" not in supported:
         raise InputError(f"--dropoutr is not supported by --model {settings['model']}")
+    if settings.get("skip_output") and settings.get("nhidlast") not in (None, settings["nhid"]):
+        raise InputError("--skip-output sums the outputs of layers of one width; leave --nhidlast out")
     names = ("nhid", "nlayers", "dropout", "dropouth", "dropouti", "dropoute", "wdrop", "dropoutr", "softmax",
+             "nhidlast", "skip_output",
              *(flag.name for registry in (CELLS, SOFTMAXES) for flag in options.own_flags(registry)))
     return RNNModel(settings["model"], ntoken, settings["emsize"], tie_weights=settings["tied"],
                     **{name: settings[name] for name in names if name in settings})

@@ -91,7 +91,7 @@ class ResumablePass:
             seen = self.splits[split]
             rows = sum(map(len, seen["targets"]))
             if rows:
-                wanted = (stream.new_empty(rows, model.decoder.in_features, dtype=torch.float32), stream[1:rows + 1, 0],
+                wanted = (stream.new_empty(rows, model.nhidlast, dtype=torch.float32), stream[1:rows + 1, 0],
                           stream.new_empty(rows, dtype=torch.float32))
                 for name, like in zip(PARTS, wanted):
                     checkpoint.check_tensor(torch.cat(seen[name]).cpu(), like.cpu(), name)

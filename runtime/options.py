@@ -285,8 +285,13 @@ def architecture(cells, softmaxes):
         Flag("model", "LSTM", "recurrent cell", choices=tuple(cells), kept=ARCHITECTURE),
         Flag("emsize", 400, "width of word vectors", width, "N", kept=ARCHITECTURE),
         Flag("nhid", 1150, "hidden units per layer", width, "N", kept=ARCHITECTURE),
+        Flag("nhidlast", None, "hidden units of the last layer; if not given --emsize, or --nhid with --no-tied or "
+             "--skip-output. Where the decoder takes another width, a linear map lies between", width, "N",
+             kept=ARCHITECTURE),
         Flag("nlayers", 3, "recurrent layers", width, "N", kept=ARCHITECTURE),
         Flag("tied", True, "decoder and encoder share one matrix", bool, kept=ARCHITECTURE),
+        Flag("skip_output", False, "predict from the sum of all layers' outputs", bool, only_true=True,
+             kept=ARCHITECTURE),
         Flag("softmax", "split", "split: full, or adaptive where there are --cutoffs", choices=tuple(softmaxes),
              kept=ARCHITECTURE),
         *own_flags(cells), *own_flags(softmaxes),

@@ -11,12 +11,13 @@ class Softmax(nn.Module):
     It is a module of the model: what it drops in training it does not drop in evaluation, and its parameters are
     trained, saved and counted with the model's. The decoder's weight (V, E) and bias (V,) are given with every call,
     since the weight may be tied to the embedding. `logprob` is enough; `forward` and `target_logprob` are there to be
-    overridden by what takes less memory. `supports`, `flags`, `can_be_graphed`: as those of `cells.Cell`.
+    overridden by what takes less memory. `supports`, `flags`, `can_be_graphed`: as those of `cells.Cell`. `projects`:
+    it takes the last layer's output as it is, of width `settings["nhidlast"]`, and maps it to the decoder's itself.
 
-    width: E, that of the last layer's output. settings: the flags by name; those of its own that are not there have
-    their defaults in `self.settings`.
+    width: E, that of the decoder, and of a feature unless it projects. settings: the flags by name; those of its own
+    that are not there have their defaults in `self.settings`.
     """
-    supports, flags, can_be_graphed = frozenset(), (), True
+    supports, flags, can_be_graphed, projects = frozenset(), (), True, False
 
     def __init__(self, width=0, settings=()):
         super().__init__()

@@ -22,6 +22,7 @@ from runtime.paths import atomic_write
 FORMAT = "awd-lstm 1"
 TYPES = {"model": dict, "criterion": dict, "settings": dict, "vocabulary": list, "losses": dict}
 MADE_OF = "finetuned_from"    # in the settings of a fine-tuned model: the digest of the model it was made of
+UNTRAINED_UNK = "untrained_unk"   # in the settings of a model whose training text had no <unk>: True
 SOFTMAX = "softmax."         # how the names of the softmax's parameters begin in a model's state dict
 
 
@@ -97,7 +98,9 @@ def load(path, flags=None):
     words = contents["vocabulary"]
     if not words or not all(isinstance(word, str) for word in words) or len(set(words)) != len(words):
         raise InputError(f"{path} is damaged: its vocabulary is not a list of different words")
+    untrained_unk = contents["settings"].get(UNTRAINED_UNK) is True
     contents["settings"] = options.checked(contents["settings"], flags or kept_flags(), path)
+    contents["settings"][UNTRAINED_UNK] = untrained_unk
     if network.SOFTMAXES[contents["settings"]["softmax"]].resolve(contents["settings"], len(words)):
         raise InputError(f"{path} is damaged: its settings do not say what softmax the model has")
     return contents
@@ -300,5 +303,6 @@ def open_model(args, corpus_flags=options.DATA):
     precision = [flag for flag in options.running() if flag.name == "precision"]
     args = options.inherit(args, contents["settings"], path, (*corpus_flags, *precision))
     compute = devices.prepare(args, network.supports(contents["settings"]))
-    args = args.replaced(device=str(compute.device), precision=compute.precision)
+    args = args.replaced(device=str(compute.device), precision=compute.precision,
+                         **{UNTRAINED_UNK: contents["settings"][UNTRAINED_UNK]})
     return Opened(path, args, contents["vocabulary"], compute, restore(contents, path, compute))

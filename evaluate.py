@@ -147,7 +147,8 @@ def main(argv=None):
     path, args, vocabulary, compute, model = open_model(args)
     corpus = None if args.text and not args.search_temperature else read_corpus(args, vocabulary)
     splits = ("valid", "test") if args.split == "both" else (args.split,)
-    texts = ([read_text(args.text, vocabulary, args.unknown, args.context, compute.device, args.column)]
+    texts = ([read_text(args.text, vocabulary, args.unknown, args.context, compute.device, args.column,
+                       args.untrained_unk)]
              if args.text else
              [read_split(split, corpus, args) for split in splits])
 

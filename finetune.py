@@ -7,7 +7,7 @@ from runtime import errors  # isort: skip  (first: it prepares the process for t
 
 import checkpoint
 from checkpoint import Files
-from data import read_corpus
+from data import read_corpus, untrained_unk
 from model import count_parameters, model_flags, refuse_unsupported, supports
 from nt_asgd import NTASGD
 from runtime import devices, options
@@ -42,6 +42,7 @@ def main(argv=None):
     args = args.replaced(device=str(compute.device), precision=compute.precision,
                          **{checkpoint.MADE_OF: checkpoint.digest(contents)})
     corpus = read_corpus(args, contents["vocabulary"])
+    args = args.replaced(**{checkpoint.UNTRAINED_UNK: bool(untrained_unk(args, corpus))})
     model = checkpoint.restore({**contents, "settings": vars(args)}, args.save, compute)
     optimizer = NTASGD(model.parameters(), lr=args.lr, weight_decay=args.wdecay)
     group.seed_rank(args.seed)

@@ -3,7 +3,7 @@ from runtime import errors  # isort: skip  (first: it prepares the process for t
 
 import torch
 
-from checkpoint import Files
+from checkpoint import UNTRAINED_UNK, Files
 from data import read_corpus, untrained_unk
 from model import build, count_parameters, model_flags, refuse_unsupported, resolve, set_precision, supports
 from runtime import devices, options
@@ -42,7 +42,9 @@ def main(argv=None):
     corpus = read_corpus(args, resumed and resumed[1]["vocabulary"],
                          lambda ntoken: softmax.sorts_vocabulary(vars(resolve(args, ntoken))))
     args = resolve(args, len(corpus.dictionary))
-    warn(softmax.check(vars(args), len(corpus.dictionary)), untrained_unk(args, corpus))
+    untrained = untrained_unk(args, corpus)
+    args = args.replaced(**{UNTRAINED_UNK: bool(untrained)})
+    warn(softmax.check(vars(args), len(corpus.dictionary)), untrained)
     with torch.device("meta"):  # its shapes alone, before memory is taken for it
         devices.check_memory(count_parameters(build(vars(args), len(corpus.dictionary))), compute.device)
     model = set_precision(build(vars(args), len(corpus.dictionary)).to(compute.device), compute.precision)

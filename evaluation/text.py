@@ -36,11 +36,12 @@ class Text(NamedTuple):
 LOUD = 0.05             # share of unknown words from which on perplexities say little
 
 
-def read_text(path, vocabulary, unknown, context, device, column=None):
+def read_text(path, vocabulary, unknown, context, device, column=None, untrained_unk=False):
     """The words of a file, or of standard input for `-`, with <eos> after each line -> Text.
 
     vocabulary: the model's words; unknown: "unk" reads others as <unk>, and says so on stderr, "error" refuses them.
-    column: the file is TSV with a heading, and this column of it is the text, one line each.
+    column: the file is TSV with a heading, and this column of it is the text, one line each. untrained_unk: the model
+    never saw <unk> in training, which is said where it is read.
     """
     ids = {word: i for i, word in enumerate(vocabulary)}
     if EOS not in ids:
@@ -59,7 +60,7 @@ def read_text(path, vocabulary, unknown, context, device, column=None):
     strange = [word not in ids for word in words]
     if any(strange):
         warn_of_unknown(name, Counter(word for word, is_strange in zip(words, strange) if is_strange), len(words),
-                        unknown, UNK in ids)
+                        unknown, UNK in ids, untrained_unk)
     stream = torch.tensor([ids[EOS], *(ids.get(word, ids.get(UNK)) for word in words)], device=device)
     return Text("text", words, ends, strange, contexts(stream[:, None], [True, *ends], context), rows)
 
@@ -81,7 +82,10 @@ def read_table(file, name, column):
     return [dict(zip(heading, row)) for row in rows]
 
 
-def warn_of_unknown(name, unknown_words, tokens, policy, has_unk):
+UNTRAINED = f"; the model saw no {UNK} in training: what it makes of them says nothing"
+
+
+def warn_of_unknown(name, unknown_words, tokens, policy, has_unk, untrained_unk=False):
     """Say on stderr which words are read as <unk>, or raise InputError where they are to be refused."""
     shown = ", ".join(short(word) for word, _ in unknown_words.most_common(5))
     shown += ", …" if len(unknown_words) > 5 else ""
@@ -89,7 +93,8 @@ def warn_of_unknown(name, unknown_words, tokens, policy, has_unk):
         raise InputError(f"{name}: the model does not know {len(unknown_words)} of the words: {shown}"
                          + ("; --unknown unk reads them as <unk>" if has_unk else ", and has no <unk>"))
     share = unknown_words.total() / tokens
-    loud, advice = ("WARNING: ", "; perplexities of such a text say little") if share > LOUD else ("", "")
+    loud = "WARNING: " if share > LOUD or untrained_unk else ""
+    advice = UNTRAINED if untrained_unk else "; perplexities of such a text say little" if loud else ""
     print(f"| {loud}{unknown_words.total()} of {tokens} tokens ({share:.1%}) are unknown and read as {UNK}: {shown}"
           f"{advice}", file=sys.stderr)
 
@@ -109,7 +114,9 @@ def read_split(split, corpus, args):
     ids = stream[:, 0].tolist()
     share = ids.count(vocabulary.word2idx.get(UNK)) / len(ids)
     if share:
-        print(f"| {'WARNING: ' if share > LOUD else ''}{share:.1%} of the tokens of {split} are {UNK}", file=sys.stderr)
+        loud = "WARNING: " if share > LOUD or args.untrained_unk else ""
+        print(f"| {loud}{share:.1%} of the tokens of {split} are {UNK}{UNTRAINED if args.untrained_unk else ''}",
+              file=sys.stderr)
     words, ends = [vocabulary.idx2word[i] for i in ids[1:]], [i == eos for i in ids]
     return Text(split, words, ends[1:], [False] * len(words), contexts(stream, ends, args.context))
 

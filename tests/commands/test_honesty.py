@@ -42,8 +42,28 @@ def test_cutoffs_beyond_the_vocabulary_are_named(toy, call):
     assert "WARNING: --cutoffs 5000 have no effect: the vocabulary has 31 words" in said
 
 
-def test_an_unk_that_is_never_trained_is_named(toy, call):
+def test_an_unk_that_is_never_trained_is_named(toy, call, tmp_path):
     assert "it is never trained" in call("main.py", "--data", toy, *SMALL, "--vocab", "train", "--epochs", 1)
+    call("finetune.py", "--epochs", 1)
+    (tmp_path / "a.txt").write_text("w1 cat\n")
+    for model in "model.pt", "model.finetuned.pt":
+        done = run_script("evaluate.py", "--checkpoint", model, "--text", "a.txt", cwd=tmp_path)
+        assert "the model saw no <unk> in training" in done.stderr
+
+
+def test_an_unk_in_a_split_is_named_too_where_it_was_never_trained(toy, call, tmp_path):
+    (tmp_path / "corpus").mkdir()
+    for split in "train", "valid", "test":
+        (tmp_path / "corpus" / f"{split}.txt").write_text((toy / f"{split}.txt").read_text() + "w1 w2\n")
+    with open(tmp_path / "corpus" / "test.txt", "a") as text:
+        text.write("w1 cat\n")
+    call("main.py", "--data", "corpus", *SMALL, "--vocab", "train", "--epochs", 1)
+    assert "saw no <unk> in training" in run_script("evaluate.py", "--split", "test", cwd=tmp_path).stderr
+    with open(tmp_path / "corpus" / "train.txt", "a") as text:
+        text.write("w1 <unk>\n")
+    call("main.py", "--data", "corpus", *SMALL, "--vocab", "train", "--epochs", 1)
+    said = run_script("evaluate.py", "--split", "test", cwd=tmp_path).stderr
+    assert "are <unk>" in said and "saw no" not in said
 
 
 def test_a_divergence_offers_a_command_that_does_not_diverge_again(toy, tmp_path):

@@ -13,8 +13,8 @@ import time
 
 from checkpoint import Files, open_model
 from data import batchify_split, read_corpus
-from evaluation.dynamic import DynamicPass
-from evaluation.loss import evaluate
+from evaluation.dynamic import FLAGS, LEARNING_RATE, DynamicPass, learning_rate
+from evaluation.loss import PLAIN_WINDOW, evaluate
 from evaluation.neural_cache import at_the_edge, cache_logprobs, mean_loss
 from model import count_parameters
 from runtime import options, record
@@ -22,10 +22,8 @@ from runtime.errors import InputError
 from runtime.log import log, report, report_tokens, rule
 from runtime.options import Flag
 
-LEARNING_RATE = {"rms": 5e-5, "sgd": 0.3}
 FACTORS = (0.4, 0.7, 1, 1.5, 2.5, 4)          # of the learning rate above, in a search
 LAMBDAS = (0.001, 0.002, 0.005)
-PLAIN_WINDOW = 200                       # tokens at a time where nothing is learnt: changes memory, not results
 
 
 def search(reading, stream, rule):
@@ -45,17 +43,7 @@ def make_parser():
     parser.add("model", options.READ_MODEL)
     parser.add("data", options.DATA)
     parser.add("dynamic evaluation", (
-        Flag("rule", "rms", "steps and decay scaled by how large a weight's gradient was in training, or all alike",
-             choices=("rms", "sgd")),
-        Flag("lr", None, "learning rate; {rms} for rms and {sgd} for sgd if not given".format(**LEARNING_RATE),
-             options.non_negative, "X"),
-        Flag("lamb", 0.002, "how much of the way back to the trained weights every step goes; with rms on average",
-             options.weight, "X"),
-        Flag("epsilon", 2e-5, "added to the root of a gradient's mean square, which rms divides by", options.positive,
-             "X"),
-        Flag("bptt", 5, "tokens in a segment", options.size, "N"),
-        Flag("stat_batch_size", 100, "batch size with which the training text is read for the gradients' mean squares",
-             options.size, "N"),
+        *FLAGS,
         Flag("split", "both", "which text to evaluate on", choices=("both", "valid", "test")),
         Flag("search", False, "choose lr and lamb from a grid on the validation text", bool, only_true=True),
         Flag("search_tokens", 10_000, "how much of the validation text the search reads, for each of its "
@@ -75,7 +63,7 @@ def main(argv=None):
     texts = {split: batchify_split(split, corpus, 1, args) for split in ("valid", "test")}             # (N + 1, 1)
     beginning = texts["valid"][:args.search_tokens + 1]
     texts = {split: stream for split, stream in texts.items() if args.split in ("both", split)}
-    lr, lamb = LEARNING_RATE[args.rule] if args.lr is None else args.lr, args.lamb
+    lr, lamb = learning_rate(args), args.lamb
     log(f"| reading {path}, on {compute}")
 
     result = Files(path, "dynamic").result

@@ -14,25 +14,16 @@ from contextlib import redirect_stdout
 
 from checkpoint import Files, choose, open_model
 from data import read_corpus
-from evaluation import page, scoring
-from evaluation.text import (
-    characters,
-    check_outputs,
-    read_split,
-    read_text,
-    sentence_rows,
-    token_rows,
-    write_rows,
-    writing,
-)
+from evaluation import outputs, scoring
+from evaluation.text import characters, read_split, read_text
 from model import count_parameters
 from runtime import options, record
 from runtime.errors import InputError
 from runtime.log import log, report_tokens
 from runtime.options import Flag
+from runtime.paths import part_of_name
 from runtime.signals import Interruption, Stop
 
-OUTPUTS = ("per_token", "per_sentence", "html")      # flags with a file to write
 TEMPERATURES = [t / 100 for t in range(70, 141, 5)]
 
 
@@ -62,10 +53,7 @@ def make_parser():
         Flag("bptt", 70, "tokens read at a time; changes nothing but memory, and how long a mask holds in Monte Carlo "
              "dropout", options.size, "N")))
     parser.add("output", (
-        Flag("per_token", None, "write every word, its log-probability in nats and its rank", metavar="FILE"),
-        Flag("per_sentence", None, "write every line, its log-probability and perplexity", metavar="FILE"),
-        Flag("format", "tsv", "of these two; - is standard output", choices=("tsv", "json")),
-        Flag("html", None, "write a page with every word shaded by its surprisal", metavar="FILE"),
+        *outputs.FLAGS,
         Flag("max_minutes", None, "stop after M minutes", options.positive, "M")))
     parser.add("running", (*options.running(), *options.RECIPE))
     return parser
@@ -96,13 +84,7 @@ def score(args, path, model, text, check):
         loss = log_text(text, sampled, f" | mean of {args.mc_samples} samples")
         found[f"{text.name}_sampled"] = {**record.figures(loss, len(logprobs) + 1), "samples": args.mc_samples,
                                          "tokens_per_second": len(logprobs) / (time.monotonic() - began)}
-    if args.per_token:
-        write_rows(args.per_token, token_rows(text, logprobs, ranks.tolist()), args.format)
-    if args.per_sentence:
-        write_rows(args.per_sentence, sentence_rows(text, logprobs), args.format)
-    if args.html:
-        with writing(args.html) as file:
-            file.write(page.page(text, logprobs, ranks.tolist(), f"{path}: {text.name}"))
+    outputs.write(args, text, logprobs, None if ranks is None else ranks.tolist(), f"{path}: {text.name}")
     return found
 
 
@@ -111,7 +93,7 @@ def result_name(args):
     parts = [] if args.split == "both" or args.text else [args.split]
     if args.text:
         name = "stdin" if args.text == "-" else os.path.basename(args.text)
-        parts.append("".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in name))
+        parts.append(part_of_name(name))
     if args.context == "reset":
         parts.append("reset")
     if args.search_temperature:
@@ -125,7 +107,7 @@ def result_name(args):
 
 def search_temperature(args, model, corpus, check):
     """The temperature with the lowest loss on the validation text."""
-    streams = read_split("valid", corpus, args).streams
+    streams = read_split("valid", corpus, args, args.context).streams
     losses = scoring.temperature_losses(model, streams, args.bptt, TEMPERATURES, check)
     best = min(range(len(losses)), key=losses.__getitem__)
     for temperature, loss in zip(TEMPERATURES, losses):
@@ -136,23 +118,21 @@ def search_temperature(args, model, corpus, check):
 
 def main(argv=None):
     args = options.parse(make_parser(), argv)
-    outputs = [getattr(args, what) for what in OUTPUTS if getattr(args, what)]
-    if args.split == "both" and not args.text and outputs:
-        raise InputError("--per-token, --per-sentence and --html are of one text: choose it with --split or --text")
     if args.column and not args.text:
         raise InputError("--column is of a table: name its file with --text")
     if args.search_temperature and "temperature" in args.given:
         raise InputError("--temperature and --search-temperature are two ways to choose one; give one of them")
-    check_outputs(outputs, [choose(args)] + ([args.text] if args.text not in (None, "-") else []))
+    outputs.check(args, [choose(args)] + ([args.text] if args.text not in (None, "-") else []),
+                  args.text or args.split != "both", "--split or --text")
     path, args, vocabulary, compute, model = open_model(args)
     corpus = None if args.text and not args.search_temperature else read_corpus(args, vocabulary)
     splits = ("valid", "test") if args.split == "both" else (args.split,)
     texts = ([read_text(args.text, vocabulary, args.unknown, args.context, compute.device, args.column,
                        args.untrained_unk)]
              if args.text else
-             [read_split(split, corpus, args) for split in splits])
+             [read_split(split, corpus, args, args.context) for split in splits])
 
-    with redirect_stdout(sys.stderr if "-" in outputs else sys.stdout):
+    with redirect_stdout(sys.stderr if "-" in outputs.asked_for(args).values() else sys.stdout):
         log(f"| reading {path}, on {compute}")
         began = time.monotonic()
         try:
@@ -167,10 +147,9 @@ def main(argv=None):
             log(f"| {stop}; nothing was written")
             return stop.status
         seconds = time.monotonic() - began
-        files = {what: getattr(args, what) for what in OUTPUTS if getattr(args, what) not in (None, "-")}
-        files["result"] = Files(path, name).result
-        record.write(files["result"], args, count_parameters(model), seconds=seconds, **found)
-        record.summarise(found, seconds, **files)
+        result = Files(path, name).result
+        record.write(result, args, count_parameters(model), seconds=seconds, **found)
+        record.summarise(found, seconds, **outputs.written(args), result=result)
     return 0
 
 

@@ -14,10 +14,31 @@ from tqdm import tqdm
 import checkpoint
 from evaluation.resumable import PARTS, ResumablePass
 from ops.fallbacks import stop_cudnn, with_fallbacks
+from runtime import options
 from runtime.errors import InputError
 from runtime.log import log, perplexity, report_tokens
 from runtime.meter import Meter
+from runtime.options import Flag
 from utils import get_batch, repackage_hidden
+
+LEARNING_RATE = {"rms": 5e-5, "sgd": 0.3}
+FLAGS = (
+    Flag("rule", "rms", "steps and decay scaled by how large a weight's gradient was in training, or all alike",
+         choices=("rms", "sgd")),
+    Flag("lr", None, "learning rate; {rms} for rms and {sgd} for sgd if not given".format(**LEARNING_RATE),
+         options.non_negative, "X"),
+    Flag("lamb", 0.002, "how much of the way back to the trained weights every step goes; with rms on average",
+         options.weight, "X"),
+    Flag("epsilon", 2e-5, "added to the root of a gradient's mean square, which rms divides by", options.positive,
+         "X"),
+    Flag("bptt", 5, "tokens in a segment", options.size, "N"),
+    Flag("stat_batch_size", 100, "batch size with which the training text is read for the gradients' mean squares",
+         options.size, "N"),
+)
+
+
+def learning_rate(args):
+    return LEARNING_RATE[args.rule] if args.lr is None else args.lr
 
 
 class Diverged(InputError):
@@ -134,7 +155,7 @@ class DynamicPass(ResumablePass):
                 if not math.isfinite(perplexity(loss)):
                     del self.splits[name]
                     raise Diverged(f"the loss is {loss:g} after {meter.tokens:,} tokens of {split}: --lr {lr:g} is too "
-                                   f"large for this model; use a smaller one, or --search")
+                                   f"large for this model; use a smaller one: dynamiceval.py --search finds it")
                 step(self.weights, gradients, self.trained, rates, decays)
                 for part, values in zip(PARTS, (features, targets, logprobs)):
                     seen[part].append(values)
@@ -179,9 +200,3 @@ class DynamicPass(ResumablePass):
             meter = Meter(-math.fsum(logprobs), len(logprobs), len(logprobs) // self.args.bptt,
                           float(seen.setdefault("seconds", 0)))
         return seen, meter
-
-    def _save(self):
-        for seen in self.splits.values():     # a file of few arrays is read and written faster than one of very many
-            if isinstance(seen, dict) and seen.get("targets"):
-                seen.update({part: [torch.cat(seen[part])] for part in PARTS})
-        super()._save()

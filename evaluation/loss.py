@@ -9,6 +9,8 @@ import torch
 
 from utils import get_batch
 
+PLAIN_WINDOW = 200            # tokens at a time where nothing is learnt: changes memory, not results
+
 
 @contextmanager
 def evaluating(model):

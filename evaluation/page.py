@@ -43,7 +43,7 @@ ol:has(b:hover) b:focus:not(:hover)::after { content: none; }
 
 
 def page(text, logprobs, ranks, title):
-    """HTML of a `Text` with its words' log-probabilities in nats and ranks (1 is the likeliest).
+    """HTML of a `Text` with its words' log-probabilities in nats and ranks (1 is the likeliest), or None for these.
 
     The numbers of a word appear when the pointer is over it, and when it is focused: with the tabulator, or by a tap.
     """
@@ -86,8 +86,10 @@ def legend():
 def lines(text, shown, bits, logprobs, ranks):
     """The first `shown` words as items of a list, one for each line of the text."""
     found, line, number = [], [], 1
-    for i, (word, surprisal, logprob, rank) in enumerate(zip(text.words[:shown], bits, logprobs, ranks)):
-        numbers = f"{word}: {surprisal:.2f} bits, probability {math.exp(logprob):.3g}, rank {rank:,}"
+    for i, (word, surprisal, logprob) in enumerate(zip(text.words[:shown], bits, logprobs)):
+        numbers = f"{word}: {surprisal:.2f} bits, probability {math.exp(logprob):.3g}"
+        if ranks:
+            numbers += f", rank {ranks[i]:,}"
         shade = sum(surprisal >= step for step in STEPS)
         if text.unknown[i]:
             numbers += ", unknown: scored as <unk>"

@@ -57,6 +57,12 @@ class ResumablePass:
             os.unlink(self.file)
         return kind is Stop
 
+    def inside(self, other):
+        """Read as a part of another pass: stopped with it, and kept in its file -> self."""
+        self.file, self.splits, self.interruption, self._pause = (other.file, other.splits, other.interruption,
+                                                                  other._pause)
+        return self
+
     def read(self, split, model, stream):
         """Run the model over `stream` (N + 1, 1) -> features (N, E), targets (N,), their log-probabilities (N,)."""
         seen = self._seen(split, model, stream)
@@ -78,6 +84,10 @@ class ResumablePass:
 
     def _save(self):
         self.saved = time.monotonic()
+        with self._untrusted():
+            for seen in self.splits.values():     # a file of few arrays is read and written faster than one of many
+                if isinstance(seen, dict) and seen.get("targets"):
+                    seen.update({part: [torch.cat(seen[part])] for part in PARTS})
         try:
             checkpoint.save(self.file, {"key": self.key, "splits": self.splits})
         except OSError as error:

@@ -99,7 +99,7 @@ def warn_of_unknown(name, unknown_words, tokens, policy, has_unk, untrained_unk=
           f"{advice}", file=sys.stderr)
 
 
-def read_split(split, corpus, args):
+def read_split(split, corpus, args, context="carry"):
     """A split as published figures score it, without its first word -> Text; for a reset context that is there, too.
 
     How much of it is <unk> is said on stderr.
@@ -107,7 +107,7 @@ def read_split(split, corpus, args):
     vocabulary = corpus.dictionary
     stream = batchify_split(split, corpus, 1, args)                # (N + 1, 1)
     eos = vocabulary.word2idx.get(EOS)
-    if args.context == "reset":
+    if context == "reset":
         if eos is None:
             raise InputError(f"the model does not know {EOS}, which ends the lines of a text; use --context carry")
         stream = torch.cat([stream.new_tensor([[eos]]), stream])
@@ -118,7 +118,7 @@ def read_split(split, corpus, args):
         print(f"| {loud}{share:.1%} of the tokens of {split} are {UNK}{UNTRAINED if args.untrained_unk else ''}",
               file=sys.stderr)
     words, ends = [vocabulary.idx2word[i] for i in ids[1:]], [i == eos for i in ids]
-    return Text(split, words, ends[1:], [False] * len(words), contexts(stream, ends, args.context))
+    return Text(split, words, ends[1:], [False] * len(words), contexts(stream, ends, context))
 
 
 def contexts(stream, ends, context):
@@ -147,10 +147,10 @@ def characters(text):
                zip([True, *text.ends], text.words, text.ends))
 
 
-def token_rows(text, logprobs, ranks):
+def token_rows(text, logprobs, ranks=None):
     for i, sentence in enumerate(sentences(text.ends)):
         yield with_columns({"position": i + 1, "sentence": sentence, "word": text.words[i], "logprob": logprobs[i],
-                            "rank": ranks[i], "unknown": int(text.unknown[i])}, text, sentence)
+                            **({"rank": ranks[i]} if ranks else {}), "unknown": int(text.unknown[i])}, text, sentence)
 
 
 def sentence_rows(text, logprobs):

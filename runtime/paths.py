@@ -19,6 +19,11 @@ def check_output(path):
         raise InputError(f"{path} is not a regular file, but a device or a pipe; give the name of a file")
 
 
+def part_of_name(text):
+    """Any text as a part of a file's name."""
+    return "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in text)
+
+
 @contextmanager
 def atomic_write(path, mode="w", previous=None):
     """A file, open for writing, that takes the name `path` when the block ends without an error.

@@ -1,0 +1,102 @@
+"""Several models, mixed in probability: p = sum_k w_k p_k, with equal weights or those that are best on validation.
+
+A model is FILE, FILE:cache, FILE:dynamic or FILE:dynamic,cache: the last three with the neural cache, with dynamic
+evaluation, or with both, as pointer.py and dynamiceval.py compute them. NAME=VALUE after these, as in
+A.pt:cache,theta=1.0,lambdasm=0.1, sets one of their flags for that model alone. Exactly the named files are read, one
+after another; cells and softmaxes may differ, the words of the vocabularies may not. The texts are read as published
+figures have it, with batch size 1. The arithmetic is in evaluation/mixture.py.
+"""
+from runtime import errors  # isort: skip  (first: it prepares the process for the imports below)
+
+import dataclasses
+import sys
+import time
+from contextlib import redirect_stdout
+
+import torch
+
+from checkpoint import Files
+from data import read_corpus
+from evaluation import dynamic, outputs
+from evaluation.members import MembersPass, agree, parse_member, result_name
+from evaluation.mixture import best_weights, equal_weights, mix
+from evaluation.neural_cache import mean_loss
+from evaluation.text import read_split
+from runtime import options, record
+from runtime.errors import InputError
+from runtime.log import log, report_tokens
+from runtime.options import Flag
+
+
+def make_parser():
+    parser = options.Parser(__doc__)
+    parser.add_argument("models", nargs="*", metavar="MODEL", help="FILE, FILE:cache, FILE:dynamic, ...: see above")
+    parser.add("data", options.DATA)
+    parser.add("mixture", (
+        Flag("weights", "equal", "all alike, or those with the lowest loss on the validation text",
+             choices=("equal", "valid")),
+        Flag("split", "both", "which text to evaluate on; weights that are chosen need validation besides",
+             choices=("both", "valid", "test"))))
+    parser.add("output", outputs.FLAGS)
+    parser.add("models with the neural cache", options.NEURAL_CACHE)
+    parser.add("models with dynamic evaluation", dynamic.FLAGS)
+    parser.add("running", (*options.running(1000, "segments of dynamic evaluation"), *options.RECIPE))
+    resume, *others = options.STOPPING
+    parser.add("stopping and continuing", (dataclasses.replace(
+        resume, help="continue where the run that wrote FILE was; `auto`: the run of these models, if there is one"),
+        *others))
+    return parser
+
+
+def choose_weights(args, logprobs):
+    """The models' weights (K,), with `--weights valid` from log-probabilities (K, N) of the validation text."""
+    if args.weights == "equal":
+        return equal_weights(len(args.models))
+    weights, steps = best_weights(logprobs["valid"])
+    log(f"| weights chosen on validation in {steps} steps: {' '.join(f'{weight:.4f}' for weight in weights.tolist())}")
+    return weights
+
+
+def figures(logprobs):
+    return record.figures(mean_loss(logprobs), len(logprobs) + 1)
+
+
+def main(argv=None):
+    args = options.parse(make_parser(), argv)
+    members = [parse_member(word) for word in args.models]
+    if not members:
+        raise InputError("name the models to mix, as in: ensemble.py A.pt B.pt:cache")
+    outputs.check(args, [member.path for member in members], args.split != "both", "--split")
+    with redirect_stdout(sys.stderr if "-" in outputs.asked_for(args).values() else sys.stdout):
+        args, vocabulary = agree(members, args)
+        splits = [split for split in ("valid", "test") if args.split in ("both", split) or args.weights == split]
+        result = Files(members[0].path, result_name(members)).result
+        record.remove(result)
+        began, readings, found = time.monotonic(), [], {}
+        with MembersPass(members, args) as reading:
+            for member in members:
+                readings.append(reading.read_member(member, splits))
+                for split, logprobs in readings[-1].logprobs.items():
+                    log(f"| {member.label} | {report_tokens(mean_loss(logprobs), split + ' ')}")
+            every = {split: torch.stack([each.logprobs[split] for each in readings]) for split in splits}    # (K, N)
+            weights = choose_weights(args, every)
+            for split, logprobs in every.items():
+                found[f"{split}_equal_weights"] = figures(mix(logprobs, equal_weights(len(members))))
+                mixed = mix(logprobs, weights)                                                               # (N,)
+                found[split] = figures(mixed)
+                log(f"| mixture | {report_tokens(found[split]['loss'], split + ' ')}")
+                if split == args.split and outputs.asked_for(args):
+                    text = read_split(split, read_corpus(args, vocabulary), args)
+                    outputs.write(args, text, mixed.tolist(), None, f"{', '.join(args.models)}: {split}")
+            seconds = time.monotonic() - began
+            models = [{"model": member.label, "weight": weight, "parameters": each.parameters,
+                       "settings": each.settings, **{split: figures(each.logprobs[split]) for split in splits}}
+                      for member, weight, each in zip(members, weights.tolist(), readings)]
+            record.write(result, args, sum(each.parameters for each in readings), seconds=seconds, **found,
+                         models=models)
+            record.summarise({split: found[split] for split in splits}, seconds, **outputs.written(args), result=result)
+    return reading.status
+
+
+if __name__ == "__main__":
+    errors.run(main)

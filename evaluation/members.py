@@ -76,15 +76,19 @@ def agree(members, args):
     first, *others = [member.path for member in members]
     contents = checkpoint.load(first)
     words = dict.fromkeys(contents["vocabulary"])                  # a set that has an order
+    untrained_unk = contents["settings"][checkpoint.UNTRAINED_UNK]
     for other in others:
-        its_words = dict.fromkeys(checkpoint.load(other)["vocabulary"])
+        its = checkpoint.load(other)
+        its_words = dict.fromkeys(its["vocabulary"])
+        untrained_unk |= its["settings"][checkpoint.UNTRAINED_UNK]
         for path, known, unknown in (other, its_words, words), (first, words, its_words):
             strange = next((word for word in known if word not in unknown), None)
             if strange is not None:
                 raise InputError(f"{other} and {first} cannot be mixed, their vocabularies differ: only {path} knows "
                                  f"the word {short(strange)}")
     args = options.inherit(args, contents["settings"], first, options.DATA)
-    return args.replaced(device=devices.pick_device(args.device)), contents["vocabulary"]
+    return (args.replaced(device=devices.pick_device(args.device), **{checkpoint.UNTRAINED_UNK: untrained_unk}),
+            contents["vocabulary"])
 
 
 class Reading(NamedTuple):

@@ -10,27 +10,18 @@ import torch
 from torch.optim import Optimizer
 
 
-class NTASGD(Optimizer):
-    """Plain SGD until `start_averaging()`; from then on also the mean of the weights after every step.
+class Averaging:
+    """What makes an optimizer average: `class Averaged(Averaging, AnyOptimizer)`.
 
-    A step is w ← w - lr · (gradient + weight_decay · w). Training always goes on from the raw weights; the average
-    is put in their place only inside `with optimizer.averaged():`. lr, weight_decay: non-negative, else ValueError.
-
-    Like torch's fused optimizers it follows two scalars on the weights' device, if they are set: gradients are divided
-    by `grad_scale`, and where `found_inf` is 1 the step changes nothing. So nobody need wait to know their values.
+    From `start_averaging()` on, each step is followed by the mean of the weights after every step since. Training
+    always goes on from the raw weights; the average is put in their place only inside `with optimizer.averaged():`.
+    Where the optimizer's `found_inf` is set and 1, the step is not counted.
     """
-
-    def __init__(self, params, lr, weight_decay=0):
-        if lr < 0 or weight_decay < 0:
-            raise ValueError(f"lr and weight_decay must not be negative: {lr}, {weight_decay}")
-        super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "averaging": False, "averaged_steps": 0})
-        self._step_supports_amp_scaling = True   # torch's name for following the two scalars
 
     def add_param_group(self, param_group):
         """Train more parameters from now on; once averaging has started, their average begins with their next step."""
-        if self.param_groups:
-            param_group = {**param_group, "averaging": self.averaging, "averaged_steps": 0}
-        super().add_param_group(param_group)
+        averaging = bool(self.param_groups) and self.averaging
+        super().add_param_group({**param_group, "averaging": averaging, "averaged_steps": 0})
         self._count_on_device(self.param_groups[-1])
 
     @property
@@ -43,19 +34,12 @@ class NTASGD(Optimizer):
         for group in self.param_groups:
             group["averaging"] = True
 
-    @torch.no_grad()
     def step(self, closure=None):
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        scale, found_inf = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
-        for group in self.param_groups:
-            params = [p for p in group["params"] if p.grad is not None]
-            if params:
-                _descend(params, [p.grad for p in params], group["lr"], group["weight_decay"], scale, found_inf)
-            if group["averaging"]:
-                self._average(group, found_inf)
+        loss = super().step(closure)
+        with torch.no_grad():
+            for group in self.param_groups:
+                if group["averaging"]:
+                    self._average(group, getattr(self, "found_inf", None))
         return loss
 
     def _average(self, group, found_inf):
@@ -98,6 +82,38 @@ class NTASGD(Optimizer):
         finally:
             for p, weights in zip(params, raw):
                 p.copy_(weights)
+
+
+class SGD(Optimizer):
+    """Plain SGD: a step is w ← w - lr · (gradient + weight_decay · w).
+
+    lr, weight_decay: non-negative, else ValueError. Like torch's fused optimizers it follows two scalars on the
+    weights' device, if they are set: gradients are divided by `grad_scale`, and where `found_inf` is 1 the step changes
+    nothing. So nobody need wait to know their values.
+    """
+
+    def __init__(self, params, lr, weight_decay=0):
+        if lr < 0 or weight_decay < 0:
+            raise ValueError(f"lr and weight_decay must not be negative: {lr}, {weight_decay}")
+        super().__init__(params, {"lr": lr, "weight_decay": weight_decay})
+        self._step_supports_amp_scaling = True   # torch's name for following the two scalars
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        scale, found_inf = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
+        for group in self.param_groups:
+            params = [p for p in group["params"] if p.grad is not None]
+            if params:
+                _descend(params, [p.grad for p in params], group["lr"], group["weight_decay"], scale, found_inf)
+        return loss
+
+
+class NTASGD(Averaging, SGD):
+    """Plain SGD until `start_averaging()`; from then on also the mean of the weights after every step."""
 
 
 def _descend(params, gradients, lr, weight_decay, scale, found_inf):

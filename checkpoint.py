@@ -24,6 +24,7 @@ TYPES = {"model": dict, "criterion": dict, "settings": dict, "vocabulary": list,
 MADE_OF = "finetuned_from"    # in the settings of a fine-tuned model: the digest of the model it was made of
 UNTRAINED_UNK = "untrained_unk"   # in the settings of a model whose training text had no <unk>: True
 SOFTMAX = "softmax."         # how the names of the softmax's parameters begin in a model's state dict
+PAST = "past."              # and those of past decode regularisation, which only training needs
 
 
 class Files:
@@ -67,10 +68,13 @@ class Files:
 def contents_of(model, settings, vocabulary, losses):
     """A model with all that reading it again needs -> dict for `save`. settings: a dict, the flags resolved."""
     state = model.state_dict()
-    return {"model": {name: tensor for name, tensor in state.items() if not name.startswith(SOFTMAX)},
-            "criterion": {name.removeprefix(SOFTMAX): tensor for name, tensor in state.items()
-                          if name.startswith(SOFTMAX)},
+    return {"model": {name: tensor for name, tensor in state.items() if not name.startswith((SOFTMAX, PAST))},
+            "criterion": _part(state, SOFTMAX), "past": _part(state, PAST),
             "settings": settings, "vocabulary": vocabulary, "losses": losses}
+
+
+def _part(state, prefix):
+    return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
 
 
 def save(path, contents, previous=None):
@@ -95,6 +99,8 @@ def load(path, flags=None):
     for key, kind in TYPES.items():
         if not isinstance(contents.get(key), kind):
             raise InputError(f"{path} is damaged: it has no {key}")
+    if not isinstance(contents.setdefault("past", {}), dict):
+        raise InputError(f"{path} is damaged: its weights of --pdr are none")
     words = contents["vocabulary"]
     if not words or not all(isinstance(word, str) for word in words) or len(set(words)) != len(words):
         raise InputError(f"{path} is damaged: its vocabulary is not a list of different words")
@@ -158,7 +164,7 @@ def check_shapes(contents, path):
     if layers != settings["nlayers"]:
         raise InputError(f"{path} is damaged: it has {layers} layers, its settings say {settings['nlayers']}")
     with torch.device("meta"):  # shapes only: no memory is taken before they are known to fit
-        check_tensors(weights(contents), network.build(settings, len(words)).state_dict(), f"{path} is damaged: model")
+        check_tensors(*_found_and_wanted(contents, network.build(settings, len(words))), f"{path} is damaged: model")
 
 
 def weights(contents):
@@ -166,11 +172,21 @@ def weights(contents):
     return {**contents["model"], **{f"{SOFTMAX}{name}": tensor for name, tensor in contents["criterion"].items()}}
 
 
-def restore(contents, path, compute):
+def _found_and_wanted(contents, model):
+    """A checkpoint's state dict and `model`'s, which must agree: with past decode regularisation where both have it."""
+    past = contents.get("past") if model.past else None
+    found = {**weights(contents), **{f"{PAST}{name}": tensor for name, tensor in (past or {}).items()}}
+    return found, {name: tensor for name, tensor in model.state_dict().items() if past or not name.startswith(PAST)}
+
+
+def restore(contents, path, compute, training=False):
     """The network that a checkpoint holds, on the device and in the precision of `compute` -> RNNModel.
 
-    It is in evaluation mode. Raises InputError where the weights are not those that the settings describe.
+    It is in evaluation mode, and has what only training needs if that is asked for. Raises InputError where the weights
+    are not those that the settings describe.
     """
+    if not training:
+        contents = {**contents, "settings": {**contents["settings"], "pdr": 0.0}}
     check_shapes(contents, path)
     model = network.build(contents["settings"], len(contents["vocabulary"]))
     load_weights(model, contents, f"{path} is damaged: model")
@@ -179,9 +195,9 @@ def restore(contents, path, compute):
 
 def load_weights(model, contents, where):
     """Put a checkpoint's weights into `model`; InputError, starting with `where`, if they do not fit."""
-    state = weights(contents)
-    check_tensors(state, model.state_dict(), where)
-    model.load_state_dict(state)
+    found, wanted = _found_and_wanted(contents, model)
+    check_tensors(found, wanted, where)
+    model.load_state_dict({**model.state_dict(), **found})
     if not network.is_finite(model):
         raise InputError(f"{where}: there are weights that are not finite")
 

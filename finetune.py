@@ -43,7 +43,7 @@ def main(argv=None):
                          **{checkpoint.MADE_OF: checkpoint.digest(contents)})
     corpus = read_corpus(args, contents["vocabulary"])
     args = args.replaced(**{checkpoint.UNTRAINED_UNK: bool(untrained_unk(args, corpus))})
-    model = checkpoint.restore({**contents, "settings": vars(args)}, args.save, compute)
+    model = checkpoint.restore({**contents, "settings": vars(args)}, args.save, compute, training=True)
     optimizer = NTASGD(model.parameters(), lr=args.lr, weight_decay=args.wdecay)
     group.seed_rank(args.seed)
     files = Files(args.save, "finetuned")

@@ -8,6 +8,7 @@ from torch import nn
 from cells import CELLS
 from embed_regularize import embedded_dropout
 from locked_dropout import LockedDropout
+from past_decode import PastDecoder
 from runtime import options
 from runtime.errors import InputError
 from softmaxes import SOFTMAXES
@@ -27,7 +28,7 @@ class RNNModel(nn.Module):
     are multiplied by (Gal & Ghahramani 2016; not of a QRNN).
     tie_weights: the decoder's weight is the encoder's (Press & Wolf 2017; Inan et al. 2017), one tensor.
     softmax: a name in `softmaxes.SOFTMAXES`. settings: what cells and softmaxes need to know besides, by their flags'
-    names, such as `cutoffs`.
+    names, such as `cutoffs`; with `pdr`, the weight of past decode regularisation, it has the parameters of that, too.
 
     The state dict has `encoder.weight`, `decoder.bias`, `rnns.{l}.weight_ih_l0` and so on (of a QRNN,
     `rnns.{l}.linear.weight` and `rnns.{l}.linear.bias`), whatever wdrop is; `decoder.weight` only where it is not the
@@ -65,6 +66,7 @@ class RNNModel(nn.Module):
         nn.init.uniform_(self.decoder.weight, -0.1, 0.1)
         nn.init.zeros_(self.decoder.bias)
         self.softmax = SOFTMAXES[softmax](decoded, settings)
+        self.past = PastDecoder(ntoken, ninp, settings["pdr"]) if settings.get("pdr") else None
         if tie_weights:
             self.decoder.weight = self.encoder.weight
             self.register_state_dict_post_hook(_leave_out_tied_weight)
@@ -108,6 +110,14 @@ class RNNModel(nn.Module):
 
     def _projected(self, features):
         return self.projection(features) if self.projection else features                 # (N, F) -> (N, E)
+
+    def past_loss(self, features, input):
+        """Past decode regularisation's part of the loss, given features (N, F) of the input (T, B) -> scalar."""
+        if self.past is None:
+            return 0.0
+        of_projection = self.projection.parameters() if self.projection else ()
+        parameters = [*of_projection, *self.softmax.parameters(), *self.decoder.parameters(), self.encoder.weight]
+        return self.past(self.logprob, parameters, self.encoder.weight, features, input)
 
     @property
     def can_be_graphed(self):
@@ -178,7 +188,7 @@ def build(settings, ntoken):
     if settings.get("skip_output") and settings.get("nhidlast") not in (None, settings["nhid"]):
         raise InputError("--skip-output sums the outputs of layers of one width; leave --nhidlast out")
     names = ("nhid", "nlayers", "dropout", "dropouth", "dropouti", "dropoute", "wdrop", "dropoutr", "softmax",
-             "nhidlast", "skip_output",
+             "nhidlast", "skip_output", "pdr",
              *(flag.name for registry in (CELLS, SOFTMAXES) for flag in options.own_flags(registry)))
     return RNNModel(settings["model"], ntoken, settings["emsize"], tie_weights=settings["tied"],
                     **{name: settings[name] for name in names if name in settings})
@@ -186,7 +196,7 @@ def build(settings, ntoken):
 
 def set_precision(model, precision):
     """Let a model, on its device, multiply matrices in bfloat16 if `precision` is "bf16"; else in fp32. -> model."""
-    for module in (*model.rnns, model.softmax):
+    for module in (*model.rnns, model.softmax, *([model.past] if model.past else [])):
         module.matmul_dtype = torch.bfloat16 if precision == "bf16" else None
     model.softmax.on_device(model.encoder.weight.device)
     return model

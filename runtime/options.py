@@ -275,6 +275,8 @@ REGULARISATION = (
                           "and Ghahramani's)")]),
     Flag("alpha", 2, "AR: weight of the squared activations", non_negative, "X", kept=MODEL),
     Flag("beta", 1, "TAR: weight of their squared change from step to step", non_negative, "X", kept=MODEL),
+    Flag("pdr", 0.0, "past decode regularisation (Brahma's): weight of the loss of predicting the last input word from "
+         "the softmax's probabilities", non_negative, "X", kept=MODEL),
     Flag("wdecay", 1.2e-6, "weight decay", non_negative, "X", kept=MODEL),
 )
 

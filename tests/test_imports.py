@@ -5,7 +5,7 @@ import sys
 import pytest
 from conftest import ROOT
 
-COPYABLE = {"weight_drop", "locked_dropout", "embed_regularize", "splitcross", "nt_asgd"}
+COPYABLE = {"weight_drop", "locked_dropout", "embed_regularize", "splitcross", "nt_asgd", "past_decode"}
 COMMANDS = {"main", "finetune", "pointer", "dynamiceval", "evaluate", "ensemble", "generate", "bench"}
 # What each may import, besides itself, the standard library and the packages that the project needs.
 ALLOWED = {**{name: set() for name in COPYABLE}, "runtime": set(), "ops": {"runtime"}}

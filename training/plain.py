@@ -19,7 +19,7 @@ class Plain(nn.Module):
 
     def __init__(self, model, args):
         super().__init__()
-        if (model.rnn_type not in MODULES or args.softmax != "split" or args.cutoffs or model.projection
+        if (model.rnn_type not in MODULES or args.softmax != "split" or args.cutoffs or args.pdr or model.projection
                 or model.skip_output):
             raise ValueError("torch has modules for LSTM and GRU and the full softmax only")
         self.args, self.drop, self.loss = args, LockedDropout(), nn.CrossEntropyLoss()

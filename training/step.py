@@ -68,7 +68,8 @@ class TrainStep:
         """`share` of the loss, new hidden, and for every parameter that share of the gradient, or None."""
         features, hidden, raws, dropped = self.model(data, hidden, return_h=True)      # (N, E)
         loss = self.model.loss(features, targets) * share
-        total = loss + activation_penalty(raws[-1], dropped[-1], self.alpha, self.beta) * share
+        penalty = activation_penalty(raws[-1], dropped[-1], self.alpha, self.beta)
+        total = loss + (penalty + self.model.past_loss(features, data)) * share
         gradients = torch.autograd.grad(total, self.parameters, allow_unused=True)
         # In the parameters' layout: fused updates walk through both alike.
         return loss.detach(), repackage_hidden(hidden), [None if g is None else g.contiguous() for g in gradients]

@@ -104,6 +104,13 @@ def test_recorded_steps_equal_plain_ones(stand_in, cell, optimizer, bad):
         assert step.graphs._recorder.ran == 3 and [g.replays for g in step.graphs._recorder.recorded] == [1, 1]
 
 
+def test_past_decode_regularisation_is_recorded(stand_in):
+    columns = torch.randint(40, (100, 4))
+    plain, step = train(make(pdr=0.5), columns), make(pdr=0.5, recorded=True)
+    assert all(torch.equal(a, b) for a, b in zip(plain, train(step, columns), strict=True))
+    assert not torch.equal(plain[0], train(make(), columns)[0])
+
+
 def test_a_learning_rate_that_changes_reaches_recorded_steps(stand_in):
     columns = torch.randint(40, (100, 4))
     results = []
@@ -170,8 +177,9 @@ class HostReads(TorchDispatchMode):
 
 @pytest.mark.parametrize("cell", ["LSTM", "GRU", "QRNN"])
 @pytest.mark.parametrize("optimizer", ["sgd", "fused adam"])
-def test_the_host_reads_nothing_in_a_step(cell, optimizer):
-    step, columns = make(cell, optimizer), torch.randint(40, (100, 4))
+@pytest.mark.parametrize("pdr", [0, 0.5])
+def test_the_host_reads_nothing_in_a_step(cell, optimizer, pdr):
+    step, columns = make(cell, optimizer, pdr=pdr), torch.randint(40, (100, 4))
     hidden = step.model.init_hidden(4)
     if optimizer == "sgd":
         step.optimizer.start_averaging()

@@ -58,7 +58,7 @@ def main(argv=None):
             run.validate()
             run.finished = run.stalled()
             if run.finished:
-                log(f"| fine-tuning ends: no better than {args.nonmono} epochs ago and before")
+                log(f"| fine-tuning ends: {run.why_stalled()}")
             run.end_epoch()
         run.report_test()
     return run.status

@@ -58,6 +58,8 @@ def main(argv=None):
             run.validate()
             if run.stalled():
                 schedules.ON_STALL[args.on_stall](run)
+            if args.average_from and epoch >= args.average_from:
+                schedules.average(run, f"after {run.unit} {epoch} at the latest")
             if epoch in args.when:
                 run.divide_learning_rate(10)
             if args.decay != 1 and epoch >= args.decay_from:

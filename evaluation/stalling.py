@@ -1,4 +1,4 @@
-"""The non-monotone rule that starts averaging, and ends fine-tuning (Merity et al. 2018, algorithm 1)."""
+"""When a validation loss has stalled: what starts averaging or lowers the learning rate, and ends fine-tuning."""
 
 
 def has_stalled(val_losses, nonmono):
@@ -10,3 +10,12 @@ def has_stalled(val_losses, nonmono):
     *earlier, newest = val_losses
     old = earlier[:max(0, len(earlier) - nonmono)]
     return bool(old) and newest > min(old)
+
+
+def has_no_new_best(val_losses, patience, since=0):
+    """Whether none of the newest `patience` losses is better than all before it (Melis et al. 2018, "no progress").
+
+    since: how many losses had come when that was last answered by something; so many more must have come, too.
+    """
+    best = val_losses.index(min(val_losses)) + 1
+    return len(val_losses) - max(best, since) >= patience

@@ -310,13 +310,19 @@ def optimisation(lr, lr_help, max_seq_len_delta):
         Flag("lr", lr, lr_help, positive, "X", kept=RUN),
         Flag("clip", 0.25, "largest gradient norm, 0 for none", non_negative, "X", kept=MODEL),
         Flag("epochs", 8000, "upper limit of epochs", count, "N", kept=RUN),
+        Flag("turn_steps", None, "validate every N training steps, a turn, instead of after each epoch; what other "
+             "flags say of epochs is then of turns. The text is read on from turn to turn", size, "N", kept=RUN),
         Flag("batch_size", 80, "streams that the training text is cut into, read in parallel", size, "N", kept=MODEL),
         Flag("bptt", 70, "mean window length (BPTT segment) in tokens", size, "N", kept=MODEL),
         Flag("variable_bptt", True, "draw each window's length; --no-variable-bptt makes all of them bptt long", bool,
              kept=MODEL),
         Flag("max_seq_len_delta", max_seq_len_delta, "no window is longer than bptt plus this", count, "N", kept=RUN),
+        Flag("partial_shuffle", False, "begin each stream elsewhere in every epoch (Press's partial shuffling)", bool,
+             kept=MODEL),
         Flag("nonmono", 5, "patience in epochs of the rule that detects a stalled validation loss", count, "N",
              kept=RUN),
+        Flag("patience", None, "instead of that rule, a validation loss that has not been the best so far for N epochs "
+             "is a stalled one", size, "N", kept=RUN),
         Flag("eval_batch_size", 10, "batch size in validation during training; the test has 1", size, "N", kept=MODEL),
     )
 
@@ -327,8 +333,11 @@ def schedule(optimizers, schedules, on_stall):
     return (
         Flag("optimizer", "sgd", f"optimizer; --lr, if not given, is: {rates}", choices=tuple(optimizers), kept=RUN),
         Flag("on_stall", "average", "what follows once the validation loss stalls: average the weights from then on "
-             "(NT-ASGD; sgd only), halve the learning rate, each time anew, or nothing", choices=tuple(on_stall),
-             kept=RUN),
+             "(NT-ASGD; sgd and averaged-adam only), halve the learning rate or divide it by --stall-divisor, each "
+             "time anew, or nothing", choices=tuple(on_stall), kept=RUN),
+        Flag("stall_divisor", 10.0, "what --on-stall divide divides by", positive, "X", kept=RUN),
+        Flag("average_from", None, "average the weights after epoch N at the latest (sgd and averaged-adam only)", size,
+             "N", kept=RUN),
         Flag("decay", 1.0, "divide the learning rate by X after each epoch from --decay-from on", positive, "X",
              kept=RUN),
         Flag("decay_from", 1, "first epoch that --decay is for", size, "EPOCH", kept=RUN),

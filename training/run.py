@@ -13,7 +13,7 @@ from tqdm import tqdm
 import checkpoint
 from data import batchify_split
 from evaluation.loss import evaluate, total_loss, window_loss
-from evaluation.stalling import has_stalled
+from evaluation.stalling import has_no_new_best, has_stalled
 from model import count_parameters
 from ops.fallbacks import stop_cudnn, with_fallbacks
 from ops.graphs import Graphs, Recording
@@ -26,6 +26,7 @@ from runtime.paths import check_output
 from runtime.processes import ProcessGroup
 from runtime.signals import Interruption, Stop, exclusive
 from training.losses import Losses
+from training.partial_shuffle import Rotated, offsets
 from training.self_check import check_graphs
 from training.state import CheckpointManager
 from training.step import GraphedStep, TrainStep
@@ -36,6 +37,9 @@ from utils import flat_hidden, get_batch
 
 class Run:
     """One run over `corpus` with the flags `args`, all resolved; main.py shows in what order its methods are called.
+
+    A run is a sequence of epochs, or with --turn-steps of turns of so many steps, which take their place everywhere but
+    in the text: that is read on from turn to turn.
 
     Used as `with run:`, which locks the run's files and turns an interruption into a saved state. resumed: as of
     `state.find_state`. schedule: a function of the epoch, with fractions, that gives what the learning rate is
@@ -50,6 +54,9 @@ class Run:
         if args.batch_size < self.group.size:
             raise InputError(f"--batch-size {args.batch_size} is less than the number of processes "
                              f"({self.group.size}); use a larger one, or fewer processes")
+        if "nonmono" in args.given and args.patience:
+            raise InputError("--patience takes the place of --nonmono; leave one of them out")
+        self.unit = "turn" if args.turn_steps else "epoch"
         own = self.group.share(args.batch_size)
         self.train = batchify_split("train", corpus, args.batch_size, args)[:, own]                    # (L, own B)
         if self.group.size > 1 and not self.train.is_cpu:
@@ -64,13 +71,14 @@ class Run:
             self._use_gpu()
         self.losses = Losses(args.max_bad_steps)
         self.lengths = torch.Generator().manual_seed(args.seed)   # of the windows; dropout has torch's own generator
-        self.history = []                                         # a dict for every epoch that has ended
+        self.history = []                                         # a dict for every epoch, or turn, that has ended
         self.switch_epoch, self.switch_reason = None, None
-        self.stall_epoch = 0                                      # from which on the non-monotone rule looks back
+        self.stall_epoch = 0                                      # after which the rate was last divided for a stall
         self.finished = False                                     # nothing but the test is left
         self.checkpoints = CheckpointManager(self)
         self.status = 0
         self.together = True                                      # what is done next, all processes do
+        self._begin_text(0)
         self._begin_epoch()
 
     def _use_gpu(self):
@@ -87,10 +95,21 @@ class Run:
         if self.recording:
             self.window_loss = Graphs(self.window_loss, self.compute.device, self.recording)
 
-    def _begin_epoch(self):
-        self.row = self.batch = 0
-        self.meter, self.interval = Meter(), Meter()
+    def _begin_text(self, times):
+        """Go to the beginning of the training text, which has been read so many times."""
+        self.times_read, self.row, self.text = times, 0, self.train
         self.hidden = self.model.init_hidden(self.train.size(1))
+        if self.args.partial_shuffle:
+            found = offsets(len(self.train), self.args.batch_size, self.args.seed, times)
+            self.text = Rotated(self.train, found[self.group.share(self.args.batch_size)])
+
+    def _begin_epoch(self):
+        self.batch = 0
+        self.meter, self.interval = Meter(), Meter()
+
+    def _position(self):
+        """How far this epoch has come, and how long it is: in tokens of a stream, or of a turn in steps."""
+        return (self.batch, self.args.turn_steps) if self.args.turn_steps else (self.row, len(self.train) - 1)
 
     # ---- an epoch, step by step
 
@@ -100,25 +119,28 @@ class Run:
             yield len(self.history) + 1
 
     def train_epoch(self):
-        """Read what is left of the training text, window by window, and learn from it."""
+        """Read what is left of the training text, or of a turn, window by window, and learn from it."""
         self.model.train()
-        rows = len(self.train) - 1
+        done, total = self._position()
         self.interval, line = Meter(), self.batch + self.args.log_interval
-        with tqdm(total=rows, initial=self.row, leave=False, disable=self.group.rank > 0 or not sys.stderr.isatty(),
-                  desc=f"epoch {len(self.history) + 1}",
+        with tqdm(total=total, initial=done, leave=False, disable=self.group.rank > 0 or not sys.stderr.isatty(),
+                  desc=f"{self.unit} {len(self.history) + 1}",
                   bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}") as bar:
-            while self.row < rows:
+            while done < total:
+                if self.row >= len(self.train) - 1:
+                    self._begin_text(self.times_read + 1)
                 length = window_length(self.args.bptt, self.args.max_seq_len_delta, self.lengths,
                                        self.args.variable_bptt)
-                data, targets = get_batch(self.train, self.row, self.args, length)
+                data, targets = get_batch(self.text, self.row, self.args, length)
                 if self.schedule:
-                    self._follow_schedule(len(self.history) + self.row / rows)
+                    self._follow_schedule(len(self.history) + done / total)
                 loss, self.hidden = self.step(data, targets, self.hidden)
                 self.row += len(data)
                 self.batch += 1
                 self.losses.add(self.batch, loss, len(data) * self.args.batch_size)
-                redrawn = bar.update(len(data))
-                if loss.is_cpu or redrawn or self.batch == line or self.row >= rows:
+                before, (done, _) = done, self._position()
+                redrawn = bar.update(done - before)
+                if loss.is_cpu or redrawn or self.batch == line or done >= total:
                     self.losses.fetch(self.meter, self.interval)
                     if self.losses.diverged:
                         raise Stop(f"{self.losses.skipped_in_a_row} steps in a row gave no finite loss or gradient; "
@@ -138,8 +160,9 @@ class Run:
             group["lr"], group["betas"] = self.args.lr * factor, (momentum, group["betas"][1])
 
     def _log_line(self, interval):
-        batches = max(self.batch, len(self.train) // self.args.bptt)      # about: windows vary in length
-        return (f"| epoch {len(self.history) + 1:3d} | {self.batch:5d}/{batches:5d} batches "
+        about = self.args.turn_steps or len(self.train) // self.args.bptt      # of an epoch: windows vary in length
+        batches = max(self.batch, about)
+        return (f"| {self.unit} {len(self.history) + 1:3d} | {self.batch:5d}/{batches:5d} batches "
                 f"| lr {self.optimizer.param_groups[0]['lr']:05.5f} "
                 f"| ms/batch {interval.seconds() * 1000 / interval.batches:5.2f} "
                 f"| {report(interval.loss())}")
@@ -159,8 +182,8 @@ class Run:
             "best": loss <= self.checkpoints.best_loss, "switch_epoch": self.switch_epoch,
             "switch_reason": self.switch_reason, "seconds": seconds, "tokens_per_second": speed,
             "peak_memory_mib": peak_memory_mib(self.compute.device)})
-        log(rule("-"), f"| end of epoch {len(self.history):3d} | time: {seconds:5.2f}s | {report(loss, 'valid ')}",
-            rule("-"))
+        log(rule("-"), f"| end of {self.unit} {len(self.history):3d} | time: {seconds:5.2f}s "
+            f"| {report(loss, 'valid ')}", rule("-"))
 
     def _evaluate(self):
         own = self.valid[:, self.group.share(self.valid.size(1))].contiguous()
@@ -174,12 +197,20 @@ class Run:
     def keep_initial(self):
         """Save the model that the run starts from as the best so far: what is fine-tuned is never worse."""
         loss = self._evaluate()
-        log(f"| before the first epoch | {report(loss, 'valid ')}")
+        log(f"| before the first {self.unit} | {report(loss, 'valid ')}")
         self.checkpoints.save_best(loss)
 
     def stalled(self):
-        """Whether the validation losses, since the rate was last halved for this, meet the non-monotone rule."""
-        return has_stalled([epoch["valid_loss"] for epoch in self.history[self.stall_epoch:]], self.args.nonmono)
+        """Whether the validation losses have stalled since the rate was last divided for this."""
+        losses = [epoch["valid_loss"] for epoch in self.history]
+        if self.args.patience:
+            return has_no_new_best(losses, self.args.patience, self.stall_epoch)
+        return has_stalled(losses[self.stall_epoch:], self.args.nonmono)
+
+    def why_stalled(self):
+        if self.args.patience:
+            return f"no new best for {self.args.patience} {self.unit}s"
+        return f"no better than {self.args.nonmono} {self.unit}s ago and before"
 
     def start_averaging(self, reason):
         """From the next step on, validation and the saved model use the average of the weights."""
@@ -190,7 +221,7 @@ class Run:
     def divide_learning_rate(self, divisor):
         for group in self.optimizer.param_groups:
             group["lr"] /= divisor
-        log(f"| learning rate divided by {divisor}: now {self.optimizer.param_groups[0]['lr']:g}")
+        log(f"| learning rate divided by {divisor:g}: now {self.optimizer.param_groups[0]['lr']:g}")
 
     def end_epoch(self):
         """Save the model if it is the best so far, the epoch's line of JSON, and the state to continue from.
@@ -201,6 +232,8 @@ class Run:
                                or self.finished or len(self.history) >= self.args.epochs)
         if self.history[-1]["best"]:
             self.checkpoints.save_best(self.history[-1]["valid_loss"], due)
+        if not self.args.turn_steps:
+            self._begin_text(self.times_read + 1)
         self._begin_epoch()
         self.checkpoints.write_log(self.history[-1:])
         self.board.show(self.history[-1])
@@ -221,7 +254,7 @@ class Run:
         record.write(self.files.result, self.args, count_parameters(model), epochs=self.history,
                      seconds=seconds, switch_epoch=self.switch_epoch, **found)
         record.summarise({"best valid": found["valid"], "test": found["test"]}, seconds,
-                         f"epochs {len(self.history)}", model=self.files.best, log=self.files.log,
+                         f"{self.unit}s {len(self.history)}", model=self.files.best, log=self.files.log,
                          result=self.files.result)
 
     # ---- what it saves, and continues from
@@ -237,7 +270,7 @@ class Run:
                              "meter": self.meter.state_dict(), "skipped": self.losses.skipped,
                              "finished": self.finished, "best": self.files.best, "stage": self.files.stage,
                              "switch_epoch": self.switch_epoch, "switch_reason": self.switch_reason,
-                             "stall_epoch": self.stall_epoch}}
+                             "stall_epoch": self.stall_epoch, "times_read": self.times_read}}
 
     def load_state_dict(self, state, where):
         """Continue from a checkpoint that `state_dict` is part of. InputError, starting with `where`, if it is one of
@@ -250,6 +283,7 @@ class Run:
         if rows != len(self.train) or not 0 <= row < rows:
             raise InputError(f"{where} is of {rows} tokens in each stream of the batch, now they have "
                              f"{len(self.train)}: use the --data and --batch-size it was trained with")
+        self._begin_text(index(progress.get("times_read", len(state["losses"]["history"]))))
         checkpoint.load_weights(self.model, state, f"{where}: model")
         checkpoint.load_optimizer(self.optimizer, state["optimizer"], where)
         for group in self.optimizer.param_groups:

@@ -10,6 +10,7 @@ from functools import partial
 from runtime.errors import InputError
 from runtime.log import warn
 from runtime.options import RUN, Flag, non_negative, probability
+from training.optimizers import OPTIMIZERS
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,17 @@ def plan(args):
 
     Raises InputError for typed flags that contradict each other or would have no effect.
     """
-    if args.on_stall == "average" and "on_stall" in args.given and args.optimizer != "sgd":
-        raise InputError(f"--on-stall average is for --optimizer sgd, not for {args.optimizer}; use halve or nothing")
+    if not OPTIMIZERS[args.optimizer].averages:
+        those = " and ".join(name for name, entry in OPTIMIZERS.items() if entry.averages)
+        if args.on_stall == "average" and "on_stall" in args.given:
+            raise InputError(f"--on-stall average is for --optimizer {those}, not for {args.optimizer}; use halve, "
+                             "divide or nothing")
+        if args.average_from:
+            raise InputError(f"--average-from is for --optimizer {those}, not for {args.optimizer}; leave it out")
+    if "stall_divisor" in args.given and args.on_stall != "divide":
+        raise InputError("--stall-divisor has no effect without --on-stall divide; leave it out")
+    if "beta1" in args.given and args.one_cycle:
+        raise InputError("--beta1 has no effect with --one-cycle; give its two values by --momentum")
     for schedule in SCHEDULES.values():
         asks, *others = schedule.flags
         if getattr(args, asks.name):
@@ -77,16 +87,16 @@ def plan(args):
 
 # ---- what follows when the validation loss stalls: a function of the Run
 
-def average(run):
+def average(run, reason=None):
     """NT-ASGD (section 3): average the weights from the next step on."""
     if hasattr(run.optimizer, "start_averaging") and not run.optimizer.averaging:
-        run.start_averaging(f"no better than {run.args.nonmono} epochs ago and before")
+        run.start_averaging(reason or run.why_stalled())
 
 
-def halve(run):
-    """Halve the learning rate, each time anew."""
+def divide(run, divisor=None):
+    """Divide the learning rate, each time anew."""
     run.stall_epoch = len(run.history)
-    run.divide_learning_rate(2)
+    run.divide_learning_rate(divisor or run.args.stall_divisor)
 
 
-ON_STALL = {"average": average, "halve": halve, "nothing": lambda run: None}
+ON_STALL = {"average": average, "halve": partial(divide, divisor=2), "divide": divide, "nothing": lambda run: None}

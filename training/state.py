@@ -90,7 +90,7 @@ class CheckpointManager:
             self.best_loss = math.inf  # gone or damaged: the next epoch's model is better than none
         record.remove(files.result)
         self.write_log(run.history, "w")
-        log(f"| continuing from {source}: epoch {len(run.history) + 1}, batch {run.batch + 1}")
+        log(f"| continuing from {source}: {run.unit} {len(run.history) + 1}, batch {run.batch + 1}")
 
     def _load_into_run(self, state, path):
         try:

@@ -30,7 +30,8 @@ flags = st.sampled_from([
     "--dropouti", "--dropoute", "--wdrop", "--alpha", "--beta", "--wdecay", "--lr", "--clip", "--epochs", "--epoch",
     "--batch_size", "--bptt", "--max-seq-len-delta", "--nonmono", "--eval-batch-size", "--optimizer", "--when",
     "--resume", "--checkpoint-minutes", "--max-minutes", "--max-bad-steps", "--device", "--cuda", "--seed",
-    "--log-interval", "--vocab", "--cache", "--nope", "-x", "--", "--window", "--theta"])
+    "--log-interval", "--vocab", "--cache", "--pdr", "--turn-steps", "--patience", "--partial-shuffle",
+    "--nope", "-x", "--", "--window", "--theta"])
 values = st.one_of(
     st.sampled_from(["0", "1", "2", "7", "-1", "0.5", "1.0", "1e-3", "1e400", "nan", "inf", "-0", "", " ", "LSTM",
                      "GRU", "QRNN", "sgd", "adam", "auto", "cpu", "cuda:7", "mps", "all", "train", "none", "True",

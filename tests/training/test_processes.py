@@ -51,10 +51,11 @@ def compare(folder, one, other, tolerance=1e-5):
 
 
 @pytest.mark.parametrize("ranks", [2, pytest.param(3, marks=pytest.mark.slow)])
-def test_ranks_equal_one_process(ranks, toy, tmp_path):
+@pytest.mark.parametrize("flags", [[], ["--partial-shuffle", "--pdr", 0.1, "--turn-steps", 50]], ids=["", "options"])
+def test_ranks_equal_one_process(ranks, flags, toy, tmp_path):
     """Over some 150 steps, across the switch to averaging, with columns that cannot be shared out evenly."""
     (tmp_path / "stalling.py").write_text(STALLING)
-    words = ["--data", toy, *SMALL, *QUIET, "--batch-size", 7, "--epochs", 3, "--save"]
+    words = ["--data", toy, *SMALL, *QUIET, *flags, "--batch-size", 7, "--epochs", 3, "--save"]
     for n, name in ((1, "one.pt"), (ranks, "many.pt")):
         out, _ = finish(start(n, *words, name, cwd=tmp_path, script=tmp_path / "stalling.py"))
         assert out.count("averaging starts") == out.count("| summary") == 1          # the first alone speaks

@@ -13,7 +13,7 @@ class PastDecoder(nn.Module):
     """The loss of past decode regularisation, with its own parameters, which only training needs.
 
     For the input x_t and the softmax's probabilities p (V,) of x_{t+1}: the cross-entropy of x_t under
-    softmax(tanh(p E W + c) Eᵀ + b), E the word vectors (V, E) (section 2, equations 4 to 6). W, c and b are its own.
+    softmax(tanh(p E W + c) Eᵀ + b), E the word vectors (V, E). W, c and b are its own.
     factor: the loss's weight, the paper's lambda. `matmul_dtype`: torch.bfloat16, or None for that of the weights.
     """
 

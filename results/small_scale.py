@@ -1,0 +1,152 @@
+"""Many systems at a small size: the same parameters, text, epochs and seeds for each, trained side by side.
+
+    python results/small_scale.py systems runs/systems       trains, or goes on; then TABLE.md and PICTURE.png there
+    python results/small_scale.py systems runs/systems --workers 2 --data data/penn --seeds 1 2 --epochs 4
+
+Every run is a process of main.py on one thread; `--resume auto` continues those that were stopped, and those that have
+ended are not run again. The width that is named beside each system's flags is chosen such that it has as many
+parameters as the first one.
+"""
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent)]
+
+from plot import pyplot
+
+import main as training
+import model
+from runtime import options
+from runtime.log import perplexity
+from runtime.paths import atomic_write
+
+WORDS = 10_000                                                         # of Penn Treebank
+SIZE = ["--emsize", "100", "--nhid", "200", "--nlayers", "2"]
+SETTINGS = ["--batch-size", "20", "--optimizer", "adam", "--lr", "4e-3", "--beta2", "0.99", "--momentum", "0.8", "0.7",
+            "--clip", "0.25", "--alpha", "0", "--beta", "0", "--dropout", "0.1", "--dropouti", "0.1",
+            "--dropouth", "0.1", "--dropoute", "0", "--wdrop", "0.1", "--precision", "bf16", "--log-interval", "100"]
+# name: flags, and which width is fitted
+SYSTEMS = {
+    "LSTM": ([], "nhid"),
+    "GRU": (["--model", "GRU"], "nhid"),
+    "QRNN": (["--model", "QRNN"], "nhid"),
+    "RHN, depth 5": (["--model", "RHN", "--rhn-depth", "5", "--nlayers", "1"], "emsize"),
+    "skip-connection LSTM, capped gate": (["--skip-output", "--gate", "capped"], "nhid"),
+    "Mogrifier LSTM": (["--model", "Mogrifier", "--mogrifier-rank", "20"], "nhid"),
+    "LSTM, mixture of 5 softmaxes": (["--mixtures", "5", "--dropoutl", "0.1"], "nhid"),
+    "LSTM, past decode regularisation": (["--pdr", "0.001"], "nhid"),
+    "LSTM, partial shuffle": (["--partial-shuffle"], "nhid"),
+}
+SETS = {"systems": SYSTEMS}
+
+
+def parameters(words):
+    """How many parameters the model has that these flags of main.py describe."""
+    args = options.parse(training.make_parser(), words)
+    model.refuse_unsupported(args)
+    with torch.device("meta"):
+        return model.count_parameters(model.build(vars(model.resolve(args, WORDS)), WORDS))
+
+
+def fitted(flags, width, wanted):
+    """The flags with the largest `width` at which the model has at most `wanted` parameters."""
+    low, high = 1, 4000
+    while high - low > 1:
+        middle = (low + high) // 2
+        if parameters([*SIZE, *flags, f"--{width}", str(middle)]) <= wanted:
+            low = middle
+        else:
+            high = middle
+    return [*SIZE, *flags, f"--{width}", str(low)]
+
+
+def run(folder, name, flags, seed, args):
+    """Train one system with one seed, unless that was done."""
+    save = folder / f"{''.join(c if c.isalnum() else '-' for c in name)}-{seed}.pt"
+    if not save.with_suffix(".result.json").exists():
+        quarter = args.epochs / 8
+        cycle = [str(length) for length in (quarter, 3 * quarter, 3 * quarter, quarter)]
+        if not set(flags) & {"--precision"} and not model.supports(vars(options.parse(training.make_parser(), flags))
+                                                                   ) & {"bf16"}:
+            flags = [*flags, "--precision", "fp32"]
+        command = [sys.executable, HERE.parent / "main.py", "--data", args.data, *SETTINGS, "--one-cycle", *cycle,
+                   *flags, "--seed", seed, "--save", save, "--resume", "auto"]
+        with open(save.with_suffix(".log"), "a") as log:
+            done = subprocess.run(list(map(str, command)), stdout=log, stderr=log, check=False,
+                                  env={**os.environ, "OMP_NUM_THREADS": "1"})
+        if done.returncode:
+            sys.exit(f"small_scale.py: error: {name}, seed {seed}, ended with status {done.returncode}; see {log.name}")
+    return json.loads(save.with_suffix(".result.json").read_text(encoding="utf-8"))
+
+
+def milliseconds(result):
+    """Of a batch of 70 tokens in the fastest epoch."""
+    fastest = max(epoch["tokens_per_second"] for epoch in result["epochs"])
+    return 70 * result["settings"]["batch_size"] / fastest * 1000
+
+
+def table(found, seeds):
+    """Markdown: one row for each system, means over the seeds."""
+    lines = [f"| | parameters | validation | seeds {' and '.join(map(str, seeds))} | test | ms/batch |",
+             "|---|---|---|---|---|---|"]
+    for name, results in found.items():
+        valid, test = ([result[split]["perplexity"] for result in results] for split in ("valid", "test"))
+        lines.append(f"| {name} | {results[0]['parameters'] / 1e6:.3f}M | {statistics.mean(valid):.1f} | "
+                     f"{', '.join(f'{value:.1f}' for value in valid)} | {statistics.mean(test):.1f} | "
+                     f"{statistics.mean(map(milliseconds, results)):.0f} |")
+    return "\n".join(lines) + "\n"
+
+
+def draw(found, file):
+    """Validation perplexity after every epoch, of each system the mean over its seeds."""
+    plt = pyplot()
+    figure, axes = plt.subplots(figsize=(9, 5.5))
+    for i, (name, results) in enumerate(found.items()):
+        losses = [statistics.mean(epoch["valid_loss"] for epoch in epochs)
+                  for epochs in zip(*(result["epochs"] for result in results))]
+        axes.plot(range(1, len(losses) + 1), [perplexity(loss) for loss in losses], marker="o", color=f"C{i}",
+                  label=f"{name}: {perplexity(losses[-1]):.1f}")
+    axes.set(xlabel="epoch", ylabel="validation perplexity", yscale="log")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.yaxis.set_major_formatter("{x:.0f}")
+    axes.yaxis.set_minor_formatter("{x:.0f}")
+    axes.grid(alpha=0.3, which="both")
+    axes.legend()
+    with atomic_write(file, "wb") as out:
+        figure.savefig(out, dpi=110, bbox_inches="tight", format="png")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("set", choices=SETS)
+    parser.add_argument("folder", type=Path, help="where runs, logs, table and picture go")
+    parser.add_argument("--data", default="data/penn", help="the corpus")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--epochs", type=float, default=4, help="of one cycle of Adam")
+    parser.add_argument("--workers", type=int, default=2, help="runs at a time, a thread each")
+    args = parser.parse_args()
+    args.folder.mkdir(parents=True, exist_ok=True)
+    wanted = parameters(SIZE)
+    flags = {name: fitted(own, width, wanted) for name, (own, width) in SETS[args.set].items()}
+    with ThreadPoolExecutor(args.workers) as pool:
+        jobs = {name: [pool.submit(run, args.folder, name, words, seed, args) for seed in args.seeds]
+                for name, words in flags.items()}
+        found = {name: [job.result() for job in own] for name, own in jobs.items()}
+    made = table(found, args.seeds)
+    with atomic_write(args.folder / "TABLE.md") as out:
+        out.write(made)
+    print(made, end="")
+    draw(found, args.folder / "PICTURE.png")
+
+
+if __name__ == "__main__":
+    main()

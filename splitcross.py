@@ -4,6 +4,8 @@ N predictions, V words, E hidden size, K cutoffs. With cutoffs s_1 < … < s_K t
 frequency, is split into a head [0, s_1) and K tails [s_k, s_{k+1}). The head's softmax has K more entries, one for
 each tail as a whole: p(word in tail k) = p(tail k | head softmax) · p(word | tail k's softmax).
 """
+from functools import partial
+
 import torch
 from torch import nn
 from torch.autograd.function import once_differentiable
@@ -17,8 +19,9 @@ class SplitCrossEntropyLoss(nn.Module):
     beyond the vocabulary's end have no words behind them and are ignored. Parameters: tail_vectors (K, E) and
     tail_bias (K,), none without cutoffs. `matmul_dtype`: torch.bfloat16, or None for that of
     the weights; accumulation, logits, their statistics and the loss stay as they are. `fused`: a
-    function that does what `_softmax` below does with logits, in one kernel, where there is one. Raises ValueError for
-    cutoffs that are not positive and increasing.
+    function that does what `_softmax` below does with logits, in one kernel, where there is one. `advsoft`: that of
+    `SlicedSoftmax`, in training, without cutoffs alone. Raises ValueError for cutoffs that are not positive and
+    increasing.
     """
 
     def __init__(self, hidden_size, splits):
@@ -28,6 +31,7 @@ class SplitCrossEntropyLoss(nn.Module):
             raise ValueError(f"cutoffs must be positive and strictly increasing, not {splits}")
         self.splits = splits
         self.matmul_dtype = self.fused = None
+        self.advsoft = 0.0
         if splits:
             self.tail_vectors = nn.Parameter(torch.zeros(len(splits), hidden_size))
             self.tail_bias = nn.Parameter(torch.zeros(len(splits)))
@@ -36,12 +40,14 @@ class SplitCrossEntropyLoss(nn.Module):
         """Mean cross-entropy in nats of `targets` (N,), given weight (V, E), bias (V,) and hiddens (N, E)."""
         if not torch.is_grad_enabled():
             return -self.target_logprob(weight, bias, hiddens, targets).mean()
-        return -self._sum_parts(_SumOfTargets.apply, weight, bias, hiddens, targets) / len(targets)
+        advsoft = self.advsoft if self.training else 0.0
+        score = partial(_SumOfTargets.apply, advsoft)
+        return -self._sum_parts(score, weight, bias, hiddens, targets) / len(targets)
 
     @torch.no_grad()
     def target_logprob(self, weight, bias, hiddens, targets):
         """Log-probability of each target -> (N,)."""
-        return self._sum_parts(_each_target, weight, bias, hiddens, targets)
+        return self._sum_parts(each_target, weight, bias, hiddens, targets)
 
     def logprob(self, weight, bias, hiddens):
         """Log-probabilities of all words -> (N, V); every row's exponentials sum to one."""
@@ -98,10 +104,11 @@ LOGITS = 2**22, 2**25          # in hand at a time on a CPU: so many if that mak
 GPU_LOGITS = 2**27, 2**27      # on a GPU
 
 
-def _chunks(hiddens, weight):
-    """Slices of rows whose logits fit into some megabytes, or on a GPU into a few hundred."""
+def chunks(hiddens, weight, copies=1):
+    """Slices of rows whose logits, `copies` rows of them each, fit into some megabytes, or on a GPU into hundreds."""
     few, many = LOGITS if hiddens.is_cpu else GPU_LOGITS
     rows = max(1, few // len(weight), min(512, many // len(weight)))  # the weight's gradient is added to once per slice
+    rows = max(1, rows // copies)
     return [slice(start, start + rows) for start in range(0, len(hiddens), rows)]
 
 
@@ -117,13 +124,16 @@ def _product(a, b, dtype):
     return torch.mm(a, b, out_dtype=dtype) if a.is_cuda and a.dtype != dtype else (a @ b).to(dtype)
 
 
-def _softmax(x, weight, bias, targets, dtype):
+def _softmax(x, weight, bias, targets, dtype, noise=None):
     """Of targets (n,) the log-probabilities (n,), and of their negative the gradient by the logits.
 
-    That comes in two parts: at the targets (n,), and elsewhere (n, V) in `dtype`, with zeros at the targets.
+    That comes in two parts: at the targets (n,), and elsewhere (n, V) in `dtype`, with zeros at the targets. noise:
+    (n, 1), added to the targets' logits.
     """
     target = targets[:, None]
     logits = _logits(x, weight, bias, dtype)                             # (n, V)
+    if noise is not None:
+        logits.scatter_add_(1, target, noise)
     largest, of_target = logits.amax(1, keepdim=True), logits.gather(1, target)
     exponentials = logits.sub_(largest).exp_()
     sums = exponentials.sum(1, keepdim=True)                             # (n, 1)
@@ -133,10 +143,10 @@ def _softmax(x, weight, bias, targets, dtype):
     return (of_target - largest - sums.log())[:, 0], at_target[:, 0], slope.to(dtype)
 
 
-def _each_target(hiddens, weight, bias, targets, dtype, fused):
+def each_target(hiddens, weight, bias, targets, dtype, fused):
     """Log-probability of each target (N,) under one softmax."""
     weight, found = weight.to(dtype), []
-    for rows in _chunks(hiddens, weight):
+    for rows in chunks(hiddens, weight):
         if fused:
             found.append(fused(_product(hiddens[rows].to(dtype), weight.t(), bias.dtype), bias, targets[rows])[0])
         else:
@@ -145,37 +155,71 @@ def _each_target(hiddens, weight, bias, targets, dtype, fused):
     return torch.cat(found)
 
 
+class SlicedSoftmax:
+    """One softmax, some rows at a time: log-probabilities of their targets and, at once, the gradient of minus these.
+
+    Used slice by slice, first `score`, then `gradient`; d_weight (V, E) and d_bias (V,) grow with each. advsoft: every
+    target's word vector is perturbed by the worst vector of `advsoft` times its length, which is -advsoft · ‖w‖ h/‖h‖,
+    a constant to the gradient (Wang, Gong & Liu 2019, section 3.1; as in their code, only where w · h > 0).
+    """
+
+    def __init__(self, weight, bias, dtype, fused, advsoft=0.0):
+        self.weight, self.bias, self.dtype, self.fused, self.advsoft = weight, bias, dtype, fused, advsoft
+        self.narrow = weight.to(dtype)
+        self.d_weight, self.d_bias = torch.zeros_like(weight), torch.zeros_like(bias)
+
+    def score(self, x, targets):
+        """Log-probabilities (n,) of targets (n,), given x (n, E)."""
+        self.x, self.targets, self.vectors, noise = x, targets, self.weight[targets], None
+        if self.advsoft:
+            length = self.advsoft * self.vectors.norm(dim=1, keepdim=True)
+            worst = -length * F.normalize(x, dim=1) * ((x * self.vectors).sum(1, keepdim=True) > 0)    # (n, E)
+            self.vectors, noise = self.vectors + worst, (x * worst).sum(1, keepdim=True)
+        x = x.to(self.dtype)
+        if self.fused:
+            logits = _product(x, self.narrow.t(), self.bias.dtype)
+            logits = logits if noise is None else logits.scatter_add_(1, targets[:, None], noise)
+            logprobs, self.at_target, self.slope = self.fused(logits, self.bias, targets, self.dtype)
+        else:
+            logprobs, self.at_target, self.slope = _softmax(x, self.narrow, self.bias, targets, self.dtype, noise)
+        return logprobs
+
+    def gradient(self, share=None):
+        """The gradient (n, E) of minus the scored log-probabilities, each times its share (n,), by their x."""
+        x, at_target, slope, dtype = self.x, self.at_target[:, None], self.slope, self.weight.dtype
+        d_x = _product(slope, self.narrow, dtype)
+        if share is None:
+            self.d_bias.add_(slope.sum(0, dtype=dtype))
+        else:                                                            # never times the slope, the largest array
+            share = share[:, None]
+            at_target, d_x, x = at_target * share, d_x * share, x * share
+            self.d_bias.add_(_product(slope.t(), share.to(self.dtype), dtype)[:, 0])
+        self.d_bias.index_add_(0, self.targets, at_target[:, 0])
+        # The targets' share, often nearly all of the gradient, is not rounded to the products' type.
+        self.d_weight.index_add_(0, self.targets, at_target * self.x)
+        if self.dtype == dtype:
+            self.d_weight.addmm_(slope.t(), x)
+        else:
+            self.d_weight.add_(_product(slope.t(), x.to(self.dtype), dtype))
+        return torch.addcmul(d_x, at_target, self.vectors)
+
+
 class _SumOfTargets(torch.autograd.Function):
-    """The sum of `_each_target` -> scalar. Its gradient, but for the sign, is computed on the way forward."""
+    """The sum of `each_target` -> scalar. Its gradient, but for the sign, is computed on the way forward."""
 
     @staticmethod
-    def forward(ctx, hiddens, weight, bias, targets, dtype, fused):
+    def forward(ctx, advsoft, hiddens, weight, bias, targets, dtype, fused):
         if not any(ctx.needs_input_grad):
-            return _each_target(hiddens, weight, bias, targets, dtype, fused).sum()
-        total = hiddens.new_zeros(())
-        d_hiddens, d_weight, d_bias = torch.empty_like(hiddens), torch.zeros_like(weight), torch.zeros_like(bias)
-        narrow_weight = weight.to(dtype)
-        for rows in _chunks(hiddens, weight):
-            x, target = hiddens[rows].to(dtype), targets[rows]
-            if fused:
-                logits = _product(x, narrow_weight.t(), bias.dtype)
-                logprobs, at_target, slope = fused(logits, bias, target, dtype)
-            else:
-                logprobs, at_target, slope = _softmax(x, narrow_weight, bias, target, dtype)
-            total += logprobs.sum()
-            d_bias.add_(slope.sum(0, dtype=bias.dtype)).index_add_(0, target, at_target)
-            # The targets' share, often nearly all of the gradient, is not rounded to the products' type.
-            at_target = at_target[:, None]                               # (n, 1)
-            d_hiddens[rows] = torch.addcmul(_product(slope, narrow_weight, weight.dtype), at_target, weight[target])
-            d_weight.index_add_(0, target, at_target * hiddens[rows])
-            if dtype == d_weight.dtype:
-                d_weight.addmm_(slope.t(), x)
-            else:
-                d_weight.add_(_product(slope.t(), x, d_weight.dtype))
-        ctx.save_for_backward(d_hiddens, d_weight, d_bias)
+            return each_target(hiddens, weight, bias, targets, dtype, fused).sum()
+        total, d_hiddens = hiddens.new_zeros(()), torch.empty_like(hiddens)
+        softmax = SlicedSoftmax(weight, bias, dtype, fused, advsoft)
+        for rows in chunks(hiddens, weight):
+            total += softmax.score(hiddens[rows], targets[rows]).sum()
+            d_hiddens[rows] = softmax.gradient()
+        ctx.save_for_backward(d_hiddens, softmax.d_weight, softmax.d_bias)
         return total
 
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient):
-        return *(g * -gradient for g in ctx.saved_tensors), None, None, None
+        return None, *(g * -gradient for g in ctx.saved_tensors), None, None, None

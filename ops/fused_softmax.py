@@ -29,6 +29,11 @@ def fused_softmax(logits, bias, targets, dtype=None):
     return logprobs, at_target, slope
 
 
+def kernel_on(device):
+    """`fused_softmax` if it can be used on `device`, else None."""
+    return fused_softmax if device.type == "cuda" and available(device.index or 0) else None
+
+
 @cache
 def available(index):
     """Whether the kernel can be compiled for the GPU of this number and computes there what torch does.

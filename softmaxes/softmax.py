@@ -4,6 +4,11 @@ N predictions, V words, E width of a feature.
 """
 from torch import nn
 
+from runtime.options import MODEL, Flag, non_negative
+
+ADVSOFT = Flag("advsoft", 0.0, "adversarial noise on the targets' word vectors in training, of X times their length "
+               "(Wang et al. 2019)", non_negative, "X", kept=MODEL)
+
 
 class Softmax(nn.Module):
     """The softmax of a model. A new one is a subclass and an entry of `softmaxes.SOFTMAXES`.
@@ -41,6 +46,12 @@ class Softmax(nn.Module):
 
     def on_device(self, device):
         """Called once the model is on its device, where it may choose what it computes with."""
+
+    def draw_masks(self, bsz):
+        """Called with the batch size before a window's features are scored: the place to draw masks that hold for it.
+
+        Its features have the rows t · bsz + column.
+        """
 
     def logprob(self, weight, bias, features):
         """Log-probabilities of all words -> (N, V), from features (N, E); every row's exponentials sum to one."""

@@ -1,7 +1,8 @@
 """The full softmax and, where cutoffs split the vocabulary, the adaptive one (splitcross.py)."""
-from ops import fused_softmax
+from ops.fused_softmax import kernel_on
+from runtime.errors import InputError
 from runtime.options import ARCHITECTURE, Flag, size
-from softmaxes.softmax import Softmax
+from softmaxes.softmax import ADVSOFT, Softmax
 from splitcross import SplitCrossEntropyLoss
 
 
@@ -10,10 +11,16 @@ class SplitSoftmax(SplitCrossEntropyLoss, Softmax):
     supports = frozenset({"bf16"})
     flags = (Flag("cutoffs", None, "adaptive softmax: where the vocabulary, sorted by frequency, is cut; without "
                   "numbers the full softmax. If not given: 4200 35000 180000 for more than 500,000 words, 2800 20000 "
-                  "76000 for more than 75,000, else full", size, "N", nargs="*", kept=ARCHITECTURE),)
+                  "76000 for more than 75,000, else full", size, "N", nargs="*", kept=ARCHITECTURE),
+             ADVSOFT)
 
     def __init__(self, width, settings=()):
-        SplitCrossEntropyLoss.__init__(self, width, dict(settings).get("cutoffs") or [])
+        settings = dict(settings)
+        SplitCrossEntropyLoss.__init__(self, width, settings.get("cutoffs") or [])
+        self.advsoft = settings.get("advsoft", 0.0)
+        if self.advsoft and self.splits:
+            raise InputError("--advsoft is for a full softmax, not for one with --cutoffs; leave it out, or give "
+                             "--cutoffs without numbers")
 
     @property
     def can_be_graphed(self):
@@ -36,8 +43,7 @@ class SplitSoftmax(SplitCrossEntropyLoss, Softmax):
         return bool(settings["cutoffs"])
 
     def on_device(self, device):
-        available = device.type == "cuda" and fused_softmax.available(device.index or 0)
-        self.fused = fused_softmax.fused_softmax if available else None
+        self.fused = kernel_on(device)
 
 
 def default_cutoffs(ntoken):

@@ -173,7 +173,7 @@ def test_unsplit_loss_is_cross_entropy():
 @pytest.mark.parametrize("splits", [[], [5, 9]])
 def test_loss_in_pieces_has_the_gradient_of_the_whole(splits, monkeypatch):
     """Against autograd through `logprob`, which makes all logits at once."""
-    monkeypatch.setattr(splitcross, "_chunks", lambda hiddens, weight: [slice(n, n + 7) for n in range(0, 40, 7)
+    monkeypatch.setattr(splitcross, "chunks", lambda hiddens, weight: [slice(n, n + 7) for n in range(0, 40, 7)
                                                                         if n < len(hiddens)])
     criterion = SplitCrossEntropyLoss(6, splits).double()
     for parameter in criterion.parameters():

@@ -89,6 +89,7 @@ class RNNModel(nn.Module):
             raw_outputs.append(raw)
             outputs.append(x)
             new_hidden.append(h)
+        self.softmax.draw_masks(input.size(1))
         features = x.flatten(0, 1)                                               # (N, F)
         return (features, new_hidden, raw_outputs, outputs) if return_h else (features, new_hidden)
 

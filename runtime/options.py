@@ -27,6 +27,7 @@ class Flag:
     name: as an attribute; `max_seq_len_delta` is typed --max-seq-len-delta. type: makes a value of a word or of a value
     in a checkpoint, raising argparse.ArgumentTypeError; `bool` for a pair --x and --no-x. nargs, metavar, choices: as
     in argparse. kept: ARCHITECTURE, MODEL, RUN, or "" for what is never taken from a file. only_true: no --no-x.
+    implies: the name of another flag, and the value that it has where this one is typed and that one is not.
     """
     name: str
     default: object
@@ -37,6 +38,7 @@ class Flag:
     choices: tuple | None = None
     kept: str = ""
     only_true: bool = False
+    implies: tuple | None = None
 
     @property
     def typed(self):
@@ -152,6 +154,8 @@ def parse(parser, argv=None):
     unset = object()
     typed = parser.parse_args(argv, argparse.Namespace(**dict.fromkeys(vars(defaults), unset)))
     typed = {name: value for name, value in vars(typed).items() if value is not unset}
+    implied = dict(parser.flags[name].implies for name in typed if name in parser.flags and parser.flags[name].implies)
+    typed = {**implied, **typed}
     return Arguments({**vars(defaults), **typed}, typed)
 
 
@@ -294,8 +298,8 @@ def architecture(cells, softmaxes):
         Flag("tied", True, "decoder and encoder share one matrix", bool, kept=ARCHITECTURE),
         Flag("skip_output", False, "predict from the sum of all layers' outputs", bool, only_true=True,
              kept=ARCHITECTURE),
-        Flag("softmax", "split", "split: full, or adaptive where there are --cutoffs", choices=tuple(softmaxes),
-             kept=ARCHITECTURE),
+        Flag("softmax", "split", "split: full, or adaptive where there are --cutoffs; mixture: of several full ones",
+             choices=tuple(softmaxes), kept=ARCHITECTURE),
         *own_flags(cells), *own_flags(softmaxes),
     )
 

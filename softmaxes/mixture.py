@@ -1,0 +1,113 @@
+"""The mixture of softmaxes (Yang et al. 2018, section 2.3): p = Σ_k π_k softmax(W d(tanh(P_k h + c_k)) + b).
+
+π = softmax(Q h) are the weights of the components, d is dropout, W and b the decoder's, which all components share.
+N predictions, T window length, B batch size, K components, V words, E width of the decoder, F of a feature.
+"""
+import torch
+from torch import nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from ops.fused_softmax import kernel_on
+from runtime.options import ARCHITECTURE, MODEL, Flag, probability, width
+from softmaxes.softmax import ADVSOFT, Softmax
+from splitcross import SlicedSoftmax, chunks, each_target
+
+
+class MixtureSoftmax(Softmax):
+    """K softmaxes over one vocabulary, mixed with weights that depend on the feature.
+
+    Parameters: `latent`, all P_k above one another with their c_k (K·E, F), and `prior`, Q (K, F). In training d drops
+    with probability `dropoutl`, by a mask (B, K·E) that the model has drawn for each window: one for all time steps,
+    another for each column of the batch. Logits are made some rows at a time, and where a gradient is wanted it is
+    taken at once: no (N, K, V) array is ever kept.
+    """
+    supports = frozenset({"bf16"})
+    projects = True
+    flags = (Flag("mixtures", 15, "softmaxes in the mixture (Yang et al. 2018); selects --softmax mixture", width, "K",
+                  kept=ARCHITECTURE, implies=("softmax", "mixture")),
+             Flag("dropoutl", 0.29, "dropout on the latent vectors of the mixture, one mask for a window", probability,
+                  "P", kept=MODEL),
+             ADVSOFT)
+
+    def __init__(self, width=0, settings=()):
+        super().__init__(width, settings)
+        self.components, self.fused, self.masks = self.settings["mixtures"], None, None
+        n_in = self.settings.get("nhidlast", width)
+        self.latent = nn.Linear(n_in, self.components * width)
+        self.prior = nn.Linear(n_in, self.components, bias=False)
+
+    def on_device(self, device):
+        self.fused = kernel_on(device)
+
+    def draw_masks(self, bsz):
+        dropout = self.settings["dropoutl"]
+        ones = self.prior.weight.new_ones(bsz, self.latent.out_features)
+        self.masks = F.dropout(ones, dropout) if self.training and dropout else None              # (B, K·E)
+
+    def forward(self, weight, bias, features, targets):
+        if not torch.is_grad_enabled():
+            return -self.target_logprob(weight, bias, features, targets).mean()
+        latents, log_prior = self._components(features)
+        how = self._dtype(weight), self.fused, self.settings["advsoft"] if self.training else 0.0
+        return -_SumOfMixtures.apply(latents, log_prior, weight, bias, targets, *how) / len(targets)
+
+    @torch.no_grad()
+    def target_logprob(self, weight, bias, features, targets):
+        dtype, found = self._dtype(weight), []
+        narrow_weight = weight.to(dtype)
+        for rows in chunks(features, weight, self.components):
+            latents, log_prior = self._components(features[rows], rows.start)
+            copies = targets[rows].repeat_interleave(self.components)                             # (n·K,)
+            each = each_target(latents.flatten(0, 1), narrow_weight, bias, copies, dtype, self.fused)
+            found.append((log_prior + each.view_as(log_prior)).logsumexp(1))
+        return torch.cat(found)
+
+    def logprob(self, weight, bias, features):
+        dtype, found = self._dtype(weight), []
+        for rows in chunks(features, weight, self.components):
+            latents, log_prior = self._components(features[rows], rows.start)
+            logits = F.linear(latents.to(dtype), weight.to(dtype)).to(bias.dtype) + bias          # (n, K, V)
+            found.append((logits.log_softmax(2) + log_prior[:, :, None]).logsumexp(1))
+        return torch.cat(found)
+
+    def _components(self, features, first=0):
+        """Of features (n, F), the rows from `first` on of a window: dropped latents (n, K, E), log π (n, K)."""
+        dtype = self._dtype(features)
+        latents = F.linear(features.to(dtype), self.latent.weight.to(dtype)).to(features.dtype) + self.latent.bias
+        latents = latents.tanh()                                                                  # (n, K·E)
+        if self.masks is not None and self.training:
+            rows = torch.arange(first, first + len(features), device=features.device)             # t·B + column
+            latents = latents * self.masks[rows % len(self.masks)]
+        return latents.unflatten(1, (self.components, -1)), self.prior(features).log_softmax(1)
+
+    def _dtype(self, like):
+        return self.matmul_dtype or like.dtype
+
+
+class _SumOfMixtures(torch.autograd.Function):
+    """Σ_n log Σ_k exp(log π_nk + log p_k(target_n)) -> scalar. Its gradient is computed on the way forward.
+
+    The gradient of a component's loss counts by its posterior r_nk = π_nk p_k(target_n) / p(target_n), which is the
+    gradient by log π_nk, too. latents (N, K, E), log_prior (N, K).
+    """
+
+    @staticmethod
+    def forward(ctx, latents, log_prior, weight, bias, targets, dtype, fused, advsoft):
+        total, components = latents.new_zeros(()), log_prior.size(1)
+        d_latents, d_log_prior = torch.empty_like(latents), torch.empty_like(log_prior)
+        softmax = SlicedSoftmax(weight, bias, dtype, fused, advsoft)
+        for rows in chunks(latents, weight, components):
+            x, copies = latents[rows].flatten(0, 1), targets[rows].repeat_interleave(components)  # (n·K, E), (n·K,)
+            joint = log_prior[rows] + softmax.score(x, copies).view(-1, components)               # (n, K)
+            posterior = joint.softmax(1)
+            total += joint.logsumexp(1).sum()
+            d_log_prior[rows] = -posterior
+            d_latents[rows] = softmax.gradient(posterior.flatten()).view_as(latents[rows])
+        ctx.save_for_backward(d_latents, d_log_prior, softmax.d_weight, softmax.d_bias)
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient):
+        return *(g * -gradient for g in ctx.saved_tensors), None, None, None, None

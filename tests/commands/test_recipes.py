@@ -17,6 +17,7 @@ sys.path.insert(0, str(ROOT / "results"))
 import table
 
 RECIPES = [("ptb.sh",), ("wt2.sh",), ("ptb_gru.sh",), ("fast.sh", "ptb"), ("fast.sh", "wt2"), ("qrnn.sh", "ptb"),
+           ("mos.sh", "ptb"), ("mos.sh", "wt2"),
            ("lstm_cache.sh", "ptb"), ("variational_medium.sh",), ("variational_large.sh",),
            *(("ablations.sh", "ptb", which) for which in (
                "fine-tuning", "nt-asgd", "variable-bptt", "embedding-dropout", "weight-decay", "ar-tar",
@@ -48,7 +49,7 @@ def test_a_recipe_killed_and_run_again(words, tmp_path):
     wanted = {"main.py"}
     if not {"fast.sh", "lstm_cache.sh", "fine-tuning", "nt-asgd"} & {*words} and "variational" not in words[0]:
         wanted.add("finetune.py")
-    if words[0] != "ablations.sh" and "variational" not in words[0]:
+    if words[0] not in ("ablations.sh", "mos.sh") and "variational" not in words[0]:
         wanted.add("pointer.py")
     if "variational" in words[0]:
         wanted.add("evaluate.py")
@@ -84,7 +85,7 @@ def test_dynamic_evaluation_comes_after_the_rest(toy, tmp_path):
     assert (tmp_path / "ptb-141.finetuned.dynamic.result.json").exists()
 
 
-@pytest.mark.parametrize("words", [("fast.sh",), ("fast.sh", "x"), ("dynamic.sh",), ("qrnn.sh", "x"),
+@pytest.mark.parametrize("words", [("fast.sh",), ("fast.sh", "x"), ("dynamic.sh",), ("qrnn.sh", "x"), ("mos.sh",),
                                    ("lstm_cache.sh",), ("ablations.sh",), ("ablations.sh", "ptb"),
                                    ("ablations.sh", "ptb", "x")])
 def test_a_recipe_says_how_it_is_used(words, tmp_path):

@@ -160,7 +160,7 @@ class SlicedSoftmax:
 
     Used slice by slice, first `score`, then `gradient`; d_weight (V, E) and d_bias (V,) grow with each. advsoft: every
     target's word vector is perturbed by the worst vector of `advsoft` times its length, which is -advsoft · ‖w‖ h/‖h‖,
-    a constant to the gradient (Wang, Gong & Liu 2019, section 3.1; as in their code, only where w · h > 0).
+    a constant to the gradient (Wang, Gong & Liu 2019; as in their code, only where w · h > 0).
     """
 
     def __init__(self, weight, bias, dtype, fused, advsoft=0.0):

@@ -33,7 +33,7 @@ from runtime.errors import InputError
 from runtime.options import Flag
 from runtime.paths import atomic_write, check_output
 from runtime.processes import single_process_group
-from training.plain import MODULES, Plain
+from training.plain import MODULES, Plain, is_plain
 from training.step import GraphedStep, TrainStep, activation_penalty
 
 ALONE = "step with collectives"       # of a process group of one
@@ -246,9 +246,9 @@ def main(argv=None):
     device = compute.device
     args = args.replaced(device=str(device), precision=compute.precision, cutoffs=args.cutoffs or [])
     args = resolve(args, args.words)
-    if args.against and (args.model not in MODULES or args.cutoffs or args.softmax != "split"):
-        raise InputError(f"--against plain is for --model {' or '.join(MODULES)} with the full softmax: torch has no "
-                         "modules for others")
+    if args.against and not is_plain(args):
+        raise InputError(f"--against plain is for --model {' or '.join(MODULES)} with the full softmax and no option "
+                         "that torch has no module for, such as --skip-output or --gate")
     with torch.device("meta"):
         check_memory(count_parameters(build(vars(args), args.words)), device)
     model = set_precision(build(vars(args), args.words).to(device), compute.precision)

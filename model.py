@@ -4,6 +4,7 @@ T window length, B batch size, V vocabulary, E emsize, H nhid, F nhidlast, N = T
 """
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from cells import CELLS
 from embed_regularize import embedded_dropout
@@ -27,6 +28,8 @@ class RNNModel(nn.Module):
     on whole words, wdrop on the hidden-to-hidden weights (on all of a QRNN's layers), dropoutr on the state that these
     are multiplied by (Gal & Ghahramani 2016; not of a QRNN).
     tie_weights: the decoder's weight is the encoder's (Press & Wolf 2017; Inan et al. 2017), one tensor.
+    per_step_dropout: dropout, dropouth and dropouti draw a mask for every step, not one for the window. init_range:
+    embedding and decoder start from uniform numbers up to this one.
     softmax: a name in `softmaxes.SOFTMAXES`. settings: what cells and softmaxes need to know besides, by their flags'
     names, such as `cutoffs`; with `pdr`, the weight of past decode regularisation, it has the parameters of that, too.
 
@@ -37,7 +40,8 @@ class RNNModel(nn.Module):
     """
 
     def __init__(self, rnn_type, ntoken, ninp, nhid, nlayers, dropout=0.5, dropouth=0.5, dropouti=0.5, dropoute=0.1,
-                 wdrop=0, tie_weights=True, dropoutr=0, softmax="split", nhidlast=None, skip_output=False, **settings):
+                 wdrop=0, tie_weights=True, dropoutr=0, softmax="split", nhidlast=None, skip_output=False,
+                 per_step_dropout=False, init_range=0.1, **settings):
         super().__init__()
         for name, known in (rnn_type, CELLS), (softmax, SOFTMAXES):
             if name not in known:
@@ -51,7 +55,7 @@ class RNNModel(nn.Module):
         self.rnn_type, self.ninp, self.nhid, self.nlayers, self.nhidlast = rnn_type, ninp, nhid, nlayers, nhidlast
         self.skip_output = skip_output
         self.dropout, self.dropouth, self.dropouti, self.dropoute = dropout, dropouth, dropouti, dropoute
-        self.tie_weights = tie_weights
+        self.per_step_dropout, self.tie_weights = per_step_dropout, tie_weights
 
         self.locked_dropout = LockedDropout()
         # As published, a tied last word learns from the softmax alone, not as an input: with the published vocabularies
@@ -62,8 +66,8 @@ class RNNModel(nn.Module):
                                   for layer, (n_in, n_out) in enumerate(zip(widths, widths[1:])))
         self.projection = nn.Linear(nhidlast, decoded, bias=False) if decoded != nhidlast and not projects else None
         self.decoder = nn.Linear(decoded, ntoken)
-        nn.init.uniform_(self.encoder.weight, -0.1, 0.1)
-        nn.init.uniform_(self.decoder.weight, -0.1, 0.1)
+        nn.init.uniform_(self.encoder.weight, -init_range, init_range)
+        nn.init.uniform_(self.decoder.weight, -init_range, init_range)
         nn.init.zeros_(self.decoder.bias)
         self.softmax = SOFTMAXES[softmax](decoded, settings)
         self.past = PastDecoder(ntoken, ninp, settings["pdr"]) if settings.get("pdr") else None
@@ -79,13 +83,13 @@ class RNNModel(nn.Module):
         connections the last of them is the sum.
         """
         x = embedded_dropout(self.encoder, input, self.dropoute if self.training else 0)  # (T, B, E)
-        x = self.locked_dropout(x, self.dropouti)
+        x = self._dropped(x, self.dropouti)
         raw_outputs, outputs, new_hidden = [], [], []
         for layer, (rnn, h) in enumerate(zip(self.rnns, hidden), start=1):
             raw, h = rnn(x, h)                                                   # (T, B, H)
             if self.skip_output and layer == self.nlayers:
                 raw = sum(raw_outputs, raw)
-            x = self.locked_dropout(raw, self.dropouth if layer < self.nlayers else self.dropout)
+            x = self._dropped(raw, self.dropouth if layer < self.nlayers else self.dropout)
             raw_outputs.append(raw)
             outputs.append(x)
             new_hidden.append(h)
@@ -108,6 +112,9 @@ class RNNModel(nn.Module):
     def logprob(self, features):
         """Log-probabilities of all words in nats -> (N, V)."""
         return self.softmax.logprob(self.decoder.weight, self.decoder.bias, self._projected(features))
+
+    def _dropped(self, x, p):
+        return F.dropout(x, p, self.training) if self.per_step_dropout else self.locked_dropout(x, p)   # (T, B, ·)
 
     def _projected(self, features):
         return self.projection(features) if self.projection else features                 # (N, F) -> (N, E)
@@ -162,17 +169,18 @@ def supports(settings):
 
 def refuse_unsupported(args):
     """InputError for a flag that was typed, and that the cell or the softmax in `args` does not honour."""
-    supported, chosen = supports(vars(args)), {CELLS[args.model], SOFTMAXES[args.softmax]}
-    foreign = {flag.name: name for registry in (CELLS, SOFTMAXES) for name, entry in registry.items()
-               for flag in entry.flags if entry not in chosen}
+    supported = supports(vars(args))
+    owners = {}
+    for name, entry in (*CELLS.items(), *SOFTMAXES.items()):
+        for flag in entry.flags:
+            owners.setdefault(flag.name, []).append(name)
     for name in sorted(args.given):
         if name in OPTIONAL - supported and getattr(args, name):
             others = ", ".join(other for other, cell in CELLS.items() if name in cell.supports)
             raise InputError(f"--{name} is not supported by --model {args.model}; leave it out, or use one of {others}")
-        own = any(flag.name == name for entry in chosen for flag in entry.flags)
-        if name in foreign and not own:
-            raise InputError(f"--{name.replace('_', '-')} is for {foreign[name]}, not for --model {args.model} "
-                             f"--softmax {args.softmax}; leave it out")
+        if name in owners and not {args.model, args.softmax} & {*owners[name]}:
+            raise InputError(f"--{name.replace('_', '-')} is for {', '.join(owners[name])}, not for --model "
+                             f"{args.model} --softmax {args.softmax}; leave it out")
 
 
 def resolve(args, ntoken):
@@ -189,7 +197,7 @@ def build(settings, ntoken):
     if settings.get("skip_output") and settings.get("nhidlast") not in (None, settings["nhid"]):
         raise InputError("--skip-output sums the outputs of layers of one width; leave --nhidlast out")
     names = ("nhid", "nlayers", "dropout", "dropouth", "dropouti", "dropoute", "wdrop", "dropoutr", "softmax",
-             "nhidlast", "skip_output", "pdr",
+             "nhidlast", "skip_output", "per_step_dropout", "init_range", "pdr",
              *(flag.name for registry in (CELLS, SOFTMAXES) for flag in options.own_flags(registry)))
     return RNNModel(settings["model"], ntoken, settings["emsize"], tie_weights=settings["tied"],
                     **{name: settings[name] for name in names if name in settings})

@@ -219,6 +219,10 @@ def positive(text):
     return number(text, float, lambda x: x > 0, "a positive number")
 
 
+def real(text):
+    return number(text, float, lambda x: True, "a number")
+
+
 def non_negative(text):
     return number(text, float, lambda x: x >= 0, "a number of at least 0")
 
@@ -229,6 +233,10 @@ def size(text):
 
 def width(text):
     return number(text, int, lambda n: 0 < n <= 10**6, "a whole number from 1 to 1,000,000")
+
+
+def few(text):
+    return number(text, int, lambda n: 0 < n <= 100, "a whole number from 1 to 100")
 
 
 def count(text):
@@ -277,6 +285,8 @@ REGULARISATION = (
         ("wdrop", 0.5, "the hidden-to-hidden weights; of a QRNN, on all its layers' weights"),
         ("dropoutr", 0.0, "the state that the hidden-to-hidden weights are multiplied by, one mask for a window (Gal "
                           "and Ghahramani's)")]),
+    Flag("per_step_dropout", False, "draw the masks of --dropout, --dropouth and --dropouti anew at every step, not "
+         "one for a window", bool, only_true=True, kept=MODEL),
     Flag("alpha", 2, "AR: weight of the squared activations", non_negative, "X", kept=MODEL),
     Flag("beta", 1, "TAR: weight of their squared change from step to step", non_negative, "X", kept=MODEL),
     Flag("pdr", 0.0, "past decode regularisation (Brahma's): weight of the loss of predicting the last input word from "
@@ -300,6 +310,8 @@ def architecture(cells, softmaxes):
              kept=ARCHITECTURE),
         Flag("softmax", "split", "split: full, or adaptive where there are --cutoffs; mixture: of several full ones",
              choices=tuple(softmaxes), kept=ARCHITECTURE),
+        Flag("init_range", 0.1, "embedding and decoder start from uniform numbers between -X and X", positive, "X",
+             kept=ARCHITECTURE),
         *own_flags(cells), *own_flags(softmaxes),
     )
 
@@ -321,6 +333,8 @@ def optimisation(lr, lr_help, max_seq_len_delta):
         Flag("variable_bptt", True, "draw each window's length; --no-variable-bptt makes all of them bptt long", bool,
              kept=MODEL),
         Flag("max_seq_len_delta", max_seq_len_delta, "no window is longer than bptt plus this", count, "N", kept=RUN),
+        Flag("state_drop", 0.0, "probability that a stream of the batch starts a window of training from the zero "
+             "state", probability, "P", kept=MODEL),
         Flag("partial_shuffle", False, "begin each stream elsewhere in every epoch (Press's partial shuffling)", bool,
              kept=MODEL),
         Flag("nonmono", 5, "patience in epochs of the rule that detects a stalled validation loss", count, "N",

@@ -11,6 +11,12 @@ from locked_dropout import LockedDropout
 MODULES = {"LSTM": nn.LSTM, "GRU": nn.GRU}
 
 
+def is_plain(args):
+    """Whether torch has modules for the model that the flags describe."""
+    return (args.model in MODULES and args.gate == "plain" and args.softmax == "split" and not args.cutoffs
+            and not args.skip_output and args.nhidlast is None and not args.per_step_dropout and not args.pdr)
+
+
 class Plain(nn.Module):
     """nn.LSTM or nn.GRU, F.dropout on the weight, nn.CrossEntropyLoss, SGD; with the weights of an RNNModel, copied.
 
@@ -19,8 +25,7 @@ class Plain(nn.Module):
 
     def __init__(self, model, args):
         super().__init__()
-        if (model.rnn_type not in MODULES or args.softmax != "split" or args.cutoffs or args.pdr or model.projection
-                or model.skip_output):
+        if not is_plain(args):
             raise ValueError("torch has modules for LSTM and GRU and the full softmax only")
         self.args, self.drop, self.loss = args, LockedDropout(), nn.CrossEntropyLoss()
         self.encoder = nn.Embedding.from_pretrained(model.encoder.weight.detach().clone(), freeze=False,

@@ -64,7 +64,7 @@ class Run:
         self.valid = batchify_split("valid", corpus, args.eval_batch_size, args)
         self.test = batchify_split("test", corpus, 1, args)
         self.step = TrainStep(model, optimizer, bptt=args.bptt, clip=args.clip, alpha=args.alpha, beta=args.beta,
-                              group=self.group, share=self.train.size(1) / args.batch_size)
+                              state_drop=args.state_drop, group=self.group, share=self.train.size(1) / args.batch_size)
         self.window_loss = window_loss(model)
         self.recording = None
         if compute.device.type == "cuda":

@@ -27,20 +27,30 @@ def activation_penalty(raw, dropped, alpha, beta):
     return penalty
 
 
+def drop_states(hidden, data, p):
+    """The hidden state with that of each stream of `data` (T, B) set to zero with probability p: at the start of a text
+    the state is zero, too (Melis et al. 2018, by their published code)."""
+    if not p:
+        return hidden
+    kept = torch.rand(1, data.size(1), 1, device=data.device) >= p
+    return map_hidden(lambda h: h * kept, hidden)                                      # (1, B, ·) each
+
+
 class TrainStep:
     """One training step of `model`.
 
     `step(data (T, B), targets (N,), hidden) -> mean loss in nats, new hidden`, both cut off from the graph, the loss a
     scalar on the device. The learning rate is scaled by T / bptt: a short window's gradient is a mean over fewer
     tokens, and counts for less. clip: largest gradient norm over all parameters, 0 for none. alpha, beta: AR and TAR.
+    state_drop: probability that a stream of the batch starts the window from the zero state.
 
     A step whose loss or gradient is not finite changes nothing and gives NaN and the hidden state it was given. That
     is decided on the device: the host never waits. group, share: the processes that take the step together, and this
     one's part of the batch; the loss given is then that of the whole batch.
     """
 
-    def __init__(self, model, optimizer, *, bptt, clip, alpha, beta, group=None, share=1.0):
-        self.model, self.optimizer = model, optimizer
+    def __init__(self, model, optimizer, *, bptt, clip, alpha, beta, state_drop=0.0, group=None, share=1.0):
+        self.model, self.optimizer, self.state_drop = model, optimizer, state_drop
         self.bptt, self.clip, self.alpha, self.beta, self.share = bptt, clip, alpha, beta, share
         self.parameters = list(model.parameters())
         self.in_halves = InHalves(self.forward_backward)
@@ -58,7 +68,8 @@ class TrainStep:
 
     def gradients(self, data, targets, hidden):
         """-> gradients, their norm, loss and hidden state after the window, whether all of it is finite."""
-        loss, new_hidden, gradients = self.compute(data, targets, hidden, self.share)
+        start = drop_states(hidden, data, self.state_drop)
+        loss, new_hidden, gradients = self.compute(data, targets, start, self.share)
         norm = torch.nn.utils.get_total_norm([g for g in gradients if g is not None])
         finite = torch.isfinite(loss + norm)
         kept = map_hidden(lambda new, old: torch.where(finite, new, old), new_hidden, hidden)

@@ -1,5 +1,8 @@
 """What every recurrent cell is to the model: a layer with a zero state, which says what it supports."""
 from torch import nn
+from torch.nn import functional as F
+
+from weight_drop import drop_weight
 
 
 class Cell(nn.Module):
@@ -29,3 +32,25 @@ class Cell(nn.Module):
     def forward(self, x, hidden):
         """x (T, B, I), a state -> output (T, B, H), the state after the window."""
         raise NotImplementedError
+
+    # ---- for the forward pass of a cell that supports them
+
+    def weight_dropped(self, weight):
+        """`wdrop`: a hidden-to-hidden weight as this window multiplies by it (Merity et al. 2018, section 2)."""
+        return drop_weight(weight, self.wdrop) if self.training and self.wdrop else weight
+
+    def state_mask(self, state):
+        """`dropoutr`: what a state (B, H) is multiplied by at every step of this window, or None (Gal & Ghahramani)."""
+        return F.dropout(state.new_ones(state.shape), self.dropoutr) if self.training and self.dropoutr else None
+
+    def product(self, x, weight, bias=None):
+        """`F.linear` in the matmul dtype: x (…, I), weight (O, I) -> (…, O) as `x` is."""
+        if not self.matmul_dtype:
+            return F.linear(x, weight, bias)
+        product = F.linear(x.to(self.matmul_dtype), weight.to(self.matmul_dtype)).to(x.dtype)
+        return product if bias is None else product + bias
+
+
+def masked(state, mask):
+    """state (B, H), mask as of `state_mask` -> (B, H)."""
+    return state if mask is None else state * mask

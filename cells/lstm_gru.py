@@ -4,12 +4,12 @@ T window length, B batch size, I width of the input, H hidden units, G gates (4 
 """
 import torch
 from torch import nn
-from torch.nn import functional as F
 
-from cells.cell import Cell
+from cells.cell import Cell, masked
 from ops.cudnn import recur_by_torch, recur_flat
 from ops.recurrence import pays, recur
-from weight_drop import drop_weight
+from ops.repeated import repeated
+from runtime.options import ARCHITECTURE, Flag, real
 
 
 class Gated(Cell):
@@ -28,12 +28,10 @@ class Gated(Cell):
 
     def forward(self, x, hidden):
         """DropConnect (section 2): one mask on the hidden-to-hidden matrix for all time steps of the window."""
-        weight_hh = self.weight_hh_l0
-        if self.training and self.wdrop:
-            weight_hh = drop_weight(weight_hh, self.wdrop)
+        weight_hh = self.weight_dropped(self.weight_hh_l0)
         weights = self.weight_ih_l0, weight_hh, self.bias_ih_l0, self.bias_hh_l0
-        if self.training and self.dropoutr:
-            mask = F.dropout(x.new_ones(x.size(1), self.hidden_size), self.dropoutr)           # (B, H), for all T
+        mask = self.state_mask((hidden[0] if self.kind == "LSTM" else hidden)[0])              # (B, H), for all T
+        if mask is not None:
             return recur(self.kind, x, hidden, *weights, self.matmul_dtype, mask)
         if x.is_cuda:
             return recur_flat(self.kind, x, hidden, *weights, self.matmul_dtype)
@@ -45,13 +43,61 @@ class Gated(Cell):
         return self.weight_hh_l0.new_zeros(1, bsz, self.hidden_size)
 
 
+# How the input gate i depends on the forget gate f (Melis et al. 2018, 1707.05589): not at all, at most 1 - f, or equal
+# to that. With the last two, cells stay in [-1, 1].
+GATES = ("plain", "capped", "coupled")
+
+
 class LSTM(Gated):
-    """State: h and c, both (1, B, H)."""
-    kind, gates = "LSTM", 4
+    """State: h and c, both (1, B, H). c ← f · c + i · g, h ← o · tanh(c).
+
+    The gates are i, f, g, o, in this order; with --gate coupled, f, g, o. All but the plain one have one bias,
+    `bias_ih_l0`, as those published.
+    """
+    kind = "LSTM"
+    flags = (Flag("gate", "plain", "an LSTM's input gate: plain, its own; capped, that but at most 1 minus the forget "
+                  "gate; or coupled, 1 minus the forget gate", choices=GATES, kept=ARCHITECTURE),
+             Flag("forget_bias", None, "initial bias of an LSTM's forget gates; if not given small and random, as all "
+                  "its weights", real, "X", kept=ARCHITECTURE))
+
+    def __init__(self, input_size, hidden_size, layer=0, settings=()):
+        super().__init__(input_size, hidden_size, layer, settings)
+        if self.settings["gate"] != "plain":
+            self.bias_hh_l0 = None
+        if self.settings["forget_bias"] is not None:
+            for bias, value in (self.bias_ih_l0, self.settings["forget_bias"]), (self.bias_hh_l0, 0):
+                if bias is not None:
+                    nn.init.constant_(bias.chunk(self.gates)[self.gates - 3], value)
+
+    @property
+    def gates(self):
+        return 3 if self.settings["gate"] == "coupled" else 4
 
     def zero_state(self, bsz):
         h = super().zero_state(bsz)
         return h, h.clone()
+
+    def forward(self, x, hidden):
+        if self.settings["gate"] == "plain":
+            return super().forward(x, hidden)
+        h, c, outputs = hidden[0][0], hidden[1][0], []
+        mask = self.state_mask(h)
+        h_gates = repeated(self.weight_dropped(self.weight_hh_l0), len(h), dtype=self.matmul_dtype)
+        for x_gates in self.product(x, self.weight_ih_l0, self.bias_ih_l0):                    # (B, G·H)
+            h, c = self.step(x_gates + h_gates(masked(h, mask)), c)
+            outputs.append(h)
+        return torch.stack(outputs), (h[None], c[None])                                        # (T, B, H), (1, B, H)
+
+    def step(self, gates, c):
+        """gates (B, G·H) before their non-linearities, c (B, H) -> new h and c."""
+        *i, f, g, o = gates.chunk(self.gates, 1)
+        f = f.sigmoid()
+        if self.settings["gate"] == "plain":
+            i = i[0].sigmoid()
+        else:
+            i = torch.minimum(1 - f, i[0].sigmoid()) if i else 1 - f
+        c = f * c + i * g.tanh()
+        return o.sigmoid() * c.tanh(), c
 
 
 class GRU(Gated):

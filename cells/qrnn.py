@@ -7,11 +7,9 @@ T window length, B batch size, I width of the input, H hidden units.
 """
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from cells.cell import Cell
 from ops.pooling import pool
-from weight_drop import drop_weight
 
 
 class QRNN(Cell):
@@ -34,14 +32,8 @@ class QRNN(Cell):
 
     def forward(self, x, hidden):
         c, before = hidden if self.width == 2 else (hidden, None)
-        weight, bias, dtype = self.linear.weight, self.linear.bias, self.matmul_dtype
-        if self.training and self.wdrop:
-            weight = drop_weight(weight, self.wdrop)
         inputs = x if before is None else torch.cat([x, torch.cat([before, x[:-1]])], dim=2)   # (T, B, width·I)
-        if dtype:
-            gates = F.linear(inputs.to(dtype), weight.to(dtype)).to(x.dtype) + bias
-        else:
-            gates = F.linear(inputs, weight, bias)
+        gates = self.product(inputs, self.weight_dropped(self.linear.weight), self.linear.bias)
         z, f, o = gates.chunk(3, dim=2)                                                        # (T, B, H) each
         states = pool(f.sigmoid(), z.tanh(), c[0])
         last = states[-1:]

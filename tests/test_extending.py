@@ -1,16 +1,10 @@
 """Adding a thing touches one place: a cell, a softmax and an optimizer from outside run in every script."""
-import json
-import os
 import re
-import signal
-import subprocess
-import sys
-import time
 
 import extension
 import pytest
-import torch
 from conftest import ROOT, SMALL, run_script
+from systems import through_every_script
 
 from runtime.errors import InputError
 
@@ -43,35 +37,8 @@ def test_the_examples_of_the_page_are_these_and_short(kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_script_works_with_it(kind, registered, toy, call, tmp_path):
     """Training that is killed and continued equals training that was not; then all that reads a model."""
-    flags = [*SMALL, *KINDS[kind], "--dropoute", "0.1", "--nonmono", 0, "--checkpoint-minutes", "0.0005"]
-    flags = [*flags, "--lr", {"optimizer": 0.01, "softmax": 1}.get(kind, 4), "--data", toy, "--epochs", 4]
-    call("main.py", *flags, "--save", "whole.pt")
-    with open(tmp_path / "log", "w") as log:                # as a user would run it, with extension.py in between
-        words = [sys.executable, EXTENSION, "main.py", *flags, "--save", "m.pt"]
-        process = subprocess.Popen(list(map(str, words)), cwd=tmp_path, stdout=log)
-        while not (tmp_path / "m.jsonl").exists():          # an epoch has ended
-            assert process.poll() is None
-            time.sleep(0.01)
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-    assert "continuing from m.state.pt" in call("main.py", *flags, "--save", "m.pt", "--resume", "auto")
-    whole, parts = (torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("whole", "m"))
-    for part in ("model", "criterion"):
-        assert whole[part].keys() == parts[part].keys()
-        assert all(torch.equal(tensor, parts[part][name]) for name, tensor in whole[part].items())
-    assert parts["losses"]["history"][-1]["valid_loss"] < parts["losses"]["history"][0]["valid_loss"]
-
-    call("finetune.py", "--save", "m.pt", "--epochs", 1)
-    call("pointer.py", "--save", "m.pt", "--window", 50)
-    call("dynamiceval.py", "--save", "m.pt", "--split", "test", "--bptt", 20)
-    call("generate.py", "--save", "m.pt", "--words", 30)
-    found = []
-    for seed in (1, 2):
-        call("evaluate.py", "--save", "m.pt", "--seed", seed)
-        found.append(json.loads((tmp_path / "m.finetuned.evaluation.result.json").read_text())["test"]["loss"])
-    assert found[0] == found[1]
-    tested = json.loads((tmp_path / "m.finetuned.result.json").read_text())["test"]["loss"]
-    assert found[0] == pytest.approx(tested, rel=1e-6)
+    lr = {"optimizer": 0.01, "softmax": 1}.get(kind, 4)
+    through_every_script(call, tmp_path, ["--data", toy, *KINDS[kind], "--lr", lr], by=[EXTENSION])
 
 
 @pytest.mark.parametrize(("words", "named"), [

@@ -1,0 +1,60 @@
+"""The Mogrifier LSTM (Melis et al. 2020, 1909.01792): input and state scale each other before each step of an LSTM.
+
+T window length, B batch size, I width of the input, H hidden units, G gates.
+"""
+import torch
+from torch import nn
+
+from cells.cell import masked
+from cells.lstm_gru import LSTM
+from ops.repeated import repeated
+from runtime.options import ARCHITECTURE, Flag, few, number
+
+
+def rank(text):
+    return number(text, int, lambda n: 0 <= n <= 10**6, "a whole number from 0 to 1,000,000")
+
+
+class Mogrifier(LSTM):
+    """State: h and c, both (1, B, H). The options of an LSTM hold; it has one bias whatever --gate is.
+
+    Round by round x ← 2σ(Q h) · x, h ← 2σ(R x) · h, x ← …, each with weights of its own (equations 1 and 2, in the
+    published code with biases, as here). With a rank k each weight is the product of two, to a width of k and from it.
+    State dropout comes first; weight drop is on the LSTM's hidden-to-hidden matrix.
+    """
+    flags = (*LSTM.flags,
+             Flag("mogrifier_rounds", 5, "rounds before each step of a Mogrifier", few, "N", kept=ARCHITECTURE),
+             Flag("mogrifier_rank", 0, "rank of their matrices; 0: not factorised", rank, "N", kept=ARCHITECTURE))
+
+    def __init__(self, input_size, hidden_size, layer=0, settings=()):
+        super().__init__(input_size, hidden_size, layer, settings)
+        self.bias_hh_l0 = None
+        widths, k = (input_size, hidden_size), self.settings["mogrifier_rank"]
+        self.rounds = nn.ModuleList()
+        for turn in range(self.settings["mogrifier_rounds"]):
+            to, of = widths if turn % 2 == 0 else widths[::-1]
+            factors = [nn.Linear(of, k, bias=False)] if k else []
+            self.rounds.append(nn.ModuleList([*factors, nn.Linear(k or of, to)]))
+            nn.init.zeros_(self.rounds[-1][-1].bias)
+
+    def forward(self, x, hidden):
+        h, c, outputs = hidden[0][0], hidden[1][0], []
+        mask = self.state_mask(h)                                                              # (B, H), for all T
+        x_gates, h_gates, *rounds = self.products(len(h))
+        for x_t in x:                                                                          # (B, I)
+            scaled = [x_t, masked(h, mask)]
+            for turn, factors in enumerate(rounds):
+                gate = scaled[1 - turn % 2]
+                for product in factors:
+                    gate = product(gate)
+                scaled[turn % 2] = 2 * gate.sigmoid() * scaled[turn % 2]
+            h, c = self.step(x_gates(scaled[0]) + h_gates(scaled[1]), c)
+            outputs.append(h)
+        return torch.stack(outputs), (h[None], c[None])                                        # (T, B, H), (1, B, H)
+
+    def products(self, bsz):
+        """The maps of a window: input and state to the gates, and for each round one or two."""
+        def product(weight, bias=None):
+            return repeated(weight, bsz, bias, self.matmul_dtype)
+        return (product(self.weight_ih_l0, self.bias_ih_l0), product(self.weight_dropped(self.weight_hh_l0)),
+                *([product(factor.weight, factor.bias) for factor in factors] for factors in self.rounds))

@@ -21,7 +21,7 @@ KINDS = {
                  "--state-drop 0.01",
 }
 QUICK = {"RHN", "skip LSTM"}
-QUIET = ["--dropout", "0", "--dropouth", "0", "--dropouti", "0", "--dropoute", "0", "--wdrop", "0", "--dropoutr", "0", "--state-drop", "0"]
+QUIET = ["--dropout", 0, "--dropouth", 0, "--wdrop", 0, "--dropoutr", 0, "--state-drop", 0]      # others are 0 in SMALL
 
 
 def kinds(quick):

@@ -18,7 +18,8 @@ import table
 
 RECIPES = [("ptb.sh",), ("wt2.sh",), ("ptb_gru.sh",), ("fast.sh", "ptb"), ("fast.sh", "wt2"), ("qrnn.sh", "ptb"),
            ("mos.sh", "ptb"), ("mos.sh", "wt2"),
-           ("lstm_cache.sh", "ptb"), ("variational_medium.sh",), ("variational_large.sh",),
+           ("rhn.sh",), ("skip_lstm.sh", "ptb"), ("skip_lstm.sh", "wt2"), ("mogrifier.sh",), ("lstm_cache.sh", "ptb"),
+           ("variational_medium.sh",), ("variational_large.sh",),
            *(("ablations.sh", "ptb", which) for which in (
                "fine-tuning", "nt-asgd", "variable-bptt", "embedding-dropout", "weight-decay", "ar-tar",
                "small-embedding", "weight-drop"))]
@@ -46,12 +47,12 @@ def test_a_recipe_killed_and_run_again(words, tmp_path):
     assert second.returncode == 0, second.stderr
     assert "| continuing from" in second.stdout
     results = [json.loads(path.read_text()) for path in sorted(tmp_path.glob("*.result.json"))]
-    wanted = {"main.py"}
-    if not {"fast.sh", "lstm_cache.sh", "fine-tuning", "nt-asgd"} & {*words} and "variational" not in words[0]:
+    wanted, own = {"main.py"}, {"rhn.sh", "skip_lstm.sh", "mogrifier.sh"} & {*words} or "variational" in words[0]
+    if not {"fast.sh", "lstm_cache.sh", "fine-tuning", "nt-asgd"} & {*words} and not own:
         wanted.add("finetune.py")
-    if words[0] not in ("ablations.sh", "mos.sh") and "variational" not in words[0]:
+    if words[0] not in ("ablations.sh", "mos.sh") and not own:
         wanted.add("pointer.py")
-    if "variational" in words[0]:
+    if own and words[0] != "rhn.sh":
         wanted.add("evaluate.py")
     assert {result["script"] for result in results} == wanted
     for result in results:
@@ -85,7 +86,8 @@ def test_dynamic_evaluation_comes_after_the_rest(toy, tmp_path):
     assert (tmp_path / "ptb-141.finetuned.dynamic.result.json").exists()
 
 
-@pytest.mark.parametrize("words", [("fast.sh",), ("fast.sh", "x"), ("dynamic.sh",), ("qrnn.sh", "x"), ("mos.sh",),
+@pytest.mark.parametrize("words", [("fast.sh",), ("fast.sh", "x"), ("dynamic.sh",), ("qrnn.sh", "x"),
+                                   ("skip_lstm.sh",), ("mos.sh",),
                                    ("lstm_cache.sh",), ("ablations.sh",), ("ablations.sh", "ptb"),
                                    ("ablations.sh", "ptb", "x")])
 def test_a_recipe_says_how_it_is_used(words, tmp_path):

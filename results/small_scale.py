@@ -4,8 +4,8 @@
     python results/small_scale.py systems runs/systems --workers 2 --data data/penn --seeds 1 2 --epochs 4
 
 Every run is a process of main.py on one thread; `--resume auto` continues those that were stopped, and those that have
-ended are not run again. The width that is named beside each system's flags is chosen such that it has as many
-parameters as the first one.
+ended are not run again. The width that is named beside a system's flags is chosen such that it has as many parameters
+as the first one.
 """
 import argparse
 import json
@@ -34,7 +34,7 @@ SIZE = ["--emsize", "100", "--nhid", "200", "--nlayers", "2"]
 SETTINGS = ["--batch-size", "20", "--optimizer", "adam", "--lr", "4e-3", "--beta2", "0.99", "--momentum", "0.8", "0.7",
             "--clip", "0.25", "--alpha", "0", "--beta", "0", "--dropout", "0.1", "--dropouti", "0.1",
             "--dropouth", "0.1", "--dropoute", "0", "--wdrop", "0.1", "--precision", "bf16", "--log-interval", "100"]
-# name: flags, and which width is fitted
+# name: flags, and which width is fitted, if any
 SYSTEMS = {
     "LSTM": ([], "nhid"),
     "GRU": (["--model", "GRU"], "nhid"),
@@ -43,8 +43,8 @@ SYSTEMS = {
     "skip-connection LSTM, capped gate": (["--skip-output", "--gate", "capped"], "nhid"),
     "Mogrifier LSTM": (["--model", "Mogrifier", "--mogrifier-rank", "20"], "nhid"),
     "LSTM, mixture of 5 softmaxes": (["--mixtures", "5", "--dropoutl", "0.1"], "nhid"),
-    "LSTM, past decode regularisation": (["--pdr", "0.001"], "nhid"),
-    "LSTM, partial shuffle": (["--partial-shuffle"], "nhid"),
+    "LSTM, past decode regularisation": (["--pdr", "0.001"], None),
+    "LSTM, partial shuffle": (["--partial-shuffle"], None),
 }
 SETS = {"systems": SYSTEMS}
 
@@ -59,6 +59,8 @@ def parameters(words):
 
 def fitted(flags, width, wanted):
     """The flags with the largest `width` at which the model has at most `wanted` parameters."""
+    if width is None:
+        return [*SIZE, *flags]
     low, high = 1, 4000
     while high - low > 1:
         middle = (low + high) // 2

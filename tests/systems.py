@@ -38,6 +38,7 @@ def through_every_script(call, folder, flags, by=()):
     call("pointer.py", "--save", "m.pt", "--window", 50)
     call("dynamiceval.py", "--save", "m.pt", "--split", "test", "--bptt", 20)
     call("generate.py", "--save", "m.pt", "--words", 30)
+    call("ensemble.py", "m.pt", "m.finetuned.pt:cache,window=50", "--split", "test")
     found = []
     for seed in (1, 2):
         call("evaluate.py", "--save", "m.pt", "--seed", seed)

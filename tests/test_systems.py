@@ -19,8 +19,13 @@ KINDS = {
     "coupled LSTM": "--gate coupled",
     "Mogrifier": "--model Mogrifier --gate capped --forget-bias 1 --mogrifier-rank 8 --skip-output --dropoutr 0.1 "
                  "--state-drop 0.01",
+    "mixture of softmaxes": "--mixtures 3 --nhidlast 40 --dropoutl 0.3 --advsoft 0.05 --lr 20",
+    "mixture, not tied": "--mixtures 2 --no-tied --optimizer adam --lr 0.01",
+    "adversarial noise": "--advsoft 0.05",
+    "past decoding, partial shuffle": "--pdr 0.1 --partial-shuffle",
+    "adabelief": "--optimizer adabelief --lr 0.01",
 }
-QUICK = {"RHN", "skip LSTM"}
+QUICK = {"RHN", "skip LSTM", "mixture of softmaxes"}
 QUIET = ["--dropout", 0, "--dropouth", 0, "--wdrop", 0, "--dropoutr", 0, "--state-drop", 0]      # others are 0 in SMALL
 
 
@@ -36,7 +41,8 @@ def test_every_script_works_with_it(kind, toy, call, tmp_path):
 @pytest.mark.parametrize("kind", kinds({"RHN"}))
 def test_two_processes_equal_one(kind, toy, call, tmp_path):
     """One epoch without dropout, whose masks are each process's own."""
-    words = ["--data", toy, *SMALL, *KINDS[kind].split(), *QUIET, "--epochs", 1, "--batch-size", 5]
+    quiet = [*QUIET, *(["--dropoutl", 0] if "--mixtures" in KINDS[kind] else [])]
+    words = ["--data", toy, *SMALL, *KINDS[kind].split(), *quiet, "--epochs", 1, "--batch-size", 5]
     call("main.py", *words, "--save", "one.pt")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2, ROOT / "main.py",
                *words, "--save", "two.pt"]
@@ -46,5 +52,6 @@ def test_two_processes_equal_one(kind, toy, call, tmp_path):
     one, two = (torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("one", "two"))
     losses = [contents["losses"]["history"][0]["valid_loss"] for contents in (one, two)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
-    for name, tensor in one["model"].items():
-        torch.testing.assert_close(tensor, two["model"][name], rtol=1e-4, atol=1e-4)
+    for part in "model", "criterion":
+        for name, tensor in one[part].items():
+            torch.testing.assert_close(tensor, two[part][name], rtol=1e-4, atol=1e-4)

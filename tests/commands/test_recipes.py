@@ -16,13 +16,20 @@ from conftest import ROOT, SMALL, run_script
 sys.path.insert(0, str(ROOT / "results"))
 import table
 
-RECIPES = [("ptb.sh",), ("wt2.sh",), ("ptb_gru.sh",), ("fast.sh", "ptb"), ("fast.sh", "wt2"), ("qrnn.sh", "ptb"),
-           ("mos.sh", "ptb"), ("mos.sh", "wt2"),
-           ("rhn.sh",), ("skip_lstm.sh", "ptb"), ("skip_lstm.sh", "wt2"), ("mogrifier.sh",), ("lstm_cache.sh", "ptb"),
-           ("variational_medium.sh",), ("variational_large.sh",),
-           *(("ablations.sh", "ptb", which) for which in (
-               "fine-tuning", "nt-asgd", "variable-bptt", "embedding-dropout", "weight-decay", "ar-tar",
-               "small-embedding", "weight-drop"))]
+# The recipes, and by which scripts results of theirs are made.
+ALL = "main finetune pointer"
+RECIPES = {
+    ("ptb.sh",): ALL, ("wt2.sh",): ALL, ("ptb_gru.sh",): ALL, ("qrnn.sh", "ptb"): ALL,
+    ("fast.sh", "ptb"): "main pointer", ("fast.sh", "wt2"): "main pointer", ("lstm_cache.sh", "ptb"): "main pointer",
+    ("overnight.sh", "ptb"): "main pointer dynamiceval",
+    ("rhn.sh",): "main", ("skip_lstm.sh", "ptb"): "main evaluate", ("skip_lstm.sh", "wt2"): "main evaluate",
+    ("mogrifier.sh",): "main evaluate", ("ptb_best.sh",): "main evaluate dynamiceval",
+    ("mos.sh", "ptb"): "main finetune", ("mos.sh", "wt2"): "main finetune",
+    ("variational_medium.sh",): "main evaluate", ("variational_large.sh",): "main evaluate",
+    ("ensemble.sh", "wt2"): f"{ALL} ensemble",
+    **{("ablations.sh", "ptb", which): "main" if which in ("fine-tuning", "nt-asgd") else "main finetune" for which in (
+        "fine-tuning", "nt-asgd", "variable-bptt", "embedding-dropout", "weight-decay", "ar-tar", "small-embedding",
+        "weight-drop")}}
 
 
 def recipe(words, folder, **env):
@@ -47,13 +54,7 @@ def test_a_recipe_killed_and_run_again(words, tmp_path):
     assert second.returncode == 0, second.stderr
     assert "| continuing from" in second.stdout
     results = [json.loads(path.read_text()) for path in sorted(tmp_path.glob("*.result.json"))]
-    wanted, own = {"main.py"}, {"rhn.sh", "skip_lstm.sh", "mogrifier.sh"} & {*words} or "variational" in words[0]
-    if not {"fast.sh", "lstm_cache.sh", "fine-tuning", "nt-asgd"} & {*words} and not own:
-        wanted.add("finetune.py")
-    if words[0] not in ("ablations.sh", "mos.sh") and not own:
-        wanted.add("pointer.py")
-    if own and words[0] != "rhn.sh":
-        wanted.add("evaluate.py")
+    wanted = {f"{script}.py" for script in RECIPES[words].split()}
     assert {result["script"] for result in results} == wanted
     for result in results:
         assert result["recipe"] is None and math.isfinite(result["test"]["perplexity"])
@@ -87,7 +88,7 @@ def test_dynamic_evaluation_comes_after_the_rest(toy, tmp_path):
 
 
 @pytest.mark.parametrize("words", [("fast.sh",), ("fast.sh", "x"), ("dynamic.sh",), ("qrnn.sh", "x"),
-                                   ("skip_lstm.sh",), ("mos.sh",),
+                                   ("skip_lstm.sh",), ("mos.sh",), ("overnight.sh",), ("ensemble.sh",),
                                    ("lstm_cache.sh",), ("ablations.sh",), ("ablations.sh", "ptb"),
                                    ("ablations.sh", "ptb", "x")])
 def test_a_recipe_says_how_it_is_used(words, tmp_path):

@@ -40,7 +40,8 @@ def kill_in_mid_epoch(script, words, state, folder):
     process.join()
 
 
-@pytest.mark.parametrize("option", OPTIONS)
+@pytest.mark.parametrize("option", [pytest.param(option, marks=pytest.mark.slow if i else ()) for i, option in
+                                    enumerate(OPTIONS)])
 def test_killed_in_mid_epoch(option, toy, tmp_path):
     own, shared = OPTIONS[option]
     runs = [("main.py", "", ["--data", toy, *SMALL, "--batch-size", 12, "--epochs", 3, *own, *shared])]

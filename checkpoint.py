@@ -124,7 +124,7 @@ def read(path):
     Nothing in the file is executed, and no memory is taken for what it merely claims to hold.
     """
     try:
-        _check_archive(path)
+        check_archive(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             contents = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
@@ -142,7 +142,7 @@ def read(path):
     return contents
 
 
-def _check_archive(path):
+def check_archive(path):
     """A checkpoint is a zip archive whose members are stored as they are, each with its checksum."""
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
@@ -271,6 +271,16 @@ def check_tensor(tensor, like, where):
         raise InputError(f"{where} is not a {like.dtype} tensor of shape {tuple(like.shape)}")
     if tensor.device.type != "cpu" or tensor.layout != torch.strided or not tensor.is_contiguous():
         raise InputError(f"{where} is not a plain tensor")
+
+
+def words_seen(contents):
+    """Tokens of training text that a model has read, every reading counted, `<eos>` among them -> int.
+
+    None where an earlier version, which did not count them, trained it.
+    """
+    losses = contents["losses"]
+    counts = [losses.get("words_before"), *(epoch.get("tokens") for epoch in losses.get("history", []))]
+    return sum(counts) if all(type(count) is int and count >= 0 for count in counts) else None
 
 
 def choose(args):

@@ -49,7 +49,8 @@ def main(argv=None):
     files = Files(args.save, "finetuned")
     log(f"| fine-tuning {args.save} ({count_parameters(model):,} parameters, on {compute}) into {files.best}")
 
-    with Run(args, compute, files, model, optimizer, corpus, resumed, group=group) as run:
+    with Run(args, compute, files, model, optimizer, corpus, resumed, group=group,
+             words_before=checkpoint.words_seen(contents)) as run:
         if not resumed:
             run.start_averaging("from the first step of fine-tuning")
             run.keep_initial()

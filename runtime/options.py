@@ -33,7 +33,7 @@ class Flag:
     default: object
     help: str
     type: Callable = str
-    metavar: str | None = None
+    metavar: str | tuple | None = None
     nargs: int | str | None = None
     choices: tuple | None = None
     kept: str = ""

@@ -1,5 +1,6 @@
 """Where kept files lie, and how a file is written so that it is there whole or not at all."""
 import os
+import shutil
 from contextlib import contextmanager, suppress
 
 from runtime.errors import InputError
@@ -49,6 +50,46 @@ def atomic_write(path, mode="w", previous=None):
             os.unlink(partial)      # a full disk needs the room
         raise
     _sync_folder(os.path.dirname(target))
+
+
+@contextmanager
+def atomic_folder(path, files, mark):
+    """A new folder, to be filled, that takes the name `path` when the block ends without an error.
+
+    It is filled beside it, synced and renamed. files: what may be written there; mark: the one of them that tells such
+    a folder from others. An earlier one at `path` is replaced; InputError where there is anything else.
+    """
+    target = os.path.realpath(path)
+    _check_folder(path, files, mark)
+    partial, previous = f"{target}.partial", f"{target}.previous"
+    shutil.rmtree(partial, ignore_errors=True)
+    os.makedirs(partial)
+    try:
+        yield partial
+        for name in os.listdir(partial):
+            with open(os.path.join(partial, name), "rb+") as file:
+                os.fsync(file.fileno())
+        _sync_folder(partial)
+        if os.path.exists(target):
+            shutil.rmtree(previous, ignore_errors=True)
+            os.rename(target, previous)
+        os.rename(partial, target)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    _sync_folder(os.path.dirname(target))
+    shutil.rmtree(previous, ignore_errors=True)
+
+
+def _check_folder(path, files, mark):
+    if not os.path.lexists(path):
+        return
+    if not os.path.isdir(path):
+        raise InputError(f"{path} is there and is no folder; give another name")
+    there = set(os.listdir(path))
+    other = sorted(there if mark not in there else there - set(files))
+    if other:
+        raise InputError(f"{path} is not what an earlier export wrote: {other[0]} is in it; give another name")
 
 
 def _sync_folder(path):

@@ -44,11 +44,13 @@ class Run:
     Used as `with run:`, which locks the run's files and turns an interruption into a saved state. resumed: as of
     `state.find_state`. schedule: a function of the epoch, with fractions, that gives what the learning rate is
     multiplied by, and Adam's beta1. group: the processes that train together, each on its share of the batch.
+    words_before: how many tokens the model has read in earlier runs, None if that is not known.
     """
 
-    def __init__(self, args, compute, files, model, optimizer, corpus, resumed=None, schedule=None, group=None):
+    def __init__(self, args, compute, files, model, optimizer, corpus, resumed=None, schedule=None, group=None,
+                 words_before=0):
         self.args, self.compute, self.files, self.resumed, self.schedule = args, compute, files, resumed, schedule
-        self.group = group or ProcessGroup()
+        self.group, self.words_before = group or ProcessGroup(), words_before
         self.model, self.optimizer = model, optimizer
         self.vocabulary = corpus.dictionary.idx2word
         if args.batch_size < self.group.size:
@@ -169,7 +171,7 @@ class Run:
 
     def validate(self):
         """Validation losses of the weights that are trained and, once there is one, of their average."""
-        train_loss, speed = self.meter.loss(), self.meter.speed()
+        train_loss, tokens, speed = self.meter.loss(), self.meter.tokens, self.meter.speed()
         raw = loss = self._evaluate()
         average = None
         if getattr(self.optimizer, "averaging", False):
@@ -180,7 +182,7 @@ class Run:
             "epoch": len(self.history) + 1, "lr": self.optimizer.param_groups[0]["lr"], "train_loss": train_loss,
             "valid_loss": loss, "valid_loss_raw": raw, "valid_loss_averaged": average,
             "best": loss <= self.checkpoints.best_loss, "switch_epoch": self.switch_epoch,
-            "switch_reason": self.switch_reason, "seconds": seconds, "tokens_per_second": speed,
+            "switch_reason": self.switch_reason, "seconds": seconds, "tokens": tokens, "tokens_per_second": speed,
             "peak_memory_mib": peak_memory_mib(self.compute.device)})
         log(rule("-"), f"| end of {self.unit} {len(self.history):3d} | time: {seconds:5.2f}s "
             f"| {report(loss, 'valid ')}", rule("-"))

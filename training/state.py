@@ -179,7 +179,8 @@ class CheckpointManager:
     def _contents(self):
         run = self.run
         return checkpoint.contents_of(run.model, run.args.settings(), run.vocabulary,
-                                      {"valid": self.best_loss, "history": run.history})
+                                      {"valid": self.best_loss, "words_before": run.words_before,
+                                       "history": run.history})
 
     def _write(self, path, contents, previous=None):
         """Save, or log why not: a full disk must not end a run that may find room again later."""

@@ -1,0 +1,91 @@
+"""Models for other programs, and from them.
+
+--to hf FOLDER writes a folder for Hugging Face's AutoModelForCausalLM, --to fastai FOLDER an encoder and a vocabulary
+for fastai's AWD_LSTM. --from FORMAT SOURCE makes a checkpoint of such a folder, or of the state dict of a plain LSTM or
+GRU model.
+"""
+from runtime import errors  # isort: skip  (first: it prepares the process for the imports below)
+
+import os
+
+import torch
+
+import checkpoint
+from interchange import FROM, TO
+from interchange.settings import contents_of
+from model import count_parameters
+from runtime import options
+from runtime.devices import Compute
+from runtime.errors import InputError
+from runtime.log import log
+from runtime.options import Flag
+from runtime.paths import check_output
+
+CPU = Compute(torch.device("cpu"), "fp32")
+
+
+def make_parser():
+    parser = options.Parser(__doc__)
+    parser.add("model", (options.save("the model to export, its fine-tuned version if there is one; with --from the "
+                                      "checkpoint to write"), options.READ_MODEL[1]))
+    parser.add("other programs", (
+        Flag("to", None, f"write the model as FORMAT ({', '.join(TO)}) to FOLDER", nargs=2,
+             metavar=("FORMAT", "FOLDER")),
+        Flag("tag", False, "write to a folder in FOLDER named for the words that the model was trained on, such as "
+             "chck_1M", bool, only_true=True),
+        Flag("from", None, f"read a model in FORMAT ({', '.join(FROM)}) from the file or folder SOURCE", nargs=2,
+             metavar=("FORMAT", "SOURCE")),
+        Flag("vocab_file", None, "the vocabulary of that model, where SOURCE has none: one word a line, or .pkl",
+             metavar="FILE")))
+    return parser
+
+
+def tag(words_seen, path):
+    """The name of a revision by words seen, as BabyLM's: to the nearest million, below one to the nearest thousand."""
+    if words_seen is None:
+        raise InputError(f"{path} does not say on how many words it was trained, an earlier version wrote it; leave "
+                         "--tag out")
+    return f"chck_{round(words_seen / 1e6)}M" if words_seen >= 999_500 else f"chck_{round(words_seen / 1e3)}K"
+
+
+def export_to(args, kind, folder):
+    path = checkpoint.choose(args)
+    contents = checkpoint.load(path)
+    model = checkpoint.restore(contents, path, CPU)
+    words_seen = checkpoint.words_seen(contents)
+    if args.tag:
+        folder = os.path.join(folder, tag(words_seen, path))
+    TO[kind](contents, model.state_dict(), folder, words_seen)
+    log(f"| summary | {count_parameters(model):,} parameters, {len(contents['vocabulary']):,} words of {path} | "
+        f"{kind} {folder}")
+
+
+def import_from(args, kind, source):
+    check_output(args.save)
+    if os.path.exists(args.save):
+        raise InputError(f"{args.save} is there already; name a new file with --save")
+    contents = contents_of(*FROM[kind](source, args.vocab_file), source)
+    model = checkpoint.restore(contents, source, CPU)
+    checkpoint.save(args.save, contents)
+    log(f"| summary | {contents['settings']['model']} with {count_parameters(model):,} parameters, "
+        f"{len(contents['vocabulary']):,} words of {source} | model {args.save}")
+
+
+def main(argv=None):
+    args = options.parse(make_parser(), argv)
+    source = getattr(args, "from")
+    if (args.to is None) == (source is None):
+        raise InputError("give one of --to FORMAT FOLDER and --from FORMAT SOURCE")
+    (kind, path), formats = args.to or source, TO if args.to else FROM
+    if kind not in formats:
+        raise InputError(f"{kind!r} is no format for --{'to' if args.to else 'from'}; use one of {', '.join(formats)}")
+    if args.to and args.vocab_file:
+        raise InputError("--vocab-file is for --from; a checkpoint has its vocabulary")
+    if source and (args.tag or args.checkpoint):
+        raise InputError(f"--{'tag' if args.tag else 'checkpoint'} is for --to; with --from, --save names the new file")
+    (export_to if args.to else import_from)(args, kind, path)
+    return 0
+
+
+if __name__ == "__main__":
+    errors.run(main)

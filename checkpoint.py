@@ -279,7 +279,8 @@ def words_seen(contents):
     None where an earlier version, which did not count them, trained it.
     """
     losses = contents["losses"]
-    counts = [losses.get("words_before"), *(epoch.get("tokens") for epoch in losses.get("history", []))]
+    history = losses["history"] if isinstance(losses.get("history"), list) else [None]
+    counts = [losses.get("words_before"), *(isinstance(epoch, dict) and epoch.get("tokens") for epoch in history)]
     return sum(counts) if all(type(count) is int and count >= 0 for count in counts) else None
 
 

@@ -10,7 +10,7 @@ import pickle
 import torch
 
 from data import EOS, UNK
-from interchange.foreign import check_words, float_tensors, read_json, read_tensors, read_words, take
+from interchange.foreign import check_known, check_words, float_tensors, read_json, read_tensors, read_words, take
 from interchange.settings import kept, refuse
 from runtime.errors import InputError
 from runtime.log import log
@@ -88,6 +88,8 @@ def read(path, vocab_file):
         for part in PARTS:
             name = f"rnns.{layer}.module.{part}"
             state[f"rnns.{layer}.{part}"] = take(tensors, name, path, 2 if part.startswith("weight") else 1)
+    copies = [f"rnns.{layer}.module.weight_hh_l0" for layer in range(nlayers)]         # as earlier versions saved
+    check_known(tensors, [*encoder_of(state, nlayers), *copies], path, "an AWD_LSTM")
     state["decoder.bias"] = take(decoder, "bias", path, 1) if "bias" in decoder else encoder.new_zeros(len(encoder))
     tied = "weight" not in decoder or torch.equal(decoder["weight"], encoder)
     if not tied:

@@ -53,6 +53,13 @@ def take(tensors, name, path, dim=2):
     return tensors[name]
 
 
+def check_known(tensors, known, path, what):
+    """InputError if there are tensors of other names than those in `known`."""
+    other = sorted(set(tensors) - set(known))
+    if other:
+        raise InputError(f"{path}: has {other[0]}, which {what} does not have")
+
+
 def cell_of(weight_hh, path):
     """LSTM or GRU, as which a hidden-to-hidden matrix is so high (4·H or 3·H, H). InputError for other cells."""
     gates, rest = divmod(*weight_hh.shape)

@@ -97,10 +97,10 @@ def read(folder, vocab_file):
         tensors.pop("decoder.weight", None)               # some versions of transformers write it, too
     words = read_vocabulary(tokenizer, os.path.join(folder, TOKENIZER))
     check_words(words, len(words), os.path.join(folder, TOKENIZER))
-    settings = config.get("settings")
-    return tensors, words, {**(settings if isinstance(settings, dict) else {}), "model": config.get("cell"),
-                            **{name: config.get(name) for name in (*SHAPE, "nhidlast")},
-                            "cutoffs": config.get("cutoffs") or [], "tied": tied, "words_seen": config.get("words_seen")}
+    settings = config["settings"] if isinstance(config.get("settings"), dict) else {}
+    shape = {name: config.get(name) for name in (*SHAPE, "nhidlast", "words_seen")}
+    return tensors, words, {**settings, **shape, "model": config.get("cell"), "cutoffs": config.get("cutoffs") or [],
+                            "tied": tied}
 
 
 def read_weights(path):

@@ -2,9 +2,11 @@
 
 As colorlessgreenRNNs, neural-complexity and torch's own example save them. V words, E emsize, H hidden units.
 """
+import re
+
 import torch
 
-from interchange.foreign import cell_of, check_words, float_tensors, read_tensors, read_words, take
+from interchange.foreign import cell_of, check_known, check_words, float_tensors, read_tensors, read_words, take
 from runtime.errors import InputError
 
 PARTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
@@ -21,7 +23,7 @@ def read(path, vocab_file):
     parallel = bool(contents) and all(str(name).startswith("module.") for name in contents)
     tensors = float_tensors(contents, path, "module." if parallel else "")
     encoder, decoder = take(tensors, "encoder.weight", path), take(tensors, "decoder.weight", path)
-    nlayers = sum(name.startswith("rnn.weight_hh_l") for name in tensors)
+    nlayers = sum(re.fullmatch(r"rnn\.weight_hh_l\d+", name) is not None for name in tensors)
     hidden = take(tensors, "rnn.weight_hh_l0", path)
     tied = torch.equal(encoder, decoder)
     state = {"encoder.weight": encoder, "decoder.bias": take(tensors, "decoder.bias", path, 1)}
@@ -31,10 +33,9 @@ def read(path, vocab_file):
         for part in PARTS:
             name = f"rnn.{part}_l{layer}"
             state[f"rnns.{layer}.{part}_l0"] = take(tensors, name, path, 1 if part.startswith("bias") else 2)
-    known = {"encoder.weight", "decoder.weight", "decoder.bias",
-             *(f"rnn.{part}_l{layer}" for layer in range(nlayers) for part in PARTS)}
-    if set(tensors) - known:
-        raise InputError(f"{path}: has {sorted(set(tensors) - known)[0]}, which no plain LSTM or GRU model has")
+    check_known(tensors, ["encoder.weight", "decoder.weight", "decoder.bias",
+                          *(f"rnn.{part}_l{layer}" for layer in range(nlayers) for part in PARTS)],
+                path, "a plain LSTM or GRU model")
     words = read_words(vocab_file)
     check_words(words, len(encoder), vocab_file)
     return state, words, {"model": cell_of(hidden, path), "emsize": encoder.size(1), "nhid": hidden.size(1),

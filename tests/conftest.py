@@ -1,5 +1,5 @@
 """A corpus small enough to learn in a second, and scripts run as a user runs them."""
-import importlib
+import importlib.util
 import os
 import random
 import subprocess
@@ -73,3 +73,23 @@ def trained(toy, tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained")
     run_script("main.py", "--data", toy, *SMALL, "--epochs", 2, "--save", "toy.pt", cwd=folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def own_packages(tmp_path_factory):
+    """`own_packages("fastai", "fastai fastcore", "pandas")` -> the environment of a process that can import the first.
+
+    Where it cannot be imported here, the others are installed into a folder of the test's own, those before the comma
+    without what they depend on, so that no other torch comes with them. Skips the test where that fails.
+    """
+    def install(name, alone, with_dependencies):
+        if importlib.util.find_spec(name):
+            return dict(os.environ)
+        folder = tmp_path_factory.mktemp(name)
+        for words in (["--no-deps", *alone.split()], with_dependencies.split()):
+            done = subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--target", str(folder), *words],
+                                  capture_output=True, text=True, check=False)
+            if done.returncode:
+                pytest.skip(f"{name} cannot be installed here")
+        return {**os.environ, "PYTHONPATH": str(folder)}
+    return install

@@ -1,0 +1,41 @@
+"""Small models with random weights, as checkpoints."""
+import torch
+
+import checkpoint
+import model as network
+from runtime import options
+
+WORDS = ["<eos>", "<unk>", "café", "don't", *(f"w{i}" for i in range(21))]
+SHAPES = {"lstm": {}, "gru": {"model": "GRU"}, "untied": {"tied": False}, "one layer": {"nlayers": 1},
+          "adaptive": {"cutoffs": [6, 15]}, "adaptive untied gru": {"model": "GRU", "tied": False, "cutoffs": [4]},
+          "nhidlast": {"nhidlast": 7}, "skip": {"skip_output": True, "tied": False}}
+
+
+def contents_of(words=WORDS, **settings):
+    """A checkpoint's contents: two layers of 9 units over vectors of 5, unless told otherwise."""
+    torch.manual_seed(1)
+    flags = checkpoint.kept_flags()
+    settings = options.checked({"emsize": 5, "nhid": 9, "nlayers": 2, "cutoffs": [], "dropouti": 0.25, **settings},
+                               flags, "test")
+    model = network.build(settings, len(words)).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.uniform_(-0.7, 0.7)
+    return model, checkpoint.contents_of(model, settings, list(words), {"words_before": 0, "history": [
+        {"epoch": 1, "valid_loss": 3.0, "tokens": 700_000}, {"epoch": 2, "valid_loss": 2.0, "tokens": 700_000}]})
+
+
+def logprobs(model, ids):
+    """Of all words after each of `ids` (T,), from a zero state -> (T, V), and the features (T, E)."""
+    with torch.no_grad():
+        features, _ = model(torch.tensor(ids)[:, None], model.init_hidden(1))
+        return model.logprob(features), features
+
+
+def same_model(found, wanted):
+    """Whether two checkpoints' contents hold the same weights, bit for bit, words and shape."""
+    assert found["vocabulary"] == wanted["vocabulary"]
+    for part in ("model", "criterion"):
+        assert found[part].keys() == wanted[part].keys()
+        assert all(torch.equal(tensor, wanted[part][name]) for name, tensor in found[part].items())
+    return found["settings"] == {**wanted["settings"], "data": found["settings"]["data"]}

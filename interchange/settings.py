@@ -24,7 +24,7 @@ def refuse(settings, target, cells):
 def contents_of(state, words, settings, source):
     """What an entry of `FROM` read in `source` -> a checkpoint's contents. InputError for settings no model here has.
 
-    What the settings do not say takes the flags' defaults.
+    What the settings do not say takes the flags' defaults, but for the precision: others train in fp32.
     """
     words_seen = settings.get("words_seen")
     if not (words_seen is None or (type(words_seen) is int and words_seen >= 0)):
@@ -34,7 +34,7 @@ def contents_of(state, words, settings, source):
         settings = {**settings, "nhidlast": None}
     if "vocab" not in settings and UNK in words:
         settings = {**settings, "vocab": "train"}         # other texts have other words
-    state = dict(state)
+    settings, state = {"precision": "fp32", **settings}, dict(state)
     softmax = {name: state.pop(name) for name in list(state) if name.startswith(checkpoint.SOFTMAX)}
     return {"model": state, "criterion": {name.removeprefix(checkpoint.SOFTMAX): tensor
                                           for name, tensor in softmax.items()},

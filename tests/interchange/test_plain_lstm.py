@@ -53,6 +53,7 @@ def test_the_same_log_probabilities(kind, nlayers, tied, prefix, saved):
                   change=lambda state: {prefix + name: tensor for name, tensor in state.items()})
     contents, model = read()
     assert contents["vocabulary"] == WORDS and contents["settings"]["tied"] == tied
+    assert contents["settings"]["precision"] == "fp32" and contents["settings"]["vocab"] == "train"
     ids = [3, 0, 7, 7, 20, 1, 11]
     with torch.no_grad():
         wanted = plain(torch.tensor(ids)[:, None])[:, 0]

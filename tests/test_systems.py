@@ -19,7 +19,7 @@ KINDS = {
     "coupled LSTM": "--gate coupled",
     "Mogrifier": "--model Mogrifier --gate capped --forget-bias 1 --mogrifier-rank 8 --skip-output --dropoutr 0.1 "
                  "--state-drop 0.01",
-    "mixture of softmaxes": "--mixtures 3 --nhidlast 40 --dropoutl 0.3 --advsoft 0.05 --lr 20",
+    "mixture of softmaxes": "--mixtures 3 --nhidlast 40 --dropoutl 0.3 --advsoft 0.05",
     "mixture, not tied": "--mixtures 2 --no-tied --optimizer adam --lr 0.01",
     "adversarial noise": "--advsoft 0.05",
     "past decoding, partial shuffle": "--pdr 0.1 --partial-shuffle",

@@ -1,8 +1,8 @@
 """One file format for all scripts: a plain dict, written atomically, read without trusting it.
 
 Every file holds `format`, `model` and `criterion` (state dicts: the network's, and its softmax's), `settings` (the
-flags), `vocabulary` (words in the order of their ids) and `losses`. A training state holds besides what continuing
-exactly needs: see `training/state.py`.
+flags), `vocabulary` (words in the order of their ids), `tokenizer` (how text is cut into them; without it at white
+space) and `losses`. A training state holds besides what continuing exactly needs: see `training/state.py`.
 """
 import copy
 import hashlib
@@ -15,6 +15,7 @@ from typing import NamedTuple
 import torch
 
 import model as network
+from corpus import tokenizers
 from runtime import devices, options
 from runtime.errors import InputError
 from runtime.paths import atomic_write
@@ -66,11 +67,15 @@ class Files:
 
 
 def contents_of(model, settings, vocabulary, losses):
-    """A model with all that reading it again needs -> dict for `save`. settings: a dict, the flags resolved."""
+    """A model with all that reading it again needs -> dict for `save`.
+
+    settings: a dict, the flags resolved. vocabulary: a `Vocabulary`.
+    """
     state = model.state_dict()
     return {"model": {name: tensor for name, tensor in state.items() if not name.startswith((SOFTMAX, PAST))},
             "criterion": _part(state, SOFTMAX), "past": _part(state, PAST),
-            "settings": settings, "vocabulary": vocabulary, "losses": losses}
+            "settings": settings, "vocabulary": list(vocabulary), "tokenizer": vocabulary.tokenizer.state(),
+            "losses": losses}
 
 
 def _part(state, prefix):
@@ -104,12 +109,22 @@ def load(path, flags=None):
     words = contents["vocabulary"]
     if not words or not all(isinstance(word, str) for word in words) or len(set(words)) != len(words):
         raise InputError(f"{path} is damaged: its vocabulary is not a list of different words")
+    try:
+        vocabulary_of(contents)
+    except InputError as error:
+        raise InputError(f"{path} is damaged: {error}") from None
     untrained_unk = contents["settings"].get(UNTRAINED_UNK) is True
     contents["settings"] = options.checked(contents["settings"], flags or kept_flags(), path)
     contents["settings"][UNTRAINED_UNK] = untrained_unk
     if network.SOFTMAXES[contents["settings"]["softmax"]].resolve(contents["settings"], len(words)):
         raise InputError(f"{path} is damaged: its settings do not say what softmax the model has")
     return contents
+
+
+def vocabulary_of(contents):
+    """The words of a checkpoint's contents, and how text is cut into them -> Vocabulary."""
+    words = contents["vocabulary"]
+    return tokenizers.Vocabulary(words, tokenizers.restore(contents.get("tokenizer"), words))
 
 
 def kept_flags():
@@ -315,7 +330,7 @@ class Opened(NamedTuple):
     """A model that a script reads: the flags with what the checkpoint adds to them and with device and precision."""
     path: str
     args: options.Arguments
-    vocabulary: list
+    vocabulary: tokenizers.Vocabulary
     compute: devices.Compute
     model: network.RNNModel
 
@@ -332,4 +347,4 @@ def open_model(args, corpus_flags=options.DATA):
     compute = devices.prepare(args, network.supports(contents["settings"]))
     args = args.replaced(device=str(compute.device), precision=compute.precision,
                          **{UNTRAINED_UNK: contents["settings"][UNTRAINED_UNK]})
-    return Opened(path, args, contents["vocabulary"], compute, restore(contents, path, compute))
+    return Opened(path, args, vocabulary_of(contents), compute, restore(contents, path, compute))

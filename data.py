@@ -4,24 +4,21 @@ A corpus is a folder with train.txt, valid.txt and test.txt: UTF-8, words betwee
 after every line. V is the size of the vocabulary.
 """
 
-import codecs
-import io
 import os
 from collections import Counter
-from contextlib import contextmanager
 
 import numpy as np
 import torch
 
-from corpus import demo
+from corpus import demo, own_text
 from corpus.cache import SPLITS, Spool, content_key, load, store
+from corpus.reading import blocks, naming, short
+from corpus.tokenizers import EOS, LONGEST_WORD, UNK, Words, too_long
 from runtime.errors import InputError
 from runtime.paths import default_cache
 from utils import batchify
 
-EOS, UNK = "<eos>", "<unk>"
 BLOCK = 4 * 2**20  # bytes of text, or ids, in hand at a time
-LONGEST_WORD = 1_000_000  # characters; anything longer is no tokenised text
 
 
 class Dictionary:
@@ -57,7 +54,7 @@ class _Ids(dict):
 
     def __missing__(self, word):
         if len(word) > LONGEST_WORD:  # looked at here, where only new words come by
-            raise _too_long()
+            raise too_long()
         if self.grows:
             self[word] = new = len(self)
             return new
@@ -66,55 +63,17 @@ class _Ids(dict):
         return self.unk
 
 
-def short(word):
-    return repr(word if len(word) <= 60 else word[:60] + "…")
-
-
-def _too_long():
-    return InputError(f"a word of more than {LONGEST_WORD:,} characters; put white space between the words")
-
-
-@contextmanager
-def naming(file):
-    """Errors from inside say which file they are about."""
-    try:
-        yield
-    except OSError as error:
-        advice = "" if isinstance(error, FileNotFoundError) else "; check its permissions"
-        raise InputError(f"{error.filename or file}: cannot be read ({error.strerror}){advice}") from error
-    except InputError as error:
-        raise InputError(f"{file}: {error}") from None
-
-
-def _words(file, end=EOS):
-    """Yield the words of one text in lists, `end` after every line: as a loop over its lines would."""
-    # Not line by line: a text may be one line of 100 MB.
-    utf8 = codecs.getincrementaldecoder("utf-8-sig")()  # without a leading BOM
-    decoder = io.IncrementalNewlineDecoder(utf8, translate=True)  # CRLF and CR become "\n"
-    carry, last, read = "", "\n", 0
-    with open(file, "rb") as stream:
-        while True:
-            block = stream.read(BLOCK)
-            if b"\0" in block:
-                raise InputError(f"byte {read + block.index(0)} is NUL; convert it to UTF-8 text")
-            read += len(block)
-            try:
-                text = decoder.decode(block, final=not block)
-            except UnicodeDecodeError as error:  # the bytes it holds end where we have read to
-                offset = read - len(error.object) + error.start
-                raise InputError(f"byte {offset} is not UTF-8; convert it to UTF-8 text") from None
-            last = text[-1:] or last
-            if not block and last != "\n":
-                text += "\n"  # the last line ends, too
-            text = carry + text
-            words = text.replace("\n", f" {end} ").split()
-            whole = not text or text[-1].isspace()
-            carry = "" if whole else words.pop()  # the rest of it may be in the next block
-            if len(carry) > LONGEST_WORD:
-                raise _too_long()
-            yield words
-            if not block:
-                return
+def _words(file):
+    """Yield the words of one text in lists, <eos> after every line: as a loop over its lines would."""
+    carry = ""
+    for text in blocks(file, BLOCK):
+        text = carry + text
+        words = text.replace("\n", f" {EOS} ").split()
+        whole = not text or text[-1].isspace()
+        carry = "" if whole else words.pop()  # the rest of it may be in the next block
+        if len(carry) > LONGEST_WORD:
+            raise too_long()
+        yield words
 
 
 def _encode(file, ids, folder):
@@ -126,17 +85,6 @@ def _encode(file, ids, folder):
         if not spool.written + spool.waiting:
             raise InputError("is empty; put text there, or run ./getdata.sh penn")
     return spool.ids()
-
-
-def read_lines(file, name):
-    """All words of a text, `<eos>` after every line, and of each whether it is such an `<eos>`; a text may hold others.
-
-    file: a path or a descriptor; name: what errors call it.
-    """
-    end = "\0"                           # no text has this byte
-    with naming(name):
-        words = [word for part in _words(file, end) for word in part]
-    return [EOS if word == end else word for word in words], [word == end for word in words]
 
 
 # ---- three texts -> vocabulary, counts (V,), ids of each split
@@ -196,6 +144,8 @@ class Corpus:
         text and `<unk>`, as which it reads all others.
     cache: a folder, None for no cache, True for `default_cache()`.
     by_frequency: the most frequent word has id 0, instead of the first.
+    Besides the ids, `read_corpus` says what made them: `tokenizer`, and `sizes`, of each split that prepare.py made how
+    many "tokens", "words" and "bytes" it has.
     Raises InputError if the texts cannot be used.
     """
 
@@ -240,6 +190,7 @@ class Corpus:
         words, counts, splits = result
         self.dictionary = Dictionary(words, counts.tolist())
         self.train, self.valid, self.test = (torch.from_numpy(split) for split in splits)
+        self.tokenizer, self.sizes = Words(), {}
 
 
 # ---- the command line -> a corpus
@@ -248,15 +199,24 @@ class Corpus:
 def read_corpus(args, words=None, by_frequency=lambda ntoken: False):
     """The corpus that --data, --vocab and --cache name -> Corpus.
 
-    words: a checkpoint's vocabulary, whose ids are taken. by_frequency: whether a vocabulary of so many words is to be
-    numbered by falling frequency.
+    words: a checkpoint's `Vocabulary`, whose ids are taken; otherwise those of a folder that prepare.py made are, which
+    fall in frequency. by_frequency: whether a vocabulary of so many words is to be numbered by falling frequency.
     """
     cache = None if args.cache == "none" else args.cache
     path = demo.path(cache) if args.data == "demo" else args.data
+    prepared = own_text.read(path)
+    if words is None and prepared:
+        words = prepared.vocabulary
     if words is not None:
-        return Corpus.from_vocabulary(path, words, "unk" if args.vocab == "train" else "error", cache)
-    corpus = Corpus(path, args.vocab, cache)
-    return Corpus(path, args.vocab, cache, by_frequency=True) if by_frequency(len(corpus.dictionary)) else corpus
+        corpus = Corpus.from_vocabulary(path, words, "unk" if args.vocab == "train" else "error", cache)
+        corpus.tokenizer = words.tokenizer
+    else:
+        corpus = Corpus(path, args.vocab, cache)
+        if by_frequency(len(corpus.dictionary)):
+            corpus = Corpus(path, args.vocab, cache, by_frequency=True)
+    corpus.sizes = {split: size for split, size in (prepared.sizes if prepared else {}).items()
+                    if size["tokens"] == len(getattr(corpus, split))}  # else somebody has written to the text
+    return corpus
 
 
 def untrained_unk(args, corpus):

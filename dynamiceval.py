@@ -72,7 +72,7 @@ def main(argv=None):
     with DynamicPass(path, args, model) as reading:
         for split, stream in texts.items():
             loss = evaluate(model, stream, PLAIN_WINDOW, reading.interruption.check)
-            found[f"{split}_without_dynamic_evaluation"] = record.figures(loss, len(stream))
+            found[f"{split}_without_dynamic_evaluation"] = record.figures(loss, len(stream), corpus.sizes.get(split))
             log(f"| without dynamic evaluation | {report_tokens(loss, split + ' ')}")
         if args.rule == "rms":
             reading.gather(batchify_split("train", corpus, args.stat_batch_size, args))
@@ -86,10 +86,10 @@ def main(argv=None):
             loss = mean_loss(vocab)
             log(f"| with dynamic evaluation    | {report_tokens(loss, split + ' ')} | {speed:.0f} tokens/s")
             if args.neural_cache:
-                found[f"{split}_without_cache"] = record.figures(loss, len(stream))
+                found[f"{split}_without_cache"] = record.figures(loss, len(stream), corpus.sizes.get(split))
                 loss = mean_loss(cache_logprobs(features, targets, vocab, args.theta, args.lambdasm, args.window))
                 log(f"| and with the neural cache  | {report_tokens(loss, split + ' ')}")
-            found[split] = {**record.figures(loss, len(stream)), "tokens_per_second": speed}
+            found[split] = {**record.figures(loss, len(stream), corpus.sizes.get(split)), "tokens_per_second": speed}
         log(rule("="), f"| End of dynamic evaluation | {report(loss, split + ' ')}", rule("="))
         seconds = time.monotonic() - began
         record.write(result, args.replaced(lr=lr, lamb=lamb), count_parameters(model), seconds=seconds, **found)

@@ -60,12 +60,13 @@ def make_parser():
 
 
 def log_text(text, logprobs, how=""):
-    """Log a text's figures -> mean loss in nats."""
+    """Log a text's figures -> dict."""
     loss = -math.fsum(logprobs) / len(logprobs)
+    figures = record.figures(loss, len(logprobs) + 1, text.size)
     bits = loss * len(logprobs) / math.log(2)
-    log(f"| {report_tokens(loss, text.name + ' ')}{how} | {len(logprobs):,} tokens | "
-        f"{bits / characters(text):.3f} bits per character as written")
-    return loss
+    log(f"| {report_tokens(loss, text.name + ' ')}{how} | {len(logprobs):,} tokens"
+        + (record.per_unit(figures) or f" | {bits / characters(text):.3f} bits per character as written"))
+    return figures
 
 
 def score(args, path, model, text, check):
@@ -74,15 +75,14 @@ def score(args, path, model, text, check):
     logprobs, ranks = scoring.score(model, text.streams, args.bptt, args.temperature,
                                     bool(args.per_token or args.html), check)
     logprobs = logprobs.tolist()
-    loss = log_text(text, logprobs)
-    found = {text.name: {**record.figures(loss, len(logprobs) + 1),
+    found = {text.name: {**log_text(text, logprobs),
                          "tokens_per_second": len(logprobs) / (time.monotonic() - began)}}
     if args.mc_samples:
         began = time.monotonic()
         sampled = scoring.sample_score(model, text.streams, args.bptt, args.mc_samples, args.temperature,
                                        check).tolist()
-        loss = log_text(text, sampled, f" | mean of {args.mc_samples} samples")
-        found[f"{text.name}_sampled"] = {**record.figures(loss, len(logprobs) + 1), "samples": args.mc_samples,
+        found[f"{text.name}_sampled"] = {**log_text(text, sampled, f" | mean of {args.mc_samples} samples"),
+                                         "samples": args.mc_samples,
                                          "tokens_per_second": len(logprobs) / (time.monotonic() - began)}
     outputs.write(args, text, logprobs, None if ranks is None else ranks.tolist(), f"{path}: {text.name}")
     return found

@@ -41,7 +41,7 @@ def main(argv=None):
     compute = devices.prepare(args, supports(vars(args)))
     args = args.replaced(device=str(compute.device), precision=compute.precision,
                          **{checkpoint.MADE_OF: checkpoint.digest(contents)})
-    corpus = read_corpus(args, contents["vocabulary"])
+    corpus = read_corpus(args, checkpoint.vocabulary_of(contents))
     args = args.replaced(**{checkpoint.UNTRAINED_UNK: bool(untrained_unk(args, corpus))})
     model = checkpoint.restore({**contents, "settings": vars(args)}, args.save, compute, training=True)
     optimizer = NTASGD(model.parameters(), lr=args.lr, weight_decay=args.wdecay)

@@ -1,6 +1,7 @@
 """Sample text from a trained model: each next word from its softmax, then fed back. The checkpoint is all it needs."""
 from runtime import errors  # isort: skip  (first: it prepares the process for the imports below)
 
+import itertools
 import sys
 import time
 
@@ -37,15 +38,23 @@ def sample(model, prompt, words, temperature, top_k=0):
             data = torch.tensor([[word]], device=device)                               # (1, 1)
 
 
+def reported(ids, words, interval):
+    """Yield `ids`; after each `interval` of them a line on stderr."""
+    for n, i in enumerate(ids, start=1):
+        yield i
+        if n % interval == 0:
+            print(f"| generated {n}/{words} words", file=sys.stderr)
+
+
 def encode(prompt, vocabulary):
     """A prompt's words as ids; words the model does not know are read as `<unk>` if it has that."""
-    ids = {word: i for i, word in enumerate(vocabulary)}
-    unknown = sorted({word for word in prompt.split() if word not in ids})
+    ids, words = {word: i for i, word in enumerate(vocabulary)}, vocabulary.tokenizer.encode(prompt)
+    unknown = sorted({word for word in words if word not in ids})
     if unknown and UNK not in ids:
         raise InputError(f"the model does not know {', '.join(unknown)}; use words of its vocabulary in --prompt")
     if unknown:
         print(f"the model does not know {', '.join(unknown)}: read as {UNK}", file=sys.stderr)
-    return [ids.get(word, ids.get(UNK)) for word in prompt.split()]
+    return [ids.get(word, ids.get(UNK)) for word in words]
 
 
 def make_parser():
@@ -72,21 +81,13 @@ def main(argv=None):
     began = time.monotonic()
     with open(sys.stdout.fileno() if args.outf == "-" else args.outf, "w", encoding="utf-8",
               closefd=args.outf != "-") as out:
-        for word in prompt:
-            write(out, vocabulary[word])
         ids = sample(model, [start, *prompt], args.words, args.temperature, args.top_k)
-        for n, word in enumerate(ids, start=1):
-            write(out, vocabulary[word])
-            if n % args.log_interval == 0:
-                print(f"| generated {n}/{args.words} words", file=sys.stderr)
+        ids = reported(ids, args.words, args.log_interval)
+        for text in vocabulary.tokenizer.pieces(vocabulary[i] for i in itertools.chain(prompt, ids)):
+            out.write(text)
         out.write("\n")
     print(f"| summary | {args.words} words in {time.monotonic() - began:.1f} s"
           + ("" if args.outf == "-" else f" | text {args.outf}"), file=sys.stderr)
-
-
-def write(out, word):
-    """Words with a space after each; a line ends where the model ends it."""
-    out.write(word + ("\n" if word == EOS else " "))
 
 
 if __name__ == "__main__":

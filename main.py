@@ -3,7 +3,7 @@ from runtime import errors  # isort: skip  (first: it prepares the process for t
 
 import torch
 
-from checkpoint import UNTRAINED_UNK, Files
+from checkpoint import UNTRAINED_UNK, Files, vocabulary_of
 from data import read_corpus, untrained_unk
 from model import build, count_parameters, model_flags, refuse_unsupported, resolve, set_precision, supports
 from runtime import devices, options
@@ -39,7 +39,7 @@ def main(argv=None):
     compute = devices.prepare(args, supports(vars(args)))
     args = args.replaced(device=str(compute.device), precision=compute.precision)
     softmax = SOFTMAXES[args.softmax]
-    corpus = read_corpus(args, resumed and resumed[1]["vocabulary"],
+    corpus = read_corpus(args, resumed and vocabulary_of(resumed[1]),
                          lambda ntoken: softmax.sorts_vocabulary(vars(resolve(args, ntoken))))
     args = resolve(args, len(corpus.dictionary))
     untrained = untrained_unk(args, corpus)

@@ -59,14 +59,14 @@ def main(argv=None):
         for split in ("valid", "test"):
             stream = batchify_split(split, corpus, 1, args)                            # (N + 1, 1)
             features, targets, vocab = reading.read(split, model, stream)
-            found[f"{split}_without_cache"] = record.figures(mean_loss(vocab), len(stream))
+            found[f"{split}_without_cache"] = record.figures(mean_loss(vocab), len(stream), corpus.sizes.get(split))
             log(f"| without the cache | {report_tokens(mean_loss(vocab), split + ' ')}")
             if args.search and split == "valid":
                 theta, lambdasm = search(features, targets, vocab, args.window)
                 log(f"| chosen: --theta {theta} --lambdasm {lambdasm}")
                 log(*filter(None, (at_the_edge("theta", theta, THETAS), at_the_edge("lambda", lambdasm, LAMBDAS))))
             loss = mean_loss(cache_logprobs(features, targets, vocab, theta, lambdasm, args.window))
-            found[split] = record.figures(loss, len(stream))
+            found[split] = record.figures(loss, len(stream), corpus.sizes.get(split))
             log(f"| with the cache    | {report_tokens(loss, split + ' ')}")
         log(rule("="), f"| End of pointer | {report(loss, 'test ')}", rule("="))
         seconds = time.monotonic() - began

@@ -7,12 +7,14 @@ import math
 import os
 import sys
 from collections import Counter
+from collections.abc import Callable
 from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
 
-from data import EOS, UNK, batchify_split, naming, read_lines, short
+from corpus.reading import lines, naming, short, size_of
+from data import EOS, UNK, batchify_split
 from runtime.errors import InputError
 from runtime.log import perplexity
 from runtime.paths import atomic_write
@@ -23,7 +25,8 @@ class Text(NamedTuple):
     """Words to be scored, and the streams of ids that they are in, (N + 1, 1) in all, of each all but its first.
 
     ends: whether each word is the <eos> that ends its line; unknown: whether it is read as <unk> in place of itself.
-    columns: for each line, what else the file says of it, a dict.
+    columns: for each line, what else the file says of it, a dict. size: how many "tokens", "words" and "bytes" the text
+    has, where that is known. show: makes of tokens a line to be read.
     """
     name: str
     words: list
@@ -31,6 +34,8 @@ class Text(NamedTuple):
     unknown: list
     streams: list
     columns: list | None = None
+    size: dict | None = None
+    show: Callable = " ".join
 
 
 LOUD = 0.05             # share of unknown words from which on perplexities say little
@@ -39,9 +44,9 @@ LOUD = 0.05             # share of unknown words from which on perplexities say 
 def read_text(path, vocabulary, unknown, context, device, column=None, untrained_unk=False):
     """The words of a file, or of standard input for `-`, with <eos> after each line -> Text.
 
-    vocabulary: the model's words; unknown: "unk" reads others as <unk>, and says so on stderr, "error" refuses them.
-    column: the file is TSV with a heading, and this column of it is the text, one line each. untrained_unk: the model
-    never saw <unk> in training, which is said where it is read.
+    vocabulary: the model's `Vocabulary`; unknown: "unk" reads others as <unk>, and says so on stderr, "error" refuses
+    them. column: the file is TSV with a heading, and this column of it is the text, one line each. untrained_unk: the
+    model never saw <unk> in training, which is said where it is read.
     """
     ids = {word: i for i, word in enumerate(vocabulary)}
     if EOS not in ids:
@@ -49,20 +54,24 @@ def read_text(path, vocabulary, unknown, context, device, column=None, untrained
     name = "standard input" if path == "-" else path
     file, rows = (os.dup(0) if path == "-" else path), None
     if column is None:
-        words, ends = read_lines(file, name)
+        raw = list(lines(file, name))
     else:
         rows = read_table(file, name, column)
-        lines = [row[column].split() for row in rows]
-        words = [word for line in lines for word in (*line, EOS)]
-        ends = [end for line in lines for end in (*[False] * len(line), True)]
-    if not words:
+        raw = [row[column] for row in rows]
+    if not raw:
         raise InputError(f"{name}: the text is empty")
+    words, ends = [], []
+    with naming(name):
+        for tokens in vocabulary.tokenizer.cut(raw):
+            words += [*tokens, EOS]
+            ends += [*[False] * len(tokens), True]
     strange = [word not in ids for word in words]
     if any(strange):
         warn_of_unknown(name, Counter(word for word, is_strange in zip(words, strange) if is_strange), len(words),
                         unknown, UNK in ids, untrained_unk)
     stream = torch.tensor([ids[EOS], *(ids.get(word, ids.get(UNK)) for word in words)], device=device)
-    return Text("text", words, ends, strange, contexts(stream[:, None], [True, *ends], context), rows)
+    return Text("text", words, ends, strange, contexts(stream[:, None], [True, *ends], context), rows,
+                {"tokens": len(words), **size_of(raw)}, vocabulary.tokenizer.show)
 
 
 def read_table(file, name, column):
@@ -118,7 +127,8 @@ def read_split(split, corpus, args, context="carry"):
         print(f"| {loud}{share:.1%} of the tokens of {split} are {UNK}{UNTRAINED if args.untrained_unk else ''}",
               file=sys.stderr)
     words, ends = [vocabulary.idx2word[i] for i in ids[1:]], [i == eos for i in ids]
-    return Text(split, words, ends[1:], [False] * len(words), contexts(stream, ends, context))
+    return Text(split, words, ends[1:], [False] * len(words), contexts(stream, ends, context),
+                size=corpus.sizes.get(split), show=corpus.tokenizer.show)
 
 
 def contexts(stream, ends, context):
@@ -142,7 +152,7 @@ def sentences(ends):
 
 
 def characters(text):
-    """How many characters a text is written in: a separator after each word, and a line's end for an empty line."""
+    """How many characters a text of words is written in: a separator after each, and a line's end for an empty line."""
     return sum(len(word) + 1 if not end else before for before, word, end in
                zip([True, *text.ends], text.words, text.ends))
 
@@ -159,7 +169,7 @@ def sentence_rows(text, logprobs):
         if text.ends[i] or i + 1 == len(text.ends):
             total, tokens = math.fsum(logprobs[start:i + 1]), i + 1 - start
             yield with_columns({"sentence": number, "tokens": tokens, "logprob": total,
-                                "perplexity": perplexity(-total / tokens), "text": " ".join(text.words[start:i + 1]),
+                                "perplexity": perplexity(-total / tokens), "text": text.show(text.words[start:i + 1]),
                                 "unknown": sum(text.unknown[start:i + 1])}, text, number)
             start = i + 1
 

@@ -39,13 +39,28 @@ def _processor():
     return platform.processor() or platform.machine()
 
 
-def figures(loss, rows):
+def figures(loss, rows, size=None):
     """A text's mean loss in nats, read in streams of `rows` tokens, as perplexities -> dict.
 
     The published code divides by all rows, though the first is not predicted; its perplexities are slightly lower.
+    size: how many "tokens", "words" and "bytes" the text has, where that is known. Per word and per byte, models with
+    different vocabularies can be compared: the loss is taken for that of all tokens, and divided by the others.
     """
-    return {"loss": loss, "bits_per_token": loss / math.log(2), "perplexity": perplexity(loss),
-            "published_perplexity": perplexity(loss * (rows - 1) / rows)}
+    found = {"loss": loss, "bits_per_token": loss / math.log(2), "perplexity": perplexity(loss),
+             "published_perplexity": perplexity(loss * (rows - 1) / rows)}
+    if size:
+        nats = loss * size["tokens"]
+        found |= {"word_perplexity": perplexity(nats / size["words"]),
+                  "byte_perplexity": perplexity(nats / size["bytes"]),
+                  "bits_per_byte": nats / size["bytes"] / math.log(2), "words": size["words"], "bytes": size["bytes"]}
+    return found
+
+
+def per_unit(figures):
+    """Of `figures`, what compares vocabularies, for a log line; "" where it is not known."""
+    if "bytes" not in figures:
+        return ""
+    return f" ({figures['word_perplexity']:.2f} per word, {figures['bits_per_byte']:.3f} bits per byte)"
 
 
 def write(path, args, parameters, **found):
@@ -62,7 +77,8 @@ def write(path, args, parameters, **found):
 
 def summarise(found, seconds, *facts, **files):
     """The last line of a script: what came out (`figures` by name), what it took, and the files to look at."""
-    parts = ["| summary", *(f"{name} ppl {figures['perplexity']:.2f}" for name, figures in found.items()),
+    parts = ["| summary",
+             *(f"{name} ppl {figures['perplexity']:.2f}{per_unit(figures)}" for name, figures in found.items()),
              ", ".join([*facts, duration(seconds)])]
     if files:
         parts.append(", ".join(f"{what} {path}" for what, path in files.items()))

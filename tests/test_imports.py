@@ -6,7 +6,8 @@ import pytest
 from conftest import ROOT
 
 COPYABLE = {"weight_drop", "locked_dropout", "embed_regularize", "splitcross", "nt_asgd", "past_decode"}
-COMMANDS = {"main", "finetune", "pointer", "dynamiceval", "evaluate", "ensemble", "generate", "bench", "export"}
+COMMANDS = {"main", "finetune", "pointer", "dynamiceval", "evaluate", "ensemble", "generate", "bench", "export",
+            "prepare"}
 # What each may import, besides itself, the standard library and the packages that the project needs.
 ALLOWED = {**{name: set() for name in COPYABLE}, "runtime": set(), "ops": {"runtime"}}
 ALLOWED["corpus"] = {"runtime"}
@@ -14,7 +15,7 @@ ALLOWED["utils"] = {"runtime"}
 ALLOWED["data"] = {"runtime", "corpus", "utils"}
 ALLOWED["cells"] = ALLOWED["softmaxes"] = COPYABLE | {"runtime", "ops"}
 ALLOWED["model"] = ALLOWED["cells"] | {"cells", "softmaxes"}
-ALLOWED["checkpoint"] = ALLOWED["model"] | {"model"}
+ALLOWED["checkpoint"] = ALLOWED["model"] | {"model", "corpus"}
 ALLOWED["evaluation"] = ALLOWED["checkpoint"] | {"checkpoint", "corpus", "data", "utils"}
 ALLOWED["training"] = ALLOWED["evaluation"] | {"evaluation"}
 ALLOWED["interchange"] = ALLOWED["evaluation"]
@@ -25,7 +26,8 @@ TORCH_ALONE = COPYABLE | {"ops"}
 NARROWER = {"ops": {"runtime.paths"}}                       # of a package that may be imported, these modules alone
 STANDARD_LIBRARY_ONLY = {"corpus.demo", "corpus.prepare", "runtime.errors", "runtime.paths"}    # run before an install
 WHEN_ASKED_FOR = {"ops.compiled": {"cuda"},                 # inside functions, with a fallback or an error
-                  "interchange.hf": {"safetensors", "tokenizers"}}
+                  "interchange.hf": {"safetensors", "tokenizers"},
+                  "corpus.tokenizers": {"tokenizers"}}
 SHIPPED = {"interchange.modeling_awd_lstm": {"torch", "transformers"}}      # copied into a folder, to be read alone
 
 

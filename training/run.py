@@ -11,6 +11,7 @@ import torch
 from tqdm import tqdm
 
 import checkpoint
+from corpus.tokenizers import Vocabulary
 from data import batchify_split
 from evaluation.loss import evaluate, total_loss, window_loss
 from evaluation.stalling import has_no_new_best, has_stalled
@@ -52,7 +53,7 @@ class Run:
         self.args, self.compute, self.files, self.resumed, self.schedule = args, compute, files, resumed, schedule
         self.group, self.words_before = group or ProcessGroup(), words_before
         self.model, self.optimizer = model, optimizer
-        self.vocabulary = corpus.dictionary.idx2word
+        self.vocabulary, self.sizes = Vocabulary(corpus.dictionary.idx2word, corpus.tokenizer), corpus.sizes
         if args.batch_size < self.group.size:
             raise InputError(f"--batch-size {args.batch_size} is less than the number of processes "
                              f"({self.group.size}); use a larger one, or fewer processes")
@@ -251,8 +252,8 @@ class Run:
         loss = evaluate(model, self.test, self.args.bptt, self.interruption.check)
         log(rule("="), f"| End of training | {report(loss, 'test ')}", rule("="))
         seconds = sum(epoch["seconds"] for epoch in self.history)
-        found = {"valid": record.figures(self.checkpoints.best_loss, len(self.valid)),
-                 "test": record.figures(loss, len(self.test))}
+        found = {"valid": record.figures(self.checkpoints.best_loss, len(self.valid), self.sizes.get("valid")),
+                 "test": record.figures(loss, len(self.test), self.sizes.get("test"))}
         record.write(self.files.result, self.args, count_parameters(model), epochs=self.history,
                      seconds=seconds, switch_epoch=self.switch_epoch, **found)
         record.summarise({"best valid": found["valid"], "test": found["test"]}, seconds,

@@ -1,0 +1,82 @@
+"""A file → text: UTF-8 without a leading BOM, every line ended by "\\n", also where the file has CRLF or CR."""
+
+import codecs
+import io
+from contextlib import contextmanager
+
+from runtime.errors import InputError
+
+BLOCK = 4 * 2**20  # bytes of text in hand at a time
+LONGEST_LINE = 2**28  # characters; a line must fit into memory several times
+
+
+def short(word):
+    return repr(word if len(word) <= 60 else word[:60] + "…")
+
+
+@contextmanager
+def naming(file):
+    """Errors from inside say which file they are about."""
+    try:
+        yield
+    except OSError as error:
+        advice = "" if isinstance(error, FileNotFoundError) else "; check its permissions"
+        raise InputError(f"{error.filename or file}: cannot be read ({error.strerror}){advice}") from error
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from None
+
+
+def blocks(file, size):
+    """Yield the text of a file, a path or a descriptor, as it comes of `size` bytes each; at the end, of what is left.
+
+    Raises InputError, with the byte's offset, where it is not text.
+    """
+    # Not line by line: a text may be one line of 100 MB.
+    utf8 = codecs.getincrementaldecoder("utf-8-sig")()  # without a leading BOM
+    decoder = io.IncrementalNewlineDecoder(utf8, translate=True)  # CRLF and CR become "\n"
+    last, read = "\n", 0
+    with open(file, "rb") as stream:
+        while True:
+            block = stream.read(size)
+            if b"\0" in block:
+                raise InputError(f"byte {read + block.index(0)} is NUL; convert it to UTF-8 text")
+            read += len(block)
+            try:
+                text = decoder.decode(block, final=not block)
+            except UnicodeDecodeError as error:  # the bytes it holds end where we have read to
+                offset = read - len(error.object) + error.start
+                raise InputError(f"byte {offset} is not UTF-8; convert it to UTF-8 text") from None
+            last = text[-1:] or last
+            if not block and last != "\n":
+                text += "\n"  # the last line ends, too
+            yield text
+            if not block:
+                return
+
+
+def lines(file, name=None):
+    """Yield the lines of a text without their ends, "\\n" alone being one. name: what errors call the file."""
+    parts, length = [], 0  # of a line whose end is not yet there
+    with naming(file if name is None else name):
+        for text in blocks(file, BLOCK):
+            first, *rest = text.split("\n")
+            parts.append(first)
+            length += len(first)
+            if length > LONGEST_LINE:
+                raise InputError(f"a line of more than {LONGEST_LINE:,} characters; break it into lines")
+            if rest:
+                yield "".join(parts)
+                yield from rest[:-1]
+                parts, length = rest[-1:], len(rest[-1])
+
+
+def size_of(text_lines):
+    """How long some lines are, their ends included -> {"words", "bytes"}.
+
+    A word is what stands between white space, and the end of a line one more; bytes are those of UTF-8.
+    """
+    found = {"words": 0, "bytes": 0}
+    for line in text_lines:
+        found["words"] += len(line.split()) + 1
+        found["bytes"] += len(line.encode()) + 1
+    return found

@@ -1,0 +1,98 @@
+"""Make a corpus of one's own text: train.txt, valid.txt and test.txt in tokens, and the tokenizer beside them.
+
+FILE is raw text in UTF-8, a folder of such files, or - for standard input. Lines, documents or files are dealt to the
+three texts at random, always in the same way. The vocabulary, and what a tokenizer learns, is of the training text
+alone; of words and chars, what is not in it becomes <unk>.
+"""
+from runtime import errors  # isort: skip  (first: it prepares the process for the imports below)
+
+import os
+import signal
+import sys
+
+from corpus import own_text
+from corpus.cache import SPLITS
+from corpus.tokenizers import EOS, TOKENIZERS, UNK
+from runtime import options
+from runtime.errors import InputError
+from runtime.log import log, warn
+from runtime.options import Flag
+
+
+def share(text):
+    return options.number(text, float, lambda x: 0 < x < 0.5, "a share above 0 and below 0.5")
+
+
+def make_parser():
+    parser = options.Parser(__doc__)
+    parser.prog += " text"
+    parser.add_argument("files", nargs="*", metavar="FILE", help="what to read")
+    parser.add("tokens", (
+        Flag("tokenizer", "words", "words between white space, characters, or pieces of words: byte pair encoding or "
+             "unigram, which need the package tokenizers", choices=tuple(TOKENIZERS)),
+        Flag("vocab_size", None, f"size of the vocabulary, {EOS} and {UNK} included: of bpe and unigram what they "
+             "learn, of words and chars the most", options.size, "N"),
+        Flag("min_count", 2, f"of words and chars: tokens that occur less often in the training text become {UNK}",
+             options.size, "N"),
+        Flag("lower", False, "put the text into lower case", bool, only_true=True)))
+    parser.add("texts", (
+        Flag("by", "lines", "what is dealt: lines, documents with empty lines between them, or whole files",
+             choices=("lines", "documents", "files")),
+        Flag("valid", 0.05, "share of them for validation", share, "X"),
+        Flag("test", 0.05, "share of them for the test", share, "X"),
+        Flag("dedup", False, "take each of them once, so that none is in two texts", bool, only_true=True),
+        Flag("seed", 1111, "of the dealing", options.seed, "N")))
+    parser.add("files", (Flag("out", None, "folder to write", metavar="FOLDER"),))
+    return parser
+
+
+def check(args, kind):
+    """Raise InputError for flags that do not go together."""
+    if not args.files or args.out is None:
+        raise InputError("say what to read, and where to: prepare.py text FILE… --out FOLDER")
+    if kind.complete and args.vocab_size is None:
+        raise InputError(f"--tokenizer {kind.name} needs --vocab-size, such as 10000")
+    if kind.complete and "min_count" in args.given:
+        raise InputError(f"--tokenizer {kind.name} knows every text: --min-count is of words and chars")
+    if not kind.complete and args.vocab_size is not None and args.vocab_size < 3:
+        raise InputError(f"--vocab-size {args.vocab_size} has no room for more than {EOS} and {UNK}")
+
+
+def log_split(split, written):
+    size, counts = written.size, written.counts
+    log(f"| {split:5} | {counts[EOS]:,} lines | {size['words']:,} words | {size['bytes']:,} bytes | {size['tokens']:,} "
+        f"tokens" + (f" | {counts[UNK] / size['tokens']:.2%} {UNK}" if counts[UNK] else ""))
+
+
+def main(argv=None):
+    words = sys.argv[1:] if argv is None else argv
+    if words[:1] != ["text"] and not {"-h", "--help"} & set(words):
+        raise InputError("say what to prepare: prepare.py text FILE… --out FOLDER")
+    args = options.parse(make_parser(), words[words[:1] == ["text"]:])
+    kind = TOKENIZERS[args.tokenizer]
+    check(args, kind)
+    files = own_text.find_files(args.files, args.out)
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))     # so that nothing is left behind
+
+    with own_text.new_folder(args.out) as folder:
+        text = own_text.Text(folder)
+        text.read(files, args.by, args.dedup)
+        text.deal(args.valid, args.test, args.seed, args.by)
+        tokenizer = kind.train(text.lines("train", "learning from"), args.vocab_size, args.lower)
+        kept = None if kind.complete else own_text.frequent(text, tokenizer, args.min_count, args.vocab_size)
+        written = {split: own_text.write_split(os.path.join(folder, f"{split}.txt"), text, split, tokenizer, kept)
+                   for split in SPLITS}
+        vocabulary = own_text.vocabulary_of(written["train"].counts, tokenizer, kept)
+        own_text.write_description(folder, vocabulary, {split: part.size for split, part in written.items()},
+                                   args.settings())
+
+    for split, part in written.items():
+        log_split(split, part)
+    warn(*own_text.doubts(written, vocabulary, args.vocab_size))
+    log(f"| summary | {len(files):,} files, {len(text.lengths):,} {args.by}"
+        + (f", {text.duplicates:,} duplicates left out" if args.dedup else "")
+        + f" | vocabulary {len(vocabulary):,} | folder {args.out}")
+
+
+if __name__ == "__main__":
+    errors.run(main)

@@ -48,7 +48,8 @@ def reported(ids, words, interval):
 
 def encode(prompt, vocabulary):
     """A prompt's words as ids; words the model does not know are read as `<unk>` if it has that."""
-    ids, words = {word: i for i, word in enumerate(vocabulary)}, vocabulary.tokenizer.encode(prompt)
+    ids = {word: i for i, word in enumerate(vocabulary)}
+    words = vocabulary.tokenizer.encode(prompt) if prompt else []
     unknown = sorted({word for word in words if word not in ids})
     if unknown and UNK not in ids:
         raise InputError(f"the model does not know {', '.join(unknown)}; use words of its vocabulary in --prompt")
@@ -61,7 +62,7 @@ def make_parser():
     parser = options.Parser(__doc__)
     parser.add("model", options.READ_MODEL)
     parser.add("text", (
-        Flag("words", 1000, "words to generate", options.size, "N"),
+        Flag("words", 1000, "words (tokens of the model) to generate", options.size, "N"),
         Flag("temperature", 1.0, "of the softmax: < 1 sharpens it, > 1 flattens it", options.positive, "X"),
         Flag("top_k", 0, "draw from the K likeliest words only, 0 from all", options.count, "K"),
         Flag("prompt", "", "words to go on from, the start of the text", metavar="TEXT"),

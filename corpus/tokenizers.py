@@ -228,11 +228,11 @@ def _library(model, lower):
 
 
 def chunks(lines):
-    """Yield (text, whether its line ends there), CHUNK characters of a line at most; no word that fits is cut."""
+    """Yield (text, whether its line ends there), CHUNK characters of a line at most; words that fit are not cut."""
     for line in lines:
         start = 0
         while len(line) - start > CHUNK:
-            words = re.match(r"(?s).+(?= \S)", line[start:start + CHUNK])  # all but the last, which may go on
+            words = re.match(r"(?s).+(?= \S)", line[start:start + CHUNK + 1])  # all but the last, which may go on
             stop = start + (words.end() if words else CHUNK)
             yield line[start:stop], False
             start = stop

@@ -16,6 +16,7 @@ import torch
 
 import data
 from corpus import cache as corpus_cache
+from corpus import reading
 from data import SPLITS, Corpus, Dictionary
 from runtime.errors import InputError
 
@@ -248,7 +249,7 @@ def test_a_file_that_may_not_be_read(tmp_path, monkeypatch, cached):
             raise PermissionError(13, "Permission denied", str(name))
         return open(name, *args, **kwargs)
 
-    monkeypatch.setattr(data, "open", forbidden, raising=False)
+    monkeypatch.setattr(reading, "open", forbidden, raising=False)
     monkeypatch.setattr(corpus_cache, "open", forbidden, raising=False)
     message = refusal(Corpus, folder, cache=tmp_path / "cache" if cached else None)
     assert message.startswith(f"{folder / 'test.txt'}: ") and "Permission denied" in message

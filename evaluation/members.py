@@ -88,7 +88,7 @@ def agree(members, args):
                                  f"the word {short(strange)}")
     args = options.inherit(args, contents["settings"], first, options.DATA)
     return (args.replaced(device=devices.pick_device(args.device), **{checkpoint.UNTRAINED_UNK: untrained_unk}),
-            contents["vocabulary"])
+            checkpoint.vocabulary_of(contents))
 
 
 class Reading(NamedTuple):

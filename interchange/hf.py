@@ -8,6 +8,8 @@ import os
 import shutil
 import sys
 
+from checkpoint import vocabulary_of
+from corpus.tokenizers import token_of
 from data import EOS, UNK, naming
 from interchange.foreign import check_words, float_tensors, read_json
 from interchange.settings import kept, refuse
@@ -38,25 +40,41 @@ def special_tokens(words):
     return {**found, **dict.fromkeys(("bos_token", "eos_token", "pad_token"), EOS)} if EOS in words else found
 
 
-def make_tokenizer(words, tokenizers):
-    """A tokenizer that splits as data.py reads a text: at Python's white space, with `<eos>` for the end of a line.
+def make_tokenizer(vocabulary, tokenizers):
+    """A tokenizer that cuts a text as training did, with `<eos>` for the end of a line. InputError for one of chars."""
+    cut = vocabulary.tokenizer
+    if cut.name == "words":
+        made, end = split_words(vocabulary, tokenizers), f" {EOS} "
+    elif hasattr(cut, "library"):
+        made, end = cut.library(vocabulary), EOS
+    else:
+        raise InputError(f"a model of --tokenizer {cut.name} cannot be exported to hf; those of words, bpe and unigram "
+                         "can")
+    if EOS in vocabulary:
+        lower = [tokenizers.normalizers.Lowercase()] if cut.lower else []
+        lines = tokenizers.normalizers.Replace(tokenizers.Regex(r"\r\n|\r|\n"), end)
+        made.normalizer = tokenizers.normalizers.Sequence([*lower, lines])
+        made.add_special_tokens([tokenizers.AddedToken(EOS, normalized=cut.name != "words", special=True)])
+    return made
+
+
+def split_words(words, tokenizers):
+    """A tokenizer that splits as data.py reads a text: at Python's white space.
 
     An unknown word is `<unk>`, or without that in the vocabulary an error.
     """
     white = "".join(f"\\x{{{i:x}}}" for i in range(sys.maxunicode + 1) if chr(i).isspace())
     made = tokenizers.Tokenizer(tokenizers.models.WordLevel({word: i for i, word in enumerate(words)}, unk_token=UNK))
     made.pre_tokenizer = tokenizers.pre_tokenizers.Split(tokenizers.Regex(f"[{white}]+"), "removed")
-    if EOS in words:
-        made.normalizer = tokenizers.normalizers.Replace(tokenizers.Regex(r"\r\n|\r|\n"), f" {EOS} ")
-        made.add_special_tokens([tokenizers.AddedToken(EOS, normalized=False, special=True)])
     return made
 
 
 def write(contents, state, folder, words_seen):
     """A model as a folder for transformers. InputError for a cell or softmax that the modelling file has not."""
-    settings, words = contents["settings"], contents["vocabulary"]
+    settings, words = contents["settings"], vocabulary_of(contents)
     refuse(settings, "hf", {"LSTM", "GRU"})
     save_file, tokenizers = packages()[0].save_file, packages()[1]
+    tokenizer = make_tokenizer(words, tokenizers)
     tokens = special_tokens(words)
     ids = {f"{role}_id": words.index(token) for role, token in tokens.items() if role != "unk_token"}
     last = state[f"rnns.{settings['nlayers'] - 1}.weight_hh_l0"].size(1)
@@ -65,7 +83,7 @@ def write(contents, state, folder, words_seen):
                            "AutoModelForCausalLM": f"{CODE[:-3]}.AWDLSTMForCausalLM"},
               "cell": settings["model"], "vocab_size": len(words), **{name: settings[name] for name in SHAPE},
               "nhidlast": last, "tie_word_embeddings": settings["tied"], "dtype": "float32", **ids,
-              "words_seen": words_seen, "settings": kept(settings)}
+              "words_seen": words_seen, "settings": kept(settings), "tokenizer": words.tokenizer.state()}
     with atomic_folder(folder, FILES, CODE) as partial:
         def write_json(name, value):
             with open(os.path.join(partial, name), "w", encoding="utf-8") as file:
@@ -76,7 +94,7 @@ def write(contents, state, folder, words_seen):
         write_json("tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast", **tokens,
                                              "clean_up_tokenization_spaces": False,
                                              "model_input_names": ["input_ids", "attention_mask"]})
-        make_tokenizer(words, tokenizers).save(os.path.join(partial, TOKENIZER))
+        tokenizer.save(os.path.join(partial, TOKENIZER))
         save_file({name: tensor.contiguous() for name, tensor in state.items()}, os.path.join(partial, WEIGHTS),
                   metadata={"format": "pt"})
         shutil.copyfile(os.path.join(os.path.dirname(__file__), CODE), os.path.join(partial, CODE))
@@ -98,7 +116,7 @@ def read(folder, vocab_file):
     words = read_vocabulary(tokenizer, os.path.join(folder, TOKENIZER))
     check_words(words, len(words), os.path.join(folder, TOKENIZER))
     settings = config["settings"] if isinstance(config.get("settings"), dict) else {}
-    shape = {name: config.get(name) for name in (*SHAPE, "nhidlast", "words_seen")}
+    shape = {name: config.get(name) for name in (*SHAPE, "nhidlast", "words_seen", "tokenizer")}
     return tensors, words, {**settings, **shape, "model": config.get("cell"), "cutoffs": config.get("cutoffs") or [],
                             "tied": tied}
 
@@ -119,10 +137,15 @@ def read_weights(path):
 def read_vocabulary(tokenizer, path):
     """The words of a tokenizer.json, in the order of their ids; those that were added to it are among them."""
     try:
-        ids = {**tokenizer["model"]["vocab"], **{added["content"]: added["id"] for added in tokenizer["added_tokens"]}}
+        vocab = tokenizer["model"]["vocab"]
+        if isinstance(vocab, list):                       # unigram's, with scores
+            vocab = {piece: i for i, (piece, _) in enumerate(vocab)}
+        ids = {**vocab, **{added["content"]: added["id"] for added in tokenizer["added_tokens"]}}
         words = sorted(ids, key=ids.__getitem__)
         whole = [ids[word] for word in words] == list(range(len(words)))
-    except (KeyError, TypeError):
+        if tokenizer["model"]["type"] != "WordLevel":
+            words = [word if word in (EOS, UNK) else token_of(word) for word in words]
+    except (KeyError, TypeError, ValueError):
         whole = False
     if not whole:
         raise InputError(f"{path}: is not the tokenizer of such a model: its words are not numbered from 0 on")

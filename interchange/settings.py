@@ -36,7 +36,12 @@ def contents_of(state, words, settings, source):
         settings = {**settings, "vocab": "train"}         # other texts have other words
     settings, state = {"precision": "fp32", **settings}, dict(state)
     softmax = {name: state.pop(name) for name in list(state) if name.startswith(checkpoint.SOFTMAX)}
-    return {"model": state, "criterion": {name.removeprefix(checkpoint.SOFTMAX): tensor
-                                          for name, tensor in softmax.items()},
-            "settings": checked(settings, checkpoint.kept_flags(), source), "vocabulary": words,
-            "losses": {"words_before": words_seen, "history": []}}
+    contents = {"model": state, "criterion": {name.removeprefix(checkpoint.SOFTMAX): tensor
+                                              for name, tensor in softmax.items()},
+                "settings": checked(settings, checkpoint.kept_flags(), source), "vocabulary": words,
+                "tokenizer": settings.get("tokenizer"), "losses": {"words_before": words_seen, "history": []}}
+    try:
+        checkpoint.vocabulary_of(contents)
+    except InputError as error:
+        raise InputError(f"{source} is damaged: {error}") from None
+    return contents

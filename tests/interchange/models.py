@@ -3,6 +3,7 @@ import torch
 
 import checkpoint
 import model as network
+from corpus.tokenizers import Vocabulary
 from runtime import options
 
 WORDS = ["<eos>", "<unk>", "café", "don't", *(f"w{i}" for i in range(21))]
@@ -21,7 +22,7 @@ def contents_of(words=WORDS, **settings):
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.uniform_(-0.7, 0.7)
-    return model, checkpoint.contents_of(model, settings, list(words), {"words_before": 0, "history": [
+    return model, checkpoint.contents_of(model, settings, Vocabulary(words), {"words_before": 0, "history": [
         {"epoch": 1, "valid_loss": 3.0, "tokens": 700_000}, {"epoch": 2, "valid_loss": 2.0, "tokens": 700_000}]})
 
 

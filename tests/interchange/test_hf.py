@@ -18,7 +18,9 @@ from models import SHAPES, WORDS, contents_of, logprobs, same_model  # noqa: E40
 
 import checkpoint  # noqa: E402
 import export  # noqa: E402
+from corpus.tokenizers import EOS, TOKENIZERS, visible  # noqa: E402
 from interchange import hf, settings  # noqa: E402
+from model import build  # noqa: E402
 from runtime.errors import InputError  # noqa: E402
 
 TEXT = "w3 w1 <unk> café w9 w20 w2"
@@ -129,6 +131,37 @@ def test_the_tokenizer_splits_as_training_did(tmp_path):
     assert [word.strip() for word in words] == ["w3", "café", "", "don't", "strange", "", "", "w5"]
     assert tokenizer("<eos>w1 w2<eos>").tokens() == ["<eos>", "w1", "w2", "<eos>"]
     assert tokenizer.bos_token == tokenizer.eos_token == tokenizer.pad_token == "<eos>"
+
+
+@pytest.mark.parametrize("lower", [False, True])
+@pytest.mark.parametrize("kind", ["bpe", "unigram", "words"])
+def test_the_tokenizer_of_a_text_of_ones_own(kind, lower, tmp_path):
+    """The same ids as ours, and from there back; ends of lines are <eos>."""
+    lines = ["Der Hund sieht die Katze.", "die Katze\tsieht  ihn nicht", "Привет, мир!", "世界 <eos> x"]
+    cut = TOKENIZERS[kind].train(lines * 5, 290, lower)
+    words = [*dict.fromkeys(token for line in cut.cut(lines) for token in line), EOS] if kind == "words" else [
+        *cut.known(), EOS]
+    _, contents = contents_of()
+    contents.update(vocabulary=[word for i, word in enumerate(words) if word not in words[:i]], tokenizer=cut.state())
+    model = build(contents["settings"], len(contents["vocabulary"]))
+    contents.update(model=model.state_dict(), criterion={})
+    hf.write(contents, model.state_dict(), str(tmp_path / "out"), None)
+    tokenizer = load(tmp_path / "out")[1]
+    text = "\n".join(lines[:3]) + "\n"
+    wanted = [contents["vocabulary"].index(token) for line in cut.cut(lines[:3]) for token in (*line, EOS)]
+    assert tokenizer(text)["input_ids"] == wanted
+    if kind != "words":
+        assert tokenizer.decode(tokenizer(lines[0])["input_ids"]) == (lines[0].lower() if lower else lines[0])
+    back = settings.contents_of(*hf.read(str(tmp_path / "out"), None), "out")
+    assert back["vocabulary"] == contents["vocabulary"] and back["tokenizer"] == contents["tokenizer"]
+
+
+def test_characters_are_refused_by_name(tmp_path):
+    model, contents = contents_of()
+    words = [visible(chr(256 + i).encode()) for i in range(len(contents["vocabulary"]))]
+    with pytest.raises(InputError, match="chars"):
+        hf.write({**contents, "vocabulary": words, "tokenizer": {"kind": "chars", "lower": False}}, model.state_dict(),
+                 str(tmp_path / "out"), None)
 
 
 def test_without_unk_an_unknown_word_is_an_error(tmp_path):

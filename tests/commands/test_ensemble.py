@@ -15,6 +15,7 @@ from conftest import ROOT, SMALL, run_script
 import checkpoint
 import ensemble
 import main
+from corpus.tokenizers import Vocabulary
 from data import Corpus
 from evaluation.members import parse_member, result_name
 from model import build, resolve
@@ -33,7 +34,7 @@ def folder(toy, tmp_path):
     """
     for seed, (name, words) in enumerate(MODELS.items()):
         args = options.parse(main.make_parser(), ["--data", str(toy), *SMALL, *words])
-        vocabulary = Corpus(str(toy), by_frequency=name == "adaptive").dictionary.idx2word
+        vocabulary = Vocabulary(Corpus(str(toy), by_frequency=name == "adaptive").dictionary.idx2word)
         torch.manual_seed(seed)
         model = build(vars(args := resolve(args, len(vocabulary))), len(vocabulary))
         for weight in model.parameters():

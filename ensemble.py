@@ -21,6 +21,7 @@ from evaluation import dynamic, outputs
 from evaluation.members import MembersPass, agree, parse_member, result_name
 from evaluation.mixture import best_weights, equal_weights, mix
 from evaluation.neural_cache import mean_loss
+from evaluation.scoring import Scores
 from evaluation.text import read_split
 from runtime import options, record
 from runtime.errors import InputError
@@ -37,7 +38,7 @@ def make_parser():
              choices=("equal", "valid")),
         Flag("split", "both", "which text to evaluate on; weights that are chosen need validation besides",
              choices=("both", "valid", "test"))))
-    parser.add("output", outputs.FLAGS)
+    parser.add("output", outputs.flags())
     parser.add("models with the neural cache", options.NEURAL_CACHE)
     parser.add("models with dynamic evaluation", dynamic.FLAGS)
     parser.add("running", (*options.running(1000, "segments of dynamic evaluation"), *options.RECIPE))
@@ -87,7 +88,7 @@ def main(argv=None):
                 log(f"| mixture | {report_tokens(found[split]['loss'], split + ' ')}")
                 if split == args.split and outputs.asked_for(args):
                     text = read_split(split, read_corpus(args, vocabulary), args)
-                    outputs.write(args, text, mixed.tolist(), None, f"{', '.join(args.models)}: {split}")
+                    outputs.write(args, text, Scores(mixed.tolist()), f"{', '.join(args.models)}: {split}")
             seconds = time.monotonic() - began
             models = [{"model": member.label, "weight": weight, "parameters": each.parameters,
                        "settings": each.settings, **{split: figures(each.logprobs[split]) for split in splits}}

@@ -2,7 +2,8 @@
 
 The text is a split of the corpus, which is scored as published figures are: with batch size 1 from a zero state, all
 words but the first. Or it is any text, a file or standard input, of which all words are scored, the first one after
-<eos>. With --context reset all words of either are scored, every line on its own, from a zero state and after <eos>.
+<eos>. With --context reset all words of either are scored, every line on its own, from a zero state and after <eos>;
+lines are then read in batches. So are the hypotheses of n-best lists.
 """
 from runtime import errors  # isort: skip  (first: it prepares the process for the imports below)
 
@@ -14,7 +15,8 @@ from contextlib import redirect_stdout
 
 from checkpoint import Files, choose, open_model
 from data import read_corpus
-from evaluation import outputs, scoring
+from evaluation import hidden_states, nbest, outputs, scoring
+from evaluation.formats import FORMATS
 from evaluation.text import characters, read_split, read_text
 from model import count_parameters
 from runtime import options, record
@@ -53,8 +55,9 @@ def make_parser():
         Flag("bptt", 70, "tokens read at a time; changes nothing but memory, and how long a mask holds in Monte Carlo "
              "dropout", options.size, "N")))
     parser.add("output", (
-        *outputs.FLAGS,
+        *outputs.flags(FORMATS), *outputs.SURPRISAL, *hidden_states.FLAGS,
         Flag("max_minutes", None, "stop after M minutes", options.positive, "M")))
+    parser.add("n-best lists", nbest.FLAGS)
     parser.add("running", (*options.running(), *options.RECIPE))
     return parser
 
@@ -69,12 +72,12 @@ def log_text(text, logprobs, how=""):
     return figures
 
 
-def score(args, path, model, text, check):
+def score(args, path, model, text, layers, check):
     """Score one text and write what was asked for -> its figures."""
     began = time.monotonic()
-    logprobs, ranks = scoring.score(model, text.streams, args.bptt, args.temperature,
-                                    bool(args.per_token or args.html), check)
-    logprobs = logprobs.tolist()
+    scores = scoring.score(model, text.streams, args.bptt, args.temperature, outputs.needs_ranks(args), check,
+                           entropies=outputs.needs_entropy(args)).tolist()
+    logprobs = scores.logprobs
     found = {text.name: {**log_text(text, logprobs),
                          "tokens_per_second": len(logprobs) / (time.monotonic() - began)}}
     if args.mc_samples:
@@ -84,16 +87,21 @@ def score(args, path, model, text, check):
         found[f"{text.name}_sampled"] = {**log_text(text, sampled, f" | mean of {args.mc_samples} samples"),
                                          "samples": args.mc_samples,
                                          "tokens_per_second": len(logprobs) / (time.monotonic() - began)}
-    outputs.write(args, text, logprobs, None if ranks is None else ranks.tolist(), f"{path}: {text.name}")
+    if args.features:
+        states = hidden_states.hidden_states(model, text.streams, args.bptt, layers, check)
+        hidden_states.write(args.features, text, states)
+    if args.nbest:
+        nbest.write(args, text, logprobs)
+    outputs.write(args, text, scores, f"{path}: {text.name}")
     return found
 
 
 def result_name(args):
     """What tells this evaluation from others of the same model, as part of its result's name."""
-    parts = [] if args.split == "both" or args.text else [args.split]
-    if args.text:
-        name = "stdin" if args.text == "-" else os.path.basename(args.text)
-        parts.append(part_of_name(name))
+    file = args.text or args.nbest
+    parts = [] if args.split == "both" or file else [args.split]
+    if file:
+        parts.append(part_of_name("stdin" if file == "-" else os.path.basename(file)))
     if args.context == "reset":
         parts.append("reset")
     if args.search_temperature:
@@ -116,21 +124,27 @@ def search_temperature(args, model, corpus, check):
     return TEMPERATURES[best]
 
 
+def read_texts(args, vocabulary, corpus, device):
+    """What is to be scored -> list of Text."""
+    if args.text or args.nbest:
+        rows = {"column": nbest.TEXT, "read_rows": nbest.read_lists} if args.nbest else {"column": args.column}
+        return [read_text(args.text or args.nbest, vocabulary, args.unknown, args.context, device,
+                          untrained_unk=args.untrained_unk, **rows)]
+    splits = ("valid", "test") if args.split == "both" else (args.split,)
+    return [read_split(split, corpus, args, args.context) for split in splits]
+
+
 def main(argv=None):
-    args = options.parse(make_parser(), argv)
-    if args.column and not args.text:
-        raise InputError("--column is of a table: name its file with --text")
+    args = outputs.prepare(options.parse(make_parser(), argv))
     if args.search_temperature and "temperature" in args.given:
         raise InputError("--temperature and --search-temperature are two ways to choose one; give one of them")
-    outputs.check(args, [choose(args)] + ([args.text] if args.text not in (None, "-") else []),
-                  args.text or args.split != "both", "--split or --text")
+    file = args.text or args.nbest
+    outputs.check(args, [choose(args)] + ([file] if file not in (None, "-") else []), file or args.split != "both",
+                  "--split or --text")
     path, args, vocabulary, compute, model = open_model(args)
-    corpus = None if args.text and not args.search_temperature else read_corpus(args, vocabulary)
-    splits = ("valid", "test") if args.split == "both" else (args.split,)
-    texts = ([read_text(args.text, vocabulary, args.unknown, args.context, compute.device, args.column,
-                       args.untrained_unk)]
-             if args.text else
-             [read_split(split, corpus, args, args.context) for split in splits])
+    layers = hidden_states.chosen_layers(args.layer, model)
+    corpus = None if file and not args.search_temperature else read_corpus(args, vocabulary)
+    texts = read_texts(args, vocabulary, corpus, compute.device)
 
     with redirect_stdout(sys.stderr if "-" in outputs.asked_for(args).values() else sys.stdout):
         log(f"| reading {path}, on {compute}")
@@ -142,7 +156,7 @@ def main(argv=None):
                     args = args.replaced(temperature=search_temperature(args, model, corpus, interruption.check))
                 found = {}
                 for text in texts:
-                    found |= score(args, path, model, text, interruption.check)
+                    found |= score(args, path, model, text, layers, interruption.check)
         except Stop as stop:
             log(f"| {stop}; nothing was written")
             return stop.status

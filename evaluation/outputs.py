@@ -3,23 +3,66 @@
 N tokens.
 """
 from evaluation import page
-from evaluation.text import check_outputs, sentence_rows, token_rows, write_rows, writing
+from evaluation.formats import FORMATS, PLAIN, WITH_ENTROPY, sentence_rows
+from evaluation.text import check_outputs, write_rows, writing
 from runtime.errors import InputError
 from runtime.options import Flag
 
-NAMES = ("per_token", "per_sentence", "html")      # flags with a file to write
-FLAGS = (
-    Flag("per_token", None, "write every word, its log-probability in nats and, of one model, its rank",
-         metavar="FILE"),
-    Flag("per_sentence", None, "write every line, its log-probability and perplexity", metavar="FILE"),
-    Flag("format", "tsv", "of these two; - is standard output", choices=("tsv", "json")),
-    Flag("html", None, "write a page with every word shaded by its surprisal", metavar="FILE"),
+OF_ONE_TEXT = ("per_token", "per_sentence", "html", "features")      # flags with a file to write
+NAMES = (*OF_ONE_TEXT, "rescored", "best")
+
+
+def flags(formats=PLAIN):
+    """What scripts that score a text have in common; formats: in which they can write it."""
+    tools = ", ".join(name for name in formats if name not in PLAIN)
+    return (
+        Flag("per_token", None, "write every word, its log-probability in nats and, of one model, its rank",
+             metavar="FILE"),
+        Flag("per_sentence", None, "write every line, its log-probability and perplexity", metavar="FILE"),
+        Flag("format", "tsv", "of these two; - is standard output" + (f". {tools}: words as these tools write them, to "
+             "standard output without --per-token" if tools else ""), choices=tuple(formats)),
+        Flag("html", None, "write a page with every word shaded by its surprisal", metavar="FILE"),
+    )
+
+
+SURPRISAL = (
+    Flag("unit", None, "of surprisal and entropy, bits if not given; typed, it adds a column with surprisal to tsv and "
+         "json, whose log-probabilities are in nats in any case", choices=("bits", "nats")),
+    Flag("entropy", False, "add entropy and its reduction to the words of tsv and json, with surprisal", bool,
+         only_true=True),
 )
+WITH = {"column": "text", "layer": "features", "weight": "nbest", "rescored": "nbest", "best": "nbest",
+        "entropy": "per_token"}                              # flags that do nothing without another
+AGAINST_NBEST = ("text", "split", "column")
+
+
+def prepare(args):
+    """The flags of evaluate.py, with standard output where a file may be left out -> Arguments.
+
+    Raises InputError for flags that contradict each other or have no effect.
+    """
+    for name, other in WITH.items():
+        if name in args.given and not getattr(args, other):
+            raise InputError(f"--{name} does nothing without --{other.replace('_', '-')}")
+    if args.unit and not (args.per_token or args.per_sentence or args.format not in PLAIN):
+        raise InputError("--unit does nothing without --per-token or --per-sentence")
+    if args.nbest:
+        taken = [name for name in AGAINST_NBEST if name in args.given]
+        if taken or (args.context == "carry" and "context" in args.given):
+            what = f"--{taken[0]}" if taken else "--context carry"
+            raise InputError(f"{what} and --nbest do not go together: every hypothesis is scored on its own")
+        args = args.replaced(context="reset", rescored=args.rescored or (None if args.best else "-"))
+    if args.format not in PLAIN:
+        if not (args.text or args.context == "reset"):
+            raise InputError(f"--format {args.format} has a row for every word, and the first one of a split is not "
+                             "scored as published figures are; use --context reset")
+        args = args.replaced(per_token=args.per_token or (None if args.nbest else "-"))
+    return args
 
 
 def asked_for(args):
     """The files to be written -> {flag: file}."""
-    return {name: getattr(args, name) for name in NAMES if getattr(args, name)}
+    return {name: getattr(args, name) for name in NAMES if getattr(args, name, None)}
 
 
 def check(args, inputs, is_one_text, how):
@@ -29,19 +72,29 @@ def check(args, inputs, is_one_text, how):
     """
     files = asked_for(args)
     if files and not is_one_text:
-        raise InputError(f"--per-token, --per-sentence and --html are of one text: choose it with {how}")
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in files)
+        raise InputError(f"{names}: this is written of one text; choose it with {how}")
     check_outputs(files.values(), inputs)
 
 
-def write(args, text, logprobs, ranks, title):
-    """Write what was asked for of a `Text`. logprobs: of its N words, in nats; ranks: of them, or None."""
+def needs_ranks(args):
+    return bool(args.html or (args.per_token and args.format in PLAIN))
+
+
+def needs_entropy(args):
+    return bool(args.per_token) and (args.entropy or args.format in WITH_ENTROPY)
+
+
+def write(args, text, scores, title):
+    """Write what was asked for of a `Text` with its `Scores`, lists (N,)."""
+    unit = getattr(args, "unit", None)
     if args.per_token:
-        write_rows(args.per_token, token_rows(text, logprobs, ranks), args.format)
+        write_rows(args.per_token, FORMATS[args.format](text, scores, unit), args.format)
     if args.per_sentence:
-        write_rows(args.per_sentence, sentence_rows(text, logprobs), args.format)
+        write_rows(args.per_sentence, sentence_rows(text, scores.logprobs, unit), args.format)
     if args.html:
         with writing(args.html) as file:
-            file.write(page.page(text, logprobs, ranks, title))
+            file.write(page.page(text, scores.logprobs, scores.ranks, title))
 
 
 def written(args):

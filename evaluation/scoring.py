@@ -1,17 +1,33 @@
 """How likely a model finds each word of a text: its log-probability and rank, at any temperature, with masks on or off.
 
-A text is read as one stream from a zero state, or as several, each from a zero state of its own.
-N tokens, V words, E width of a feature.
+A text is read as one stream from a zero state, or as several, each from a zero state of its own; those are read in
+batches. T window length, B batch size, N tokens, V words, E width of a feature.
 """
 import math
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import torch
 from tqdm import tqdm
 
-from evaluation.loss import evaluating, windows
+from evaluation.batches import PADDING, read_batches
+from evaluation.loss import evaluating
 
 CHUNK = 2**24                    # numbers in the largest array of scores
+
+
+class Scores(NamedTuple):
+    """What a model makes of N words: tensors or lists (N,). What was not asked for is None.
+
+    logprobs: log-probabilities in nats. ranks: the likeliest word has 1. entropies: of the distributions that the words
+    were predicted by, before they were read, in nats.
+    """
+    logprobs: object
+    ranks: object = None
+    entropies: object = None
+
+    def tolist(self):
+        return Scores(*(None if values is None else values.tolist() for values in self))
 
 
 @contextmanager
@@ -27,40 +43,64 @@ def sampling(model):
 
 
 def read(model, streams, bptt, check):
-    """Run over `streams`, a list of (N + 1, 1), each from a zero state -> yields features (n, E), targets (n,)."""
+    """Run over `streams`, a list of (n + 1, 1), each from a zero state -> yields features, targets and places, and B.
+
+    features (T·B, E); targets and places (T·B,) as of `read_batches`. Where no masks are drawn padding is left out. A
+    mask of the softmax is that of a column of the batch: there all rows stay, the features of a step side by side.
+    """
+    widest = max(1, CHUNK // len(model.decoder.weight))        # all words' scores of a step may stand in memory
     with tqdm(total=sum(len(stream) - 1 for stream in streams), disable=None, leave=False, unit=" tokens") as bar:
-        for stream in streams:
-            for features, targets, _ in windows(model, stream, bptt):
-                yield features, targets
-                bar.update(len(targets))
-                check()
+        for features, targets, places in read_batches(model, model.init_hidden, streams, bptt, widest):
+            batch, targets, places = targets.size(1), targets.flatten(), places.flatten()
+            found = places != PADDING                                                    # (T·B,)
+            if batch > 1 and not model.training:
+                features, targets, places = features[found], targets[found], places[found]
+            yield features, targets, places, batch
+            bar.update(int(found.sum()))
+            check()
 
 
-def all_logprobs(model, features, targets):
-    """All words' log-probabilities, some rows of `features` (n, E) at a time -> yields (rows, V), (rows, 1) targets."""
-    rows = max(1, CHUNK // len(model.decoder.weight))
+def all_logprobs(model, features, targets, batch=1):
+    """All words' log-probabilities, some rows of `features` (n, E) at a time -> yields (rows, V), (rows, 1) targets.
+
+    batch: rows that belong together, those of a step.
+    """
+    rows = max(1, CHUNK // len(model.decoder.weight) // batch) * batch
     for part, wanted in zip(features.split(rows), targets[:, None].split(rows)):
         yield model.logprob(part), wanted
 
 
-def score(model, streams, bptt, temperature=1.0, ranks=False, check=lambda: None, mode=evaluating):
-    """Read `streams`, a list of (N + 1, 1) -> log-probabilities (N,) in nats of their words but the first, ranks (N,).
+def score(model, streams, bptt, temperature=1.0, ranks=False, check=lambda: None, mode=evaluating, entropies=False):
+    """Read `streams`, a list of (n + 1, 1) -> Scores of their words but the first, in the order given.
 
-    Each is read from a zero state. temperature: what logarithms of probabilities are divided by before they are
-    normalised again. A rank counts the words that are likelier, from 1 on; without `ranks` it is None. check: called
-    after every window. mode: `sampling` draws masks, others for every window of `bptt` tokens.
+    Each is read from a zero state, several in batches: equal to one by one but for rounding. temperature: what
+    logarithms of probabilities are divided by before they are normalised again. ranks, entropies: whether to find them,
+    too. check: called after every window. mode: `sampling` draws masks, others for every window of `bptt` tokens; those
+    on activations and states are each stream's own, those on weights and on words of the vocabulary hold for a batch.
     """
-    found, places = [], []
+    logprobs, ranked, entropy, order = [], [], [], []
     with mode(model):
-        for features, targets in read(model, streams, bptt, check):
-            if temperature == 1 and not ranks:
-                found.append(model.target_logprob(features, targets))
+        for features, targets, places, batch in read(model, streams, bptt, check):
+            order.append(places)
+            if temperature == 1 and not (ranks or entropies):
+                logprobs.append(model.target_logprob(features, targets))
                 continue
-            for logprobs, wanted in all_logprobs(model, features, targets):
-                logprobs = logprobs if temperature == 1 else (logprobs / temperature).log_softmax(1)  # (rows, V)
-                found.append(logprobs.gather(1, wanted)[:, 0])
-                places.append((logprobs > found[-1][:, None]).sum(1) + 1)
-    return torch.cat(found), torch.cat(places) if ranks else None
+            for every, wanted in all_logprobs(model, features, targets, batch):
+                every = every if temperature == 1 else (every / temperature).log_softmax(1)       # (rows, V)
+                logprobs.append(every.gather(1, wanted)[:, 0])
+                if ranks:
+                    ranked.append((every > logprobs[-1][:, None]).sum(1) + 1)
+                if entropies:
+                    entropy.append(torch.special.entr(every.exp()).sum(1))                        # -Σ p log p
+    order = torch.cat(order)
+    return Scores(*(in_order(torch.cat(parts), order) if parts else None for parts in (logprobs, ranked, entropy)))
+
+
+def in_order(values, places):
+    """values (n,), each of which belongs at its place (n,) or is padding -> (N,)."""
+    found = places != PADDING
+    values = values[found]
+    return torch.empty_like(values).index_copy_(0, places[found], values)
 
 
 def sample_score(model, streams, bptt, samples, temperature=1.0, check=lambda: None):
@@ -71,17 +111,17 @@ def sample_score(model, streams, bptt, samples, temperature=1.0, check=lambda: N
     """
     total = None
     for _ in range(samples):
-        logprobs, _ = score(model, streams, bptt, temperature, check=check, mode=sampling)
+        logprobs = score(model, streams, bptt, temperature, check=check, mode=sampling).logprobs
         total = logprobs if total is None else torch.logaddexp(total, logprobs)
     return total - math.log(samples)
 
 
 def temperature_losses(model, streams, bptt, temperatures, check=lambda: None):
-    """Mean loss in nats over `streams`, a list of (N + 1, 1), at each of `temperatures` -> list."""
+    """Mean loss in nats over `streams`, a list of (n + 1, 1), at each of `temperatures` -> list."""
     sums, tokens = [0.0] * len(temperatures), sum(len(stream) - 1 for stream in streams)
     with evaluating(model):
-        for features, targets in read(model, streams, bptt, check):
-            for logprobs, wanted in all_logprobs(model, features, targets):
+        for features, targets, _, batch in read(model, streams, bptt, check):
+            for logprobs, wanted in all_logprobs(model, features, targets, batch):
                 for i, temperature in enumerate(temperatures):
                     scaled = logprobs / temperature                                  # (rows, V)
                     sums[i] -= (scaled.gather(1, wanted)[:, 0] - scaled.logsumexp(1)).sum().item()

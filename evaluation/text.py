@@ -1,9 +1,8 @@
-"""A text that is scored: its words read, and what was found about them written, as rows.
+"""A text that is scored: its words read, and rows of what was found about them written.
 
 N tokens.
 """
 import json
-import math
 import os
 import sys
 from collections import Counter
@@ -16,7 +15,6 @@ import torch
 from corpus.reading import lines, naming, short, size_of
 from data import EOS, UNK, batchify_split
 from runtime.errors import InputError
-from runtime.log import perplexity
 from runtime.paths import atomic_write
 from runtime.record import finite
 
@@ -41,12 +39,13 @@ class Text(NamedTuple):
 LOUD = 0.05             # share of unknown words from which on perplexities say little
 
 
-def read_text(path, vocabulary, unknown, context, device, column=None, untrained_unk=False):
+def read_text(path, vocabulary, unknown, context, device, column=None, untrained_unk=False, read_rows=None):
     """The words of a file, or of standard input for `-`, with <eos> after each line -> Text.
 
     vocabulary: the model's `Vocabulary`; unknown: "unk" reads others as <unk>, and says so on stderr, "error" refuses
     them. column: the file is TSV with a heading, and this column of it is the text, one line each. untrained_unk: the
-    model never saw <unk> in training, which is said where it is read.
+    model never saw <unk> in training, which is said where it is read. read_rows: what reads a table of another kind,
+    called as `read_table`.
     """
     ids = {word: i for i, word in enumerate(vocabulary)}
     if EOS not in ids:
@@ -56,7 +55,7 @@ def read_text(path, vocabulary, unknown, context, device, column=None, untrained
     if column is None:
         raw = list(lines(file, name))
     else:
-        rows = read_table(file, name, column)
+        rows = (read_rows or read_table)(file, name, column)
         raw = [row[column] for row in rows]
     if not raw:
         raise InputError(f"{name}: the text is empty")
@@ -74,15 +73,21 @@ def read_text(path, vocabulary, unknown, context, device, column=None, untrained
                 {"tokens": len(words), **size_of(raw)}, vocabulary.tokenizer.show)
 
 
-def read_table(file, name, column):
-    """A TSV file's rows as dicts. Raises InputError where it has no such column, or rows of another length."""
+def read_utf8_lines(file, name):
+    """The lines of a path or descriptor, without their ends, which may be \\n, \\r\\n or \\r -> list."""
     with naming(name), open(file, encoding="utf-8-sig", newline=None) as lines:
         try:
-            heading, *rows = [line.rstrip("\n").split("\t") for line in lines]
+            return [line.rstrip("\n") for line in lines]
         except UnicodeDecodeError:
             raise InputError("is not UTF-8; convert it to UTF-8 text") from None
-        except ValueError:
-            raise InputError("the text is empty") from None
+
+
+def read_table(file, name, column):
+    """A TSV file's rows as dicts. Raises InputError where it has no such column, or rows of another length."""
+    heading, *rows = [line.split("\t") for line in read_utf8_lines(file, name)] or [[]]
+    with naming(name):
+        if not heading:
+            raise InputError("the text is empty")
         if column not in heading:
             raise InputError(f"has no column {column!r} in its heading: {', '.join(heading[:8])}")
         for number, row in enumerate(rows, start=2):
@@ -157,31 +162,8 @@ def characters(text):
                zip([True, *text.ends], text.words, text.ends))
 
 
-def token_rows(text, logprobs, ranks=None):
-    for i, sentence in enumerate(sentences(text.ends)):
-        yield with_columns({"position": i + 1, "sentence": sentence, "word": text.words[i], "logprob": logprobs[i],
-                            **({"rank": ranks[i]} if ranks else {}), "unknown": int(text.unknown[i])}, text, sentence)
-
-
-def sentence_rows(text, logprobs):
-    start = 0
-    for i, number in enumerate(sentences(text.ends)):
-        if text.ends[i] or i + 1 == len(text.ends):
-            total, tokens = math.fsum(logprobs[start:i + 1]), i + 1 - start
-            yield with_columns({"sentence": number, "tokens": tokens, "logprob": total,
-                                "perplexity": perplexity(-total / tokens), "text": text.show(text.words[start:i + 1]),
-                                "unknown": sum(text.unknown[start:i + 1])}, text, number)
-            start = i + 1
-
-
-def with_columns(row, text, sentence):
-    """A row with what the file itself says of its line; a name that is taken gets _given behind it."""
-    given = text.columns[sentence - 1] if text.columns else {}
-    return {**row, **{f"{name}_given" if name in row else name: value for name, value in given.items()}}
-
-
 def write_rows(path, rows, kind):
-    """Rows, dicts with the same names, as TSV with a heading or as one JSON object per line."""
+    """Rows, dicts with the same names, as one JSON object per line if `kind` is "json", else as TSV with a heading."""
     with writing(path) as file:
         for i, row in enumerate(rows):
             if kind == "json":

@@ -11,8 +11,8 @@ import pytest
 import torch
 from conftest import SMALL, run_script
 
+from evaluation import formats, scoring
 from evaluation import page as surprisal_page
-from evaluation import scoring
 from evaluation import text as scored_text
 from evaluation.loss import evaluate, windows
 from model import RNNModel
@@ -35,7 +35,7 @@ def test_log_probabilities_add_up_to_the_loss_and_ranks_are_right(cell, splits, 
     monkeypatch.setattr(scoring, "CHUNK", 40 * 7)      # several chunks to a window
     model, column = make(cell, splits)
     loss = evaluate(model, column, 20)
-    logprobs, ranks = scoring.score(model, [column], 20, ranks=True)
+    logprobs, ranks, _ = scoring.score(model, [column], 20, ranks=True)
     assert -logprobs.mean().item() == pytest.approx(loss, rel=1e-12)
     assert torch.allclose(scoring.score(model, [column], 33)[0], logprobs, rtol=1e-12)
     hidden = model.eval().init_hidden(1)
@@ -67,9 +67,10 @@ def test_lines_on_their_own():
     ends = [i == 0 for i in column[:, 0].tolist()]
     columns = scored_text.contexts(column, ends, "reset")
     assert [part[:, 0].tolist() for part in columns] == [[0, *line] for line in lines]
-    found, ranks = scoring.score(model, columns, 20, ranks=True)
+    found, ranks, _ = scoring.score(model, columns, 20, ranks=True)
     alone = [scoring.score(model, [torch.tensor([0, *line])[:, None]], 20)[0] for line in lines]
-    assert torch.equal(found, torch.cat(alone)) and len(ranks) == 9
+    torch.testing.assert_close(found, torch.cat(alone))
+    assert len(ranks) == 9
     losses = scoring.temperature_losses(model, columns, 20, [1.0])
     assert losses == pytest.approx([-found.mean().item()], rel=1e-12)
     assert scored_text.contexts(column, ends, "carry") == [column]
@@ -188,7 +189,7 @@ def test_links_and_pipes_are_written_to_and_neighbours_left_alone(tmp_path):
 
 
 def test_json_knows_no_infinity(tmp_path):
-    rows = scored_text.sentence_rows(text_of(["a", "<eos>"]), [-900.0, -900.0])
+    rows = formats.sentence_rows(text_of(["a", "<eos>"]), [-900.0, -900.0])
     scored_text.write_rows(str(tmp_path / "rows"), rows, "json")
     row = json.loads((tmp_path / "rows").read_text(), parse_constant=pytest.fail)
     assert row["perplexity"] is None and row["logprob"] == -1800

@@ -1,0 +1,84 @@
+"""What is written of a scored text, as rows: of each word, in our own format or another tool's, or of each line.
+
+Surprisal is minus the log-probability of a word given what comes before it. Entropy is that of the distribution which
+predicts the word, before it is read; its reduction is max(0, H of the word before - H), 0 for the first word of a line
+(as neural-complexity has it, van Schijndel & Linzen 2018).
+"""
+import math
+
+from data import EOS
+from evaluation.text import sentences
+from runtime.log import perplexity
+
+NATS = {"bits": math.log(2), "nats": 1.0}      # in one of each unit
+
+
+def in_unit(nats, unit):
+    return nats / NATS[unit] + 0.0             # + 0.0: none is written as -0.0
+
+
+def reductions(entropies, numbers):
+    """By how much each entropy (N,) is below the one before it in its line. numbers (N,): that of each word's line."""
+    before = [entropies[i - 1 if i and numbers[i - 1] == number else i] for i, number in enumerate(numbers)]
+    return [max(0.0, one - two) for one, two in zip(before, entropies)]
+
+
+def token_rows(text, scores, unit=None):
+    """Of each word of a `Text` with `Scores`, lists (N,). unit: that of surprisals, bits if entropies are there."""
+    numbers, unit = sentences(text.ends), unit or ("bits" if scores.entropies else None)
+    reduced = reductions(scores.entropies, numbers) if scores.entropies else None
+    for i, (word, logprob) in enumerate(zip(text.words, scores.logprobs)):
+        row = {"position": i + 1, "sentence": numbers[i], "word": word, "logprob": logprob}
+        if scores.ranks:
+            row["rank"] = scores.ranks[i]
+        if unit:
+            row["surprisal"] = in_unit(-logprob, unit)
+        if reduced:
+            row["entropy"] = in_unit(scores.entropies[i], unit)
+            row["entropy_reduction"] = in_unit(reduced[i], unit)
+        yield with_columns({**row, "unknown": int(text.unknown[i])}, text, numbers[i])
+
+
+def neural_complexity_rows(text, scores, unit=None):
+    """As neural-complexity writes them, but for the separator: numbers from 0 on, and <eos> counts but has no row."""
+    numbers, unit = sentences(text.ends), unit or "bits"
+    reduced, start = reductions(scores.entropies, numbers), 0
+    for i, word in enumerate(text.words):
+        start = i if i and text.ends[i - 1] else start
+        if word != EOS:
+            yield {"word": word, "sentid": numbers[i] - 1, "sentpos": i - start, "wlen": len(word),
+                   "surp": in_unit(-scores.logprobs[i], unit), "entropy": in_unit(scores.entropies[i], unit),
+                   "entred": in_unit(reduced[i], unit)}
+
+
+def lm_zoo_rows(text, scores, unit=None):
+    """As lm-zoo writes them, but that the first word has a score, too: numbers from 1 on, <eos> is a token."""
+    start = 0
+    for i, (word, number) in enumerate(zip(text.words, sentences(text.ends))):
+        start = i if i and text.ends[i - 1] else start
+        yield {"sentence_id": number, "token_id": i - start + 1, "token": word,
+               "surprisal": in_unit(-scores.logprobs[i], unit or "bits")}
+
+
+FORMATS = {"tsv": token_rows, "json": token_rows, "neural-complexity": neural_complexity_rows, "lm-zoo": lm_zoo_rows}
+PLAIN = ("tsv", "json")                        # all others are those of other tools
+WITH_ENTROPY = {"neural-complexity"}
+
+
+def sentence_rows(text, logprobs, unit=None):
+    """Of each line of a `Text` with its words' log-probabilities (N,). unit: that of its surprisal, if asked for."""
+    start = 0
+    for i, number in enumerate(sentences(text.ends)):
+        if text.ends[i] or i + 1 == len(text.ends):
+            total, tokens = math.fsum(logprobs[start:i + 1]), i + 1 - start
+            yield with_columns({"sentence": number, "tokens": tokens, "logprob": total,
+                                **({"surprisal": in_unit(-total, unit)} if unit else {}),
+                                "perplexity": perplexity(-total / tokens), "text": " ".join(text.words[start:i + 1]),
+                                "unknown": sum(text.unknown[start:i + 1])}, text, number)
+            start = i + 1
+
+
+def with_columns(row, text, sentence):
+    """A row with what the file itself says of its line; a name that is taken gets _given behind it."""
+    given = text.columns[sentence - 1] if text.columns else {}
+    return {**row, **{f"{name}_given" if name in row else name: value for name, value in given.items()}}

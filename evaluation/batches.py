@@ -9,7 +9,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from utils import map_hidden
 
-TOKENS = 2**12           # in a window, padding included: changes memory and speed, results by rounding alone
+TOKENS = 2**11           # in a window, padding included: changes memory and speed, results by rounding alone
 PADDING = -1             # the place of what is not predicted
 
 

@@ -7,9 +7,9 @@ from evaluation.formats import FORMATS, PLAIN, WITH_ENTROPY, sentence_rows
 from evaluation.text import check_outputs, write_rows, writing
 from runtime.errors import InputError
 from runtime.options import Flag
+from runtime.paths import check_output
 
-OF_ONE_TEXT = ("per_token", "per_sentence", "html", "features")      # flags with a file to write
-NAMES = (*OF_ONE_TEXT, "rescored", "best")
+NAMES = ("per_token", "per_sentence", "html", "features", "rescored", "best")      # flags with a file to write
 
 
 def flags(formats=PLAIN):
@@ -46,6 +46,10 @@ def prepare(args):
             raise InputError(f"--{name} does nothing without --{other.replace('_', '-')}")
     if args.unit and not (args.per_token or args.per_sentence or args.format not in PLAIN):
         raise InputError("--unit does nothing without --per-token or --per-sentence")
+    if args.features == "-":
+        raise InputError("--features: arrays are not written to standard output; give the name of a file")
+    if args.features:
+        check_output(args.features)
     if args.nbest:
         taken = [name for name in AGAINST_NBEST if name in args.given]
         if taken or (args.context == "carry" and "context" in args.given):

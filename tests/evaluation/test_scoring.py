@@ -1,0 +1,134 @@
+"""Streams read in batches: equal to one by one, whatever their lengths, the cell and the softmax."""
+import pytest
+import torch
+
+from evaluation import batches, hidden_states, scoring
+from evaluation.scoring import Scores, score
+from model import RNNModel
+
+LENGTHS = [4, 1, 13, 2, 2, 1, 40, 7, 5, 13]          # tokens that are predicted; 1: an empty line
+VOCABULARY = 40
+
+
+def make(cell="LSTM", dtype=torch.float64, **settings):
+    torch.manual_seed(3)
+    model = RNNModel(cell, VOCABULARY, 10, 14, 2, **settings)
+    for p in model.parameters():
+        torch.nn.init.normal_(p, std=0.4)
+    return model.to(dtype), [torch.randint(VOCABULARY, (length + 1, 1)) for length in LENGTHS]
+
+
+def one_by_one(model, streams, *args, **kwargs):
+    each = [score(model, [stream], *args, **kwargs) for stream in streams]
+    return Scores(*(None if parts[0] is None else torch.cat(parts) for parts in zip(*each)))
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Several batches, windows and chunks, with padding and with columns that leave."""
+    monkeypatch.setattr(batches, "TOKENS", 30)
+    monkeypatch.setattr(scoring, "CHUNK", VOCABULARY * 6)
+
+
+@pytest.mark.parametrize(("cell", "settings"), [
+    ("LSTM", {}), ("GRU", {}), ("QRNN", {}), ("RHN", {"nhidlast": 14, "nlayers": 1}), ("Mogrifier", {}),
+    ("LSTM", {"cutoffs": [12, 25]}), ("QRNN", {"cutoffs": [12, 25]}),
+    ("LSTM", {"softmax": "mixture", "mixtures": 3}), ("LSTM", {"gate": "coupled"})])
+def test_batches_equal_one_by_one(cell, settings, small):
+    settings.pop("nlayers", None)
+    model, streams = make(cell, torch.float32, **settings)
+    for temperature, ranks, entropies in (1.0, False, False), (1.0, True, True), (1.7, False, True):
+        found = score(model, streams, 5, temperature, ranks, entropies=entropies)
+        wanted = one_by_one(model, streams, 5, temperature, ranks, entropies=entropies)
+        assert len(found.logprobs) == sum(LENGTHS) and (found.ranks is None) != ranks
+        for one, two in zip(found, wanted):
+            assert one is two is None or torch.allclose(one, two, atol=1e-5, rtol=1e-5)
+    assert scoring.temperature_losses(model, streams, 5, [1.7]) == pytest.approx(
+        [-score(model, streams, 5, 1.7).logprobs.mean().item()])
+
+
+def test_a_wide_layer_is_multiplied_by_the_compiled_product(small):
+    _, streams = make()
+    wide = RNNModel("LSTM", VOCABULARY, 16, 360, 2)
+    torch.testing.assert_close(score(wide, streams, 5).logprobs, one_by_one(wide, streams, 5).logprobs,
+                               atol=1e-5, rtol=1e-5)
+
+
+def test_entropy_against_its_definition(small):
+    model, streams = make()
+    found = score(model, streams, 5, 0.7, entropies=True).entropies
+    wanted = []
+    for stream in streams:
+        features, _ = model.eval()(stream[:-1], model.init_hidden(1))
+        for logits in model.logprob(features) / 0.7:
+            p = logits.exp() / logits.exp().sum()
+            wanted.append(-sum(x * x.log() for x in p).item())
+    assert found.tolist() == pytest.approx(wanted, rel=1e-9)
+
+
+@pytest.mark.parametrize("bptt", [3, 100])
+def test_no_window_is_larger_than_it_may_be(bptt, small):
+    """A long stream is padded by nobody and pads nobody: what is read is hardly more than the tokens."""
+    streams = [torch.zeros(length + 1, 1, dtype=torch.long) for length in [*LENGTHS, 500]]
+    places, sizes = [], []
+
+    def step(data, hidden):
+        sizes.append(data.numel())
+        assert data.numel() <= 30 or data.size(1) == 1
+        assert data.size(1) <= 4 and hidden.size(1) == data.size(1)
+        return data, hidden
+
+    for data, targets, at in batches.read_batches(step, lambda bsz: torch.zeros(1, bsz, 2), streams, bptt, widest=4):
+        assert data.shape == targets.shape == at.shape
+        places += at[at != batches.PADDING].tolist()
+    assert sorted(places) == list(range(sum(LENGTHS) + 500))
+    assert sum(sizes) < 1.4 * len(places)
+
+
+QUIET = dict.fromkeys(("dropout", "dropouth", "dropouti", "dropoute"), 0)
+
+
+def test_samples_of_a_batch(small):
+    """Without dropout they are plain; with it a line that is there twice has masks of its own each time."""
+    model, streams = make(**QUIET)
+    torch.testing.assert_close(scoring.sample_score(model, streams, 5, 2), one_by_one(model, streams, 5).logprobs)
+    model, streams = make(**{**QUIET, "dropouti": 0.5})
+    twice = scoring.sample_score(model, [streams[4]] * 2, 5, 1)
+    assert not torch.allclose(twice[:2], twice[2:])
+
+
+@pytest.mark.parametrize("temperature", [1.0, 1.7])
+def test_a_masked_softmax_keeps_the_masks_of_each_column(temperature, small):
+    """Its rows are known by their number, which neither padding nor chunks may change."""
+    model, streams = make(softmax="mixture", mixtures=3, dropoutl=0.5, **QUIET)
+    streams = [streams[i] for i in (0, 7, 8)]                                    # of 4, 7 and 5 tokens: one batch
+    torch.manual_seed(8)
+    found = scoring.sample_score(model, streams, 9, 1, temperature)
+    torch.manual_seed(8)
+    data = torch.nn.utils.rnn.pad_sequence([streams[i][:-1, 0] for i in (1, 2, 0)])
+    with torch.no_grad():
+        features, _ = model.train()(data, model.init_hidden(3))
+        every = (model.logprob(features) / temperature).log_softmax(1).view(*data.shape, -1)
+    wanted = [every[:, column][:len(stream) - 1].gather(1, stream[1:]) for column, stream in
+              ((2, streams[0]), (0, streams[1]), (1, streams[2]))]
+    torch.testing.assert_close(found, torch.cat(wanted)[:, 0])
+
+
+# ---- hidden states
+
+@pytest.mark.parametrize("cell", ["LSTM", "GRU", "QRNN"])
+def test_hidden_states_are_those_after_each_word(cell, small):
+    model, streams = make(cell)
+    found = hidden_states.hidden_states(model, streams, 5, [1, 2])
+    wanted = {1: [], 2: []}
+    for stream in streams:
+        hidden = model.eval().init_hidden(1)
+        for number, word in enumerate(stream):
+            _, hidden, raw, _ = model(word[None], hidden, return_h=True)
+            for layer in wanted if number else ():
+                wanted[layer].append(raw[layer - 1][0, 0])
+    for layer, width in (1, 14), (2, 10):
+        assert found[layer].shape == (sum(LENGTHS), width)
+        torch.testing.assert_close(found[layer], torch.stack(wanted[layer]).float())
+    with pytest.raises(Exception, match="has 2 layers"):
+        hidden_states.chosen_layers(3, model)

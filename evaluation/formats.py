@@ -73,7 +73,8 @@ def sentence_rows(text, logprobs, unit=None):
             total, tokens = math.fsum(logprobs[start:i + 1]), i + 1 - start
             yield with_columns({"sentence": number, "tokens": tokens, "logprob": total,
                                 **({"surprisal": in_unit(-total, unit)} if unit else {}),
-                                "perplexity": perplexity(-total / tokens), "text": " ".join(text.words[start:i + 1]),
+                                "perplexity": perplexity(-total / tokens),
+                                "text": text.tokenizer.show(text.words[start:i + 1]),
                                 "unknown": sum(text.unknown[start:i + 1])}, text, number)
             start = i + 1
 

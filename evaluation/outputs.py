@@ -4,6 +4,7 @@ N tokens.
 """
 from evaluation import page
 from evaluation.formats import FORMATS, PLAIN, WITH_ENTROPY, sentence_rows
+from evaluation.pieces import whole_words
 from evaluation.text import check_outputs, write_rows, writing
 from runtime.errors import InputError
 from runtime.options import Flag
@@ -19,8 +20,9 @@ def flags(formats=PLAIN):
         Flag("per_token", None, "write every word, its log-probability in nats and, of one model, its rank",
              metavar="FILE"),
         Flag("per_sentence", None, "write every line, its log-probability and perplexity", metavar="FILE"),
-        Flag("format", "tsv", "of these two; - is standard output" + (f". {tools}: words as these tools write them, to "
-             "standard output without --per-token" if tools else ""), choices=tuple(formats)),
+        Flag("format", "tsv", "of these two; - is standard output" + (f". {tools}: words as these tools write them, "
+             "joined where they were read in pieces, to standard output without --per-token" if tools else ""),
+             choices=tuple(formats)),
         Flag("html", None, "write a page with every word shaded by its surprisal", metavar="FILE"),
     )
 
@@ -93,7 +95,8 @@ def write(args, text, scores, title):
     """Write what was asked for of a `Text` with its `Scores`, lists (N,)."""
     unit = getattr(args, "unit", None)
     if args.per_token:
-        write_rows(args.per_token, FORMATS[args.format](text, scores, unit), args.format)
+        rows_of = (text, scores) if args.format in PLAIN else whole_words(text, scores)
+        write_rows(args.per_token, FORMATS[args.format](*rows_of, unit), args.format)
     if args.per_sentence:
         write_rows(args.per_sentence, sentence_rows(text, scores.logprobs, unit), args.format)
     if args.html:

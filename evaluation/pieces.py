@@ -1,7 +1,48 @@
 """Scores of words out of those of the pieces that they were read in."""
-from itertools import groupby
+from itertools import accumulate, groupby
 
+from corpus.tokenizers import Words, data_of
+from data import EOS, UNK
 from evaluation.scoring import Scores
+
+
+def word_index(tokens):
+    """The number of the word, between white space, that each of `tokens` (N,) is a piece of, from 0 on -> list.
+
+    White space belongs to the word after it, or where none follows to a word of its own; <eos> is a word.
+    """
+    index, number = [], -1
+    for ends, line in groupby(tokens, lambda token: token == EOS):
+        parts = [b"" if ends else bytes_of(token) for token in line]
+        of_byte = list(_word_of_each_byte(b"".join(parts)))
+        starts = accumulate(map(len, parts), initial=0)
+        numbers = range(len(parts)) if ends else [of_byte[start] for start, _ in zip(starts, parts)]
+        index += [number + 1 + own for own in numbers]
+        number = index[-1]
+    return index
+
+
+def bytes_of(token):
+    """The bytes of the text that a token stands for; of <unk> and <eos> those of their names."""
+    return token.encode() if token in (EOS, UNK) else data_of(token)
+
+
+def _word_of_each_byte(data):
+    number, before = 0, ""
+    for i, character in enumerate(data.decode("utf-8", "surrogateescape")):
+        number += bool(i) and character.isspace() and not before.isspace()
+        before = character
+        yield from [number] * len(character.encode("utf-8", "surrogateescape"))
+
+
+def whole_words(text, scores):
+    """A `Text` of any tokenizer with its `Scores`, lists (N,) -> the same of the words between white space."""
+    if isinstance(text.tokenizer, Words):
+        return text, scores
+    index = word_index(text.words)
+    pieces = (map(text.words.__getitem__, group) for _, group in groupby(range(len(index)), index.__getitem__))
+    words = [b"".join(map(bytes_of, own)).decode("utf-8", "replace").strip() for own in pieces]
+    return join_pieces(text, scores, index, words)
 
 
 def join_pieces(text, scores, index, words):
@@ -15,5 +56,5 @@ def join_pieces(text, scores, index, words):
     groups = [list(pieces) for _, pieces in groupby(range(len(index)), index.__getitem__)]
     joined = Scores([sum(scores.logprobs[i] for i in pieces) for pieces in groups], None,
                     scores.entropies and [scores.entropies[pieces[0]] for pieces in groups])
-    return text._replace(words=words, ends=[text.ends[pieces[-1]] for pieces in groups],
+    return text._replace(tokenizer=Words(), words=words, ends=[text.ends[pieces[-1]] for pieces in groups],
                          unknown=[any(text.unknown[i] for i in pieces) for pieces in groups]), joined

@@ -6,13 +6,13 @@ import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable
 from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
 
 from corpus.reading import lines, naming, short, size_of
+from corpus.tokenizers import Tokenizer, Words
 from data import EOS, UNK, batchify_split
 from runtime.errors import InputError
 from runtime.paths import atomic_write
@@ -24,7 +24,7 @@ class Text(NamedTuple):
 
     ends: whether each word is the <eos> that ends its line; unknown: whether it is read as <unk> in place of itself.
     columns: for each line, what else the file says of it, a dict. size: how many "tokens", "words" and "bytes" the text
-    has, where that is known. show: makes of tokens a line to be read.
+    has, where that is known. tokenizer: what cut the text into these words, which may be pieces of words.
     """
     name: str
     words: list
@@ -33,7 +33,7 @@ class Text(NamedTuple):
     streams: list
     columns: list | None = None
     size: dict | None = None
-    show: Callable = " ".join
+    tokenizer: Tokenizer = Words()
 
 
 LOUD = 0.05             # share of unknown words from which on perplexities say little
@@ -70,7 +70,7 @@ def read_text(path, vocabulary, unknown, context, device, column=None, untrained
                         unknown, UNK in ids, untrained_unk)
     stream = torch.tensor([ids[EOS], *(ids.get(word, ids.get(UNK)) for word in words)], device=device)
     return Text("text", words, ends, strange, contexts(stream[:, None], [True, *ends], context), rows,
-                {"tokens": len(words), **size_of(raw)}, vocabulary.tokenizer.show)
+                {"tokens": len(words), **size_of(raw)}, vocabulary.tokenizer)
 
 
 def read_utf8_lines(file, name):
@@ -133,7 +133,7 @@ def read_split(split, corpus, args, context="carry"):
               file=sys.stderr)
     words, ends = [vocabulary.idx2word[i] for i in ids[1:]], [i == eos for i in ids]
     return Text(split, words, ends[1:], [False] * len(words), contexts(stream, ends, context),
-                size=corpus.sizes.get(split), show=corpus.tokenizer.show)
+                size=corpus.sizes.get(split), tokenizer=corpus.tokenizer)
 
 
 def contexts(stream, ends, context):

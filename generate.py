@@ -5,37 +5,13 @@ import itertools
 import sys
 import time
 
-import torch
-
 from checkpoint import open_model
 from data import EOS, UNK
-from evaluation.loss import evaluating
+from evaluation.generation import sample
 from runtime import options
 from runtime.errors import InputError
 from runtime.options import Flag
 from runtime.paths import check_output
-
-
-def next_word(logprobs, temperature, top_k=0):
-    """Draw an id from `logprobs` (V,), sharpened (temperature < 1) or flattened, of the `top_k` likeliest if not 0."""
-    logits = logprobs / temperature
-    if 0 < top_k < len(logits):
-        logits = logits.masked_fill(logits < logits.topk(top_k).values[-1], -torch.inf)
-    return torch.multinomial(logits.softmax(0), 1).item()
-
-
-def sample(model, prompt, words, temperature, top_k=0):
-    """Yield `words` ids that go on from `prompt`, a list of at least one id."""
-    device = model.encoder.weight.device
-    with evaluating(model):
-        hidden = model.init_hidden(1)
-        data = torch.tensor(prompt, device=device)[:, None]                            # (T, 1)
-        for _ in range(words):
-            features, hidden = model(data, hidden)                                     # (T, E)
-            logprobs = model.logprob(features[-1:])                                    # (1, V)
-            word = next_word(logprobs[0].float().cpu(), temperature, top_k)
-            yield word
-            data = torch.tensor([[word]], device=device)                               # (1, 1)
 
 
 def reported(ids, words, interval):

@@ -64,13 +64,22 @@ def read_text(path, vocabulary, unknown, context, device, column=None, untrained
         for tokens in vocabulary.tokenizer.cut(raw):
             words += [*tokens, EOS]
             ends += [*[False] * len(tokens), True]
-    strange = [word not in ids for word in words]
-    if any(strange):
-        warn_of_unknown(name, Counter(word for word, is_strange in zip(words, strange) if is_strange), len(words),
-                        unknown, UNK in ids, untrained_unk)
-    stream = torch.tensor([ids[EOS], *(ids.get(word, ids.get(UNK)) for word in words)], device=device)
-    return Text("text", words, ends, strange, contexts(stream[:, None], [True, *ends], context), rows,
-                {"tokens": len(words), **size_of(raw)}, vocabulary.tokenizer)
+    unknown_words = Counter(word for word in words if word not in ids)
+    if unknown_words:
+        warn_of_unknown(name, unknown_words, len(words), unknown, UNK in ids, untrained_unk)
+    return to_text(words, ends, ids, context, device, columns=rows, size={"tokens": len(words), **size_of(raw)},
+                   tokenizer=vocabulary.tokenizer)
+
+
+def to_text(words, ends, ids, context, device, **more):
+    """Words that are read after an <eos>, unknown ones as <unk> -> Text.
+
+    ends: whether each word is the <eos> that ends its line. ids: {word: id} of the model's vocabulary, <eos> among it,
+    and <unk> where there are unknown words. more: other fields of a Text.
+    """
+    stream = torch.tensor([ids[EOS], *(ids.get(word, ids.get(UNK)) for word in words)], device=device)       # (N + 1,)
+    return Text("text", words, ends, [word not in ids for word in words],
+                contexts(stream[:, None], [True, *ends], context), **more)
 
 
 def read_utf8_lines(file, name):

@@ -2,6 +2,7 @@
 import os
 import platform
 import sys
+from contextlib import contextmanager, nullcontext
 from typing import NamedTuple
 
 import torch
@@ -31,10 +32,27 @@ def prepare(args, supports):
     if device.startswith("cuda:"):
         torch.cuda.set_device(device)       # also for what is launched on the current device
     precision, reason = pick_precision(args.precision, device, "precision" in args.given, "bf16" in supports)
-    torch.backends.cudnn.allow_tf32 = precision != "fp32"      # also for bf16: without it cuDNN uses no tensor cores
-    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+    _set_switches(precision)
     torch.manual_seed(args.seed)
     return Compute(torch.device(device), precision, reason)
+
+
+def _set_switches(precision):
+    torch.backends.cudnn.allow_tf32 = precision != "fp32"      # also for bf16: without it cuDNN uses no tensor cores
+    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+
+
+@contextmanager
+def computing(compute):
+    """Inside the block torch's device and switches are as `compute` has them; after it, as they were before."""
+    switches = torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
+    _set_switches(compute.precision)
+    try:
+        with torch.cuda.device(compute.device) if compute.device.type == "cuda" else nullcontext():
+            yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = switches[0]
+        torch.set_float32_matmul_precision(switches[1])
 
 
 def pick_device(name):

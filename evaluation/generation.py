@@ -1,0 +1,32 @@
+"""Words drawn from a model: each next one from its softmax, then fed back.
+
+T prompt length, E width of a feature, V vocabulary.
+"""
+import torch
+
+from evaluation.loss import evaluating
+
+
+def next_word(logprobs, temperature, top_k=0, generator=None):
+    """Draw an id from `logprobs` (V,), sharpened (temperature < 1) or flattened, of the `top_k` likeliest if not 0."""
+    logits = logprobs / temperature
+    if 0 < top_k < len(logits):
+        logits = logits.masked_fill(logits < logits.topk(top_k).values[-1], -torch.inf)
+    return torch.multinomial(logits.softmax(0), 1, generator=generator).item()
+
+
+def sample(model, prompt, words, temperature, top_k=0, generator=None):
+    """Yield `words` ids that go on from `prompt`, a list of at least one id.
+
+    generator: a CPU generator of random numbers; if not given, torch's own.
+    """
+    device = model.encoder.weight.device
+    with evaluating(model):
+        hidden = model.init_hidden(1)
+        data = torch.tensor(prompt, device=device)[:, None]                            # (T, 1)
+        for _ in range(words):
+            features, hidden = model(data, hidden)                                     # (T, E)
+            logprobs = model.logprob(features[-1:])                                    # (1, V)
+            word = next_word(logprobs[0].float().cpu(), temperature, top_k, generator)
+            yield word
+            data = torch.tensor([[word]], device=device)                               # (1, 1)

@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 import checkpoint
+from data import Corpus
 from embed_regularize import embedded_dropout
 from evaluation.loss import evaluate, evaluating, window_loss, windows
 from evaluation.neural_cache import cache_logprobs
@@ -189,7 +190,7 @@ def bench_cache(args, model, device, watch):
 
 def bench_corpus(folder, watch, notes):
     """Loading a corpus for the first time and from the cache, each in a process of its own -> tokens."""
-    program = ("import sys, time, resource; from data import Corpus; began = time.perf_counter()\n"
+    program = (f"import sys, time, resource; from {Corpus.__module__} import Corpus; began = time.perf_counter()\n"
                "corpus = Corpus(sys.argv[1], 'all', sys.argv[2]); seconds = time.perf_counter() - began\n"
                "print(seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,"
                " sum(map(len, (corpus.train, corpus.valid, corpus.test))))")

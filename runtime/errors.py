@@ -3,6 +3,8 @@ import os
 import signal
 import sys
 
+from runtime import program
+
 
 class InputError(ValueError):
     """Something the user gave cannot be used: the message says what, where, and what to do, in one line."""
@@ -39,7 +41,7 @@ if _is_script_of_this_project():
 
 def run(main):
     """Run a script's `main`; end the process with one line on stderr and status 1 for what the user can correct."""
-    script = os.path.basename(sys.argv[0])
+    script = program.name()
     signal.signal(signal.SIGINT, _interrupt)
     try:
         sys.exit(main())

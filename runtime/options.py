@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from runtime import program
 from runtime.errors import InputError
 from runtime.paths import default_cache
 
@@ -109,7 +110,7 @@ class Parser(argparse.ArgumentParser):
     """argparse with one-line errors, and with `_` and `-` alike in the names of flags."""
 
     def __init__(self, description):
-        super().__init__(description=description, formatter_class=_Help, epilog=BUSY)
+        super().__init__(prog=program.name(), description=description, formatter_class=_Help, epilog=BUSY)
         self.flags = {}
 
     def add(self, title, flags):

@@ -12,13 +12,14 @@ from contextlib import suppress
 import numpy
 import torch
 
+from runtime import program
 from runtime.log import duration, log, perplexity
 from runtime.paths import atomic_write
 
 
 def about(args, parameters):
     """What one must know to make use of a figure -> dict."""
-    return {"script": os.path.basename(sys.argv[0]), "settings": args.settings(), "parameters": parameters,
+    return {"script": program.script(), "settings": args.settings(), "parameters": parameters,
             "device": device_name(args.device),
             "versions": {"python": platform.python_version(), "torch": torch.__version__,
                          "numpy": numpy.__version__, "cuda": torch.version.cuda}}
@@ -103,6 +104,8 @@ def finite(value):
 def commit():
     """The commit of this program, with a + where files were changed since; None where git cannot tell."""
     here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    if not os.path.exists(os.path.join(here, ".git")):     # installed, perhaps inside of another program's repository
+        return None
     try:
         done = subprocess.run(["git", "-C", here, "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"],
                               capture_output=True, text=True, check=True, timeout=10)

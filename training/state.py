@@ -16,7 +16,7 @@ from contextlib import nullcontext
 import checkpoint
 from checkpoint import Files
 from model import count_parameters, is_finite
-from runtime import options, record
+from runtime import options, program, record
 from runtime.errors import InputError
 from runtime.log import log
 from runtime.processes import resume_command
@@ -174,7 +174,7 @@ class CheckpointManager:
         else:
             log(f"| {error}; {where}", f"| to continue: {resume_command()}")
         if status == 1:
-            print(f"{os.path.basename(sys.argv[0])}: error: {error}; {where}", file=sys.stderr)
+            print(f"{program.name()}: error: {error}; {where}", file=sys.stderr)
 
     def _contents(self):
         run = self.run

@@ -21,13 +21,16 @@ ALLOWED["training"] = ALLOWED["evaluation"] | {"evaluation"}
 ALLOWED["interchange"] = ALLOWED["evaluation"]
 ALLOWED |= dict.fromkeys(COMMANDS, ALLOWED["training"] | {"training"})
 ALLOWED["export"] = ALLOWED["interchange"] | {"interchange"}
+ALLOWED["awd_lstm"] = ALLOWED["training"]
+ALLOWED["setup"] = set()
 NEEDED = {"torch", "numpy", "tqdm"}
 TORCH_ALONE = COPYABLE | {"ops"}
 NARROWER = {"ops": {"runtime.paths"}}                       # of a package that may be imported, these modules alone
-STANDARD_LIBRARY_ONLY = {"corpus.demo", "corpus.prepare", "runtime.errors", "runtime.paths"}    # run before an install
+STANDARD_LIBRARY_ONLY = {"corpus.demo", "corpus.prepare", "runtime.errors", "runtime.paths", "runtime.program",
+                         "awd_lstm", "awd_lstm.command"}     # run before an install, or before torch is imported
 WHEN_ASKED_FOR = {"ops.compiled": {"cuda"},                 # inside functions, with a fallback or an error
                   "interchange.hf": {"safetensors", "tokenizers"},
-                  "corpus.tokenizers": {"tokenizers"}}
+                  "corpus.tokenizers": {"tokenizers"}, "setup": {"setuptools"}}
 SHIPPED = {"interchange.modeling_awd_lstm": {"torch", "transformers"}}      # copied into a folder, to be read alone
 
 
@@ -57,7 +60,7 @@ def broken(name, file):
         if name in SHIPPED:
             if package not in SHIPPED[name]:
                 yield imported
-        elif name in STANDARD_LIBRARY_ONLY and package not in ("runtime", "corpus"):
+        elif name in STANDARD_LIBRARY_ONLY and package not in ("runtime", "corpus", "awd_lstm"):
             yield imported
         elif package in ALLOWED:
             narrower = NARROWER.get(own)

@@ -1,0 +1,174 @@
+"""A trained model in Python: how likely sentences are, which words come next, what the layers hold, sampled text.
+
+N words of a text, V size of the vocabulary, H width of a layer.
+"""
+import math
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+
+import checkpoint
+import model as network
+from data import EOS, UNK, short
+from evaluation import generation, scoring
+from evaluation.loss import PLAIN_WINDOW, evaluating
+from evaluation.text import sentences as numbers_of_sentences
+from evaluation.text import to_text
+from runtime import devices
+from runtime.errors import InputError
+from runtime.log import perplexity
+
+PRECISIONS = ("auto", "fp32", "tf32", "bf16")
+
+
+class Word(NamedTuple):
+    """A scored word, its log-probability in nats, and whether the model does not know it and read <unk> instead."""
+    word: str
+    logprob: float
+    unknown: bool
+
+    @property
+    def surprisal(self):
+        """-log2 of its probability, in bits."""
+        return -self.logprob / math.log(2)
+
+
+class Sentence(NamedTuple):
+    """A scored sentence: the log-probability of all its words in nats, and the words, the <eos> behind them included.
+    """
+    logprob: float
+    words: list[Word]
+
+
+class LanguageModel:
+    """A trained model and its vocabulary, a list of words.
+
+    Text is a string of words between white space, or a list of words; every text is read after <eos>, from a zero
+    state. Words that the model does not know are read as <unk>; with unknown="error" they are refused. The methods
+    draw no random numbers but for `generate`, and leave torch's settings as they are.
+
+    All methods raise InputError, a ValueError with one line of text, for what cannot be used.
+    """
+
+    def __init__(self, model, vocabulary, precision="fp32", unknown="unk"):
+        """model: an RNNModel on its device, with V words; precision: in which it multiplies matrices."""
+        if unknown not in ("unk", "error"):
+            raise InputError(f"unknown={unknown!r}: use 'unk' or 'error'")
+        self.model, self.vocabulary, self.unknown = model, list(vocabulary), unknown
+        self.compute = devices.Compute(model.encoder.weight.device, precision)
+        self.ids = {word: i for i, word in enumerate(self.vocabulary)}
+        if EOS not in self.ids:
+            raise InputError(f"the model does not know {EOS}, which texts are read after")
+
+    @classmethod
+    def load(cls, path, device="auto", precision="auto", unknown="unk"):
+        """The model in the checkpoint at `path` -> LanguageModel.
+
+        Exactly that file is read: `demo.finetuned.pt` if the fine-tuned model is wanted. device: auto, cpu, cuda,
+        cuda:N or mps. precision: fp32, tf32, bf16, or auto: the one in which the model was trained, where the device
+        has it.
+        """
+        if precision not in PRECISIONS:
+            raise InputError(f"precision={precision!r}: use one of {', '.join(PRECISIONS)}")
+        contents = checkpoint.load(path)
+        settings = contents["settings"]
+        asked = precision != "auto"
+        place = devices.pick_device(device)
+        precision, _ = devices.pick_precision(precision if asked else settings["precision"], place, asked,
+                                              "bf16" in network.supports(settings))
+        with torch.random.fork_rng([]):          # a network draws its weights before it is given others
+            model = checkpoint.restore(contents, path, devices.Compute(torch.device(place), precision))
+        return cls(model, contents["vocabulary"], precision, unknown)
+
+    def score(self, sentences, context="reset"):
+        """How likely each of `sentences`, a list of texts, is, with the <eos> that ends it -> list of Sentence.
+
+        context: "reset" scores every sentence by itself, its first word after <eos>; "carry" reads them one after
+        another as one text. The figures are those of `evaluate.py --text … --context …`.
+        """
+        if isinstance(sentences, str):
+            raise InputError("score takes a list of sentences; put the one sentence into a list")
+        if context not in ("reset", "carry"):
+            raise InputError(f"context={context!r}: use 'reset' or 'carry'")
+        lines = [self._known(sentence) for sentence in sentences]
+        if not lines:
+            return []
+        words = [word for line in lines for word in (*line, EOS)]
+        ends = [end for line in lines for end in (*[False] * len(line), True)]
+        text = to_text(words, ends, self.ids, context, self.compute.device)
+        with devices.computing(self.compute):
+            logprobs, _ = scoring.score(self.model, text.streams, PLAIN_WINDOW)                # (N,)
+        scored = [[] for _ in lines]
+        for number, *row in zip(numbers_of_sentences(ends), words, logprobs.tolist(), text.unknown):
+            scored[number - 1].append(Word(*row))
+        return [Sentence(math.fsum(word.logprob for word in line), line) for line in scored]
+
+    def perplexity(self, sentences, context="carry"):
+        """Perplexity per word, every <eos> counted, of a list of texts that are scored as `score` does."""
+        words = [word for sentence in self.score(sentences, context) for word in sentence.words]
+        if not words:
+            raise InputError("there is no sentence to score")
+        return perplexity(-math.fsum(word.logprob for word in words) / len(words))
+
+    def next(self, prefix="", k=10):
+        """The `k` likeliest words after `prefix` -> list of (word, probability), the likeliest first."""
+        if k < 1:
+            raise InputError(f"k={k}: use a positive number of words")
+        with self._reading():
+            *_, (features, _) = self._windows(prefix)                                        # (n, E)
+            best = self.model.logprob(features[-1:])[0].exp().topk(min(k, len(self.vocabulary)))
+        return [(self.vocabulary[i], p) for i, p in zip(best.indices.tolist(), best.values.tolist())]
+
+    def features(self, text, layer=-1):
+        """What a layer puts out as it reads each word of `text` -> tensor (N, H) on the CPU, the N words.
+
+        layer: 0 is the first recurrent layer, -1 the last, whose features the softmax gets. A row depends on its word
+        and those before it. Of a model with --skip-output the last layer is the sum of all.
+        """
+        words, layers = self._known(text), self.model.nlayers
+        if not -layers <= layer < layers:
+            raise InputError(f"layer={layer}: the model has {layers} layers, from 0 to {layers - 1}")
+        with self._reading():
+            rows = torch.cat([outputs[layer][:, 0] for _, outputs in self._windows(words)])          # (N + 1, H)
+        return rows[1:].float().cpu(), words                                       # the first is the <eos> before
+
+    def generate(self, prompt="", words=100, temperature=1.0, top_k=0, seed=None):
+        """Draw `words` words that go on from `prompt` -> list of words, <eos> where the model ends a line.
+
+        temperature: < 1 sharpens the softmax, > 1 flattens it. top_k: draw from so many likeliest words, 0 from all.
+        seed: the same seed draws the same words; None takes torch's generator.
+        """
+        if not (temperature > 0 and words >= 0 and top_k >= 0):
+            raise InputError(f"temperature={temperature}, words={words}, top_k={top_k}: temperature must be positive, "
+                             "the others at least 0")
+        generator = None if seed is None else torch.Generator().manual_seed(seed)
+        with devices.computing(self.compute):
+            ids = generation.sample(self.model, self._ids(prompt), words, temperature, top_k, generator)
+            return [self.vocabulary[i] for i in ids]
+
+    @contextmanager
+    def _reading(self):
+        with devices.computing(self.compute), evaluating(self.model):
+            yield
+
+    def _known(self, text):
+        """The words of a text. InputError where there are unknown ones that are to be refused."""
+        words = text.split() if isinstance(text, str) else list(text)
+        strange = [word for word in words if word not in self.ids]
+        if strange and (self.unknown == "error" or UNK not in self.ids):
+            raise InputError(f"the model does not know {', '.join(map(short, dict.fromkeys(strange[:5])))}"
+                             + ("; unknown='unk' reads them as <unk>" if UNK in self.ids else ", and has no <unk>"))
+        return words
+
+    def _ids(self, text):
+        """<eos> and the words of a text, unknown ones as <unk> -> list of ids."""
+        return [self.ids[EOS], *(self.ids.get(word, self.ids.get(UNK)) for word in self._known(text))]
+
+    def _windows(self, text):
+        """Read <eos> and a text -> yields features (n, E) and each layer's output (n, 1, H), a window at a time."""
+        stream = torch.tensor(self._ids(text), device=self.compute.device)[:, None]                  # (N + 1, 1)
+        hidden = self.model.init_hidden(1)
+        for window in stream.split(PLAIN_WINDOW):
+            features, hidden, outputs, _ = self.model(window, hidden, return_h=True)
+            yield features, outputs

@@ -10,6 +10,7 @@ import torch
 
 import checkpoint
 import model as network
+from corpus.tokenizers import Vocabulary
 from data import EOS, UNK, short
 from evaluation import generation, scoring
 from evaluation.loss import PLAIN_WINDOW, evaluating
@@ -44,18 +45,20 @@ class Sentence(NamedTuple):
 class LanguageModel:
     """A trained model and its vocabulary, a list of words.
 
-    Text is a string of words between white space, or a list of words; every text is read after <eos>, from a zero
-    state. Words that the model does not know are read as <unk>; with unknown="error" they are refused. The methods
-    draw no random numbers but for `generate`, and leave torch's settings as they are.
+    Text is a string, which is cut as the training text was (a newline is <eos>), or a list of words; every text is
+    read after <eos>, from a zero state. What is called a word is a piece of one where the model reads pieces. Words
+    that the model does not know are read as <unk>; with unknown="error" they are refused. The methods draw no random
+    numbers but for `generate`, and leave torch's settings as they are.
 
     All methods raise InputError, a ValueError with one line of text, for what cannot be used.
     """
 
-    def __init__(self, model, vocabulary, precision="fp32", unknown="unk"):
-        """model: an RNNModel on its device, with V words; precision: in which it multiplies matrices."""
+    def __init__(self, model, vocabulary, precision="fp32", unknown="unk", tokenizer=None):
+        """model: an RNNModel on its device, with V words; precision: in which it multiplies matrices; tokenizer: what
+        cuts text into words or pieces of them, if not at white space."""
         if unknown not in ("unk", "error"):
             raise InputError(f"unknown={unknown!r}: use 'unk' or 'error'")
-        self.model, self.vocabulary, self.unknown = model, list(vocabulary), unknown
+        self.model, self.vocabulary, self.unknown = model, Vocabulary(vocabulary, tokenizer), unknown
         self.compute = devices.Compute(model.encoder.weight.device, precision)
         self.ids = {word: i for i, word in enumerate(self.vocabulary)}
         if EOS not in self.ids:
@@ -79,7 +82,8 @@ class LanguageModel:
                                               "bf16" in network.supports(settings))
         with torch.random.fork_rng([]):          # a network draws its weights before it is given others
             model = checkpoint.restore(contents, path, devices.Compute(torch.device(place), precision))
-        return cls(model, contents["vocabulary"], precision, unknown)
+        vocabulary = checkpoint.vocabulary_of(contents)
+        return cls(model, vocabulary, precision, unknown, vocabulary.tokenizer)
 
     def score(self, sentences, context="reset"):
         """How likely each of `sentences`, a list of texts, is, with the <eos> that ends it -> list of Sentence.
@@ -98,7 +102,7 @@ class LanguageModel:
         ends = [end for line in lines for end in (*[False] * len(line), True)]
         text = to_text(words, ends, self.ids, context, self.compute.device)
         with devices.computing(self.compute):
-            logprobs, _ = scoring.score(self.model, text.streams, PLAIN_WINDOW)                # (N,)
+            logprobs = scoring.score(self.model, text.streams, PLAIN_WINDOW).logprobs          # (N,)
         scored = [[] for _ in lines]
         for number, *row in zip(numbers_of_sentences(ends), words, logprobs.tolist(), text.unknown):
             scored[number - 1].append(Word(*row))
@@ -154,7 +158,7 @@ class LanguageModel:
 
     def _known(self, text):
         """The words of a text. InputError where there are unknown ones that are to be refused."""
-        words = text.split() if isinstance(text, str) else list(text)
+        words = self.vocabulary.tokenizer.encode(text) if isinstance(text, str) else list(text)
         strange = [word for word in words if word not in self.ids]
         if strange and (self.unknown == "error" or UNK not in self.ids):
             raise InputError(f"the model does not know {', '.join(map(short, dict.fromkeys(strange[:5])))}"

@@ -42,7 +42,8 @@ def whole_words(text, scores):
     index = word_index(text.words)
     pieces = (map(text.words.__getitem__, group) for _, group in groupby(range(len(index)), index.__getitem__))
     words = [b"".join(map(bytes_of, own)).decode("utf-8", "replace").strip() for own in pieces]
-    return join_pieces(text, scores, index, words)
+    joined, scores = join_pieces(text, scores, index, words)
+    return joined._replace(tokenizer=Words()), scores
 
 
 def join_pieces(text, scores, index, words):
@@ -56,5 +57,5 @@ def join_pieces(text, scores, index, words):
     groups = [list(pieces) for _, pieces in groupby(range(len(index)), index.__getitem__)]
     joined = Scores([sum(scores.logprobs[i] for i in pieces) for pieces in groups], None,
                     scores.entropies and [scores.entropies[pieces[0]] for pieces in groups])
-    return text._replace(tokenizer=Words(), words=words, ends=[text.ends[pieces[-1]] for pieces in groups],
+    return text._replace(words=words, ends=[text.ends[pieces[-1]] for pieces in groups],
                          unknown=[any(text.unknown[i] for i in pieces) for pieces in groups]), joined

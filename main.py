@@ -8,6 +8,7 @@ from data import read_corpus, untrained_unk
 from model import build, count_parameters, model_flags, refuse_unsupported, resolve, set_precision, supports
 from runtime import devices, options
 from runtime.log import log, warn
+from runtime.options import Flag
 from runtime.processes import init_distributed
 from softmaxes import SOFTMAXES
 from training import optimizers, schedules
@@ -21,7 +22,8 @@ def make_parser():
     parser.add("model", model_flags())
     parser.add("optimisation", options.optimisation(None, "learning rate; if not given, the optimizer's own", 40))
     parser.add("schedule", options.schedule(optimizers.OPTIMIZERS, schedules.SCHEDULES, schedules.ON_STALL))
-    parser.add("running", (*options.running(), *options.TRAINING, *options.RECIPE))
+    parser.add("running", (*options.running(), *options.TRAINING, *options.RECIPE, Flag(
+        "test", True, "score the test text when training has ended, and write NAME.result.json", bool)))
     parser.add("stopping and continuing", (*options.STOPPING, *options.BAD_STEPS))
     parser.add("files", [options.save("the best model goes to FILE, the state to continue from to NAME.state.pt beside "
                                       "it, one line of JSON per epoch to NAME.jsonl")])
@@ -65,7 +67,8 @@ def main(argv=None):
             if args.decay != 1 and epoch >= args.decay_from:
                 run.divide_learning_rate(args.decay)
             run.end_epoch()
-        run.report_test()
+        if args.test:
+            run.report_test()
     return run.status
 
 

@@ -56,6 +56,12 @@ class Flag:
             group.add_argument(self.typed, type=self.type, metavar=metavar, nargs=self.nargs, choices=self.choices,
                                **how)
 
+    def words(self, value):
+        """As one types it: the words of a command line that give the flag this value."""
+        if self.type is bool:
+            return [self.typed if value else self.typed.replace("--", "--no-", 1)]
+        return [self.typed, *map(str, value if isinstance(value, list) else [value])]
+
     def checked(self, value):
         """A value found in a file, or an error as of a typed one: argparse.ArgumentTypeError."""
         if value is None and self.default is None:

@@ -45,10 +45,10 @@ def toy(tmp_path_factory):
     return folder
 
 
-def run_script(script, *args, cwd, status=0, **kwargs):
+def run_script(script, *args, cwd, status=0, timeout=120, **kwargs):
     """Run one of the scripts in the folder `cwd` and check its exit status -> the finished process."""
     process = subprocess.run([sys.executable, str(ROOT / script), *map(str, args)], cwd=cwd, capture_output=True,
-                             text=True, timeout=120, check=False, **kwargs)
+                             text=True, timeout=timeout, check=False, **kwargs)
     assert process.returncode == status, process.stdout + process.stderr
     assert "Traceback" not in process.stderr
     return process

@@ -1,0 +1,75 @@
+"""What may be searched, how it is written, and that what is drawn lies in it."""
+import math
+import random
+
+import pytest
+
+import main
+from runtime import options
+from runtime.errors import InputError
+from tuning import space, workers
+
+FLAGS = main.make_parser().flags
+
+
+def one(word):
+    dimension, = space.parse([word], FLAGS)
+    return dimension
+
+
+@pytest.mark.parametrize(("word", "wanted"), [
+    ("alpha=0:4", ((), 0.0, 4.0, False)), ("--lr=log:1:40", ((), 1.0, 40.0, True)),
+    ("nlayers=1:3", ((), 1, 3, False)), ("batch-size=log:4:64", ((), 4, 64, True)),
+    ("nlayers=1,3", ((1, 3), 0, 0, False)), ("model=LSTM,GRU", (("LSTM", "GRU"), 0, 0, False)),
+    ("tied=true,false", ((True, False), 0, 0, False))])
+def test_what_can_be_written(word, wanted):
+    found = one(word)
+    assert (found.choices, found.low, found.high, found.log) == wanted
+    assert found.choices or type(found.low) is type(wanted[1])
+    draw = random.Random(1)
+    for _ in range(200):
+        value = found.draw(draw)
+        assert value in found.choices if found.choices else found.low <= value <= found.high
+        assert 0 <= found.position(value) <= 1
+        words = workers.command([], FLAGS, {found.name: value}, 1, "a.pt")[2:]
+        assert getattr(options.parse(main.make_parser(), words), found.name) == value       # as main.py reads it
+
+
+@pytest.mark.parametrize(("word", "named"), [
+    ("alpha", "NAME=LOW:HIGH"), ("=1:2", "NAME=LOW:HIGH"), ("alpha=", "NAME=LOW:HIGH"),
+    ("alhpa=0:4", "no flag --alhpa"),
+    ("alpha=4:0", "LOW < HIGH"), ("alpha=1:1", "LOW < HIGH"), ("alpha=-1:4", "at least 0"), ("alpha=x:4", "at least 0"),
+    ("alpha=log:0:4", "0 < LOW"), ("alpha=lin:0:4", "NAME=LOW:HIGH"), ("alpha=0:1:4", "NAME=LOW:HIGH"),
+    ("alpha=3", "two different"), ("alpha=3,3", "two different"), ("nlayers=1.5:3", "whole number"),
+    ("dropout=0:1", "probability"), ("model=LSTM:GRU", "no range"), ("model=LSTM,Lstm", "none of"),
+    ("tied=yes,no", "true"), ("tied=true:false", "no range"), ("lr=nan:1", "positive"),
+    *((f"{name}=1,2", "cannot be searched") for name in (
+        "save", "data", "epochs", "seed", "when", "cutoffs", "resume", "max-minutes", "log-interval", "cuda"))])
+def test_what_cannot_is_refused_in_one_line(word, named):
+    with pytest.raises(InputError, match=named) as error:
+        space.parse([word], FLAGS)
+    assert "\n" not in str(error.value) and word in str(error.value)
+
+
+def test_a_flag_is_searched_once():
+    with pytest.raises(InputError, match="twice"):
+        space.parse(["batch-size=1:2", "batch_size=1:2"], FLAGS)
+
+
+def test_a_logarithmic_range_is_drawn_evenly_in_the_logarithm():
+    draw = random.Random(2)
+    rates = [one("lr=log:1:100").draw(draw) for _ in range(4000)]
+    sizes = [one("batch-size=log:1:8").draw(draw) for _ in range(8000)]
+    assert sum(rate < 10 for rate in rates) / len(rates) == pytest.approx(0.5, abs=0.03)
+    assert sizes.count(1) / len(sizes) == pytest.approx(math.log(1.5 / 0.5) / math.log(8.5 / 0.5), abs=0.03)
+
+
+@pytest.mark.parametrize(("words", "there", "missing"), [
+    ([], {"lr": (1.5, 150), "alpha": (0, 4), "wdrop": (0, 0.7)}, []),
+    (["--optimizer", "adam"], {"lr": (5e-5, 5e-3)}, []),
+    (["--lr", "3", "--alpha", "2", "--nlayers", "1"], {"beta": (0, 2)}, ["lr", "alpha", "dropouth"])])
+def test_the_default_space(words, there, missing):
+    args = options.parse(main.make_parser(), words)
+    found = {d.name: d for d in space.parse(space.default(args, {"wdrop"}), FLAGS)}
+    assert {name: (found[name].low, found[name].high) for name in there} == there and not set(missing) & set(found)
+    assert "wdrop" not in " ".join(space.default(args, set()))

@@ -7,7 +7,7 @@ from conftest import ROOT
 
 COPYABLE = {"weight_drop", "locked_dropout", "embed_regularize", "splitcross", "nt_asgd", "past_decode"}
 COMMANDS = {"main", "finetune", "pointer", "dynamiceval", "evaluate", "ensemble", "generate", "bench", "export",
-            "prepare"}
+            "prepare", "tune"}
 # What each may import, besides itself, the standard library and the packages that the project needs.
 ALLOWED = {**{name: set() for name in COPYABLE}, "runtime": set(), "ops": {"runtime"}}
 ALLOWED["corpus"] = {"runtime"}
@@ -75,6 +75,13 @@ def test_a_module_imports_what_it_may(name):
     assert not list(broken(name, modules()[name]))
 
 
+@pytest.mark.parametrize("name", WHEN_ASKED_FOR)
+def test_what_is_imported_when_asked_for_is_imported_in_functions(name):
+    tree = ast.parse(modules()[name].read_text(encoding="utf-8"))
+    assert not {alias.name.partition(".")[0] for node in tree.body if isinstance(node, ast.Import)
+                for alias in node.names} & WHEN_ASKED_FOR[name]
+
+
 def test_there_is_nothing_else_at_the_top():
     top = {file.stem for file in ROOT.glob("*.py")}
     assert top == {name for name in ALLOWED if (ROOT / f"{name}.py").exists()}
@@ -86,7 +93,8 @@ def test_there_is_nothing_else_at_the_top():
     ("runtime.log", "from corpus import cache"), ("model", "from training.step import TrainStep"),
     ("dynamiceval", "from pointer import search"), ("evaluation.loss", "from training import windows"),
     ("corpus.prepare", "import torch"), ("training.step", "import matplotlib"),
-    ("interchange.modeling_awd_lstm", "from interchange import hf"), ("evaluate", "from interchange import hf")])
+    ("interchange.modeling_awd_lstm", "from interchange import hf"), ("evaluate", "from interchange import hf"),
+    ("tuning.search", "import optuna"), ("main", "from tuning import space"), ("finetune", "import main"), ("training.run", "from tuning import space")])
 def test_a_broken_rule_is_found(name, line, tmp_path):
     file = tmp_path / "broken.py"
     file.write_text(f"{modules()[name].read_text()}\n{line}\n")

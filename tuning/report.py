@@ -1,11 +1,25 @@
-"""What a search leaves for the eye: a table of its trials, and a picture."""
+"""What a search shows: a progress line, a table of its trials, and a picture."""
 import math
+import os
+
+from tqdm import tqdm
 
 from runtime.errors import InputError
-from runtime.log import perplexity
+from runtime.log import log, perplexity, warn
 from runtime.paths import atomic_write
 from tuning import sampling
-from tuning.halving import BAD, PAUSED
+from tuning.halving import BAD, PAUSED, RUNNING
+from tuning.storage import claim
+
+
+def shown(settings):
+    """A trial's settings on one line."""
+    return " ".join(f"{name}={value}" for name, value in settings.items())
+
+
+def epochs(trials):
+    """Epochs trained in all."""
+    return sum(len(trial.losses) for trial in trials)
 
 
 def state(trial, rungs):
@@ -65,14 +79,15 @@ def _draw_budget(axes, trials, colour, rungs):
         axes.plot(range(1, len(losses) + 1), losses, color=colour(trial), linewidth=1)
         reached = [rung for rung in rungs if rung <= len(losses)]
         axes.plot(reached, [losses[rung - 1] for rung in reached], ".", color=colour(trial))
-    axes.set(xlabel=f"epochs of a trial ({sum(len(trial.losses) for trial in trials)} in all)", xscale="log",
+    axes.set(xlabel=f"epochs of a trial ({epochs(trials)} in all)", xscale="log",
              ylabel="lowest validation perplexity", yscale="log", title="loss against budget")
     plain = pyplot().matplotlib.ticker.FuncFormatter(lambda value, _: f"{value:,.4g}")
     axes.set_xticks(rungs, map(str, rungs))
     axes.xaxis.set_minor_locator(pyplot().matplotlib.ticker.NullLocator())
     axes.yaxis.set_major_formatter(plain)
-    axes.yaxis.set_minor_formatter(plain)
-    axes.tick_params(axis="y", which="both", labelsize=7)
+    low, high = axes.get_ylim()
+    axes.yaxis.set_minor_formatter(plain if high < 20 * low else pyplot().matplotlib.ticker.NullFormatter())
+    axes.tick_params(axis="y", which="both", labelsize=8)
     axes.grid(alpha=0.3)
 
 
@@ -108,3 +123,47 @@ def _draw_parallel(axes, space, trials, colour, bad):
     axes.set_title("settings, the better the darker; dashed: bad", pad=18)
     for side in axes.spines.values():
         side.set_visible(False)
+
+
+class Report:
+    """Used as `with Report(…) as report:`, inside which there is a progress line. names: the files of the search."""
+
+    def __init__(self, names, space, rungs, limit):
+        self.names, self.space, self.rungs = names, space, rungs
+        self.bar = tqdm(total=limit, leave=False, disable=None,
+                        bar_format="trials {n_fmt}/{total_fmt} |{bar}| {elapsed}{postfix}")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.bar.close()
+
+    def _alone(self):
+        """Of several processes that share the search, one writes table and picture at a time."""
+        return claim(os.path.join(self.names.folder, "report.log"), wait=True)
+
+    def update(self, read):
+        """Write the table anew. read: gives the trials as they are now."""
+        with self._alone():
+            trials = read()
+            write_table(self.names.table, self.space, trials, self.rungs)
+        self.bar.n = sum(trial.state != RUNNING or trial.rung > 0 for trial in trials)
+        losses = [trial.loss() for trial in trials]
+        self.bar.set_postfix_str(f", {epochs(trials)} epochs, best valid ppl {perplexity(min(losses)):.2f}")
+
+    def finish(self, trials, best):
+        """Draw the picture, and log what came out. best: the best trial, or None."""
+        self.bar.close()
+        files = {"model": self.names.best.best, "result": self.names.best.result, "trials": self.names.table}
+        try:
+            with self._alone():
+                draw(self.names.picture, self.space, trials, self.rungs)
+            files["picture"] = self.names.picture
+        except InputError as missing:
+            warn(f"no picture: {missing}")
+        if best:
+            log(f"| best: trial {best.number}, {shown(best.settings)}")
+            log(f"| summary | best valid ppl {perplexity(best.loss()):.2f} | trials {len(trials)}, bad "
+                f"{sum(trial.state == BAD for trial in trials)}, epochs {epochs(trials)} | "
+                + ", ".join(f"{what} {path}" for what, path in files.items()))

@@ -13,6 +13,7 @@ from runtime.paths import atomic_write
 from runtime.signals import Interruption, Stop
 from tuning import halving, workers
 from tuning.halving import BAD, PAUSED, RUNNING, Trial
+from tuning.report import shown
 from tuning.storage import Storage, claim
 
 PATIENCE = 3             # so often may a trial's process be killed before its next epoch
@@ -39,10 +40,10 @@ class Names:
 class Search:
     """space: Dimensions. draw: of `sampling.SAMPLERS`. fixed, flags: as of `workers.command`. limit: how many trials.
 
-    `show(trials)` is called whenever something has changed.
+    `show(trials)` is called whenever something has changed; `trials()` gives them as they are then.
     """
 
-    def __init__(self, names, space, draw, rungs, reduction, limit, seed, fixed, flags, show=lambda trials: None):
+    def __init__(self, names, space, draw, rungs, reduction, limit, seed, fixed, flags, show=lambda read: None):
         self.names, self.space, self.draw, self.rungs, self.reduction = names, space, draw, rungs, reduction
         self.limit, self.seed, self.fixed, self.flags, self.show = limit, seed, fixed, flags, show
         self.storage = Storage(names.storage)
@@ -93,7 +94,7 @@ class Search:
                                     self.names.trial(trial.number).best)
             self.busy[worker] = SimpleNamespace(number=trial.number, log=file,
                                                 process=workers.start(words, file, environments[worker]))
-            self.show(self.trials())
+            self.show(self.trials)
         return True
 
     def _next(self):
@@ -123,14 +124,13 @@ class Search:
             if status is None:
                 continue
             with self.storage.transaction():
-                trials = self.storage.trials()
-                trial = trials[at.number]
+                trial = self.storage.trials()[at.number]
                 self._judge(trial, status)
                 self.storage.save(trial)
             at.log.close()                              # only now may another take it up
             del self.busy[worker]
             log(*self._report(trial, status))
-            self.show(trials)
+            self.show(self.trials)
 
     def _judge(self, trial, status):
         losses, seconds = workers.epochs_done(self.names.trial(trial.number).log)
@@ -182,7 +182,7 @@ class Search:
                 return None
             source = self.names.trial(best.number)
             epochs = len(checkpoint.read(source.state)["losses"]["history"])
-            if left == [best.number, epochs] and os.path.exists(files.result):
+            if left == [best.number, epochs] and os.path.exists(files.best):
                 return best
             files.set_aside()
             for old, new in (source.state, files.state), (source.best, files.best), (source.log, files.log):
@@ -196,8 +196,3 @@ class Search:
             with self.storage.transaction():
                 self.storage.put("best", [best.number, epochs])
         return best
-
-
-def shown(settings):
-    """A trial's settings on one line."""
-    return " ".join(f"{name}={value}" for name, value in settings.items())

@@ -2,9 +2,12 @@
 import argparse
 import os
 
-from model import supports
+from data import read_corpus
+from model import refuse_unsupported, resolve, supports
 from runtime.errors import InputError
 from runtime.options import Arguments, shown
+from softmaxes import SOFTMAXES
+from training import optimizers, schedules
 from tuning import halving, space
 from tuning.search import Names
 from tuning.storage import Storage
@@ -32,6 +35,23 @@ def begin(args, flags):
     if args.resume is None:
         raise InputError(f"{names.folder} holds a search already: --resume auto continues it; or choose another --save")
     return names, _continued(args, kept, flags, names)
+
+
+def check(args, dimensions):
+    """Raise InputError for what every trial's main.py would refuse: its text, and the flags at both ends of all ranges.
+
+    dimensions: as of `space.parse`.
+    """
+    for dimension in dimensions:
+        if dimension.name in args.given:
+            raise InputError(f"{dimension.flag.typed} is typed and in --space; leave one of them out")
+    for end in (0, -1):
+        values = {d.name: d.choices[end] if d.choices else (d.low, d.high)[end] for d in dimensions}
+        tried = Arguments({**vars(args), **values}, args.given | values.keys())
+        refuse_unsupported(tried)
+        schedules.plan(optimizers.resolve(tried))
+    softmax = SOFTMAXES[args.softmax]
+    read_corpus(args, None, lambda ntoken: softmax.sorts_vocabulary(vars(resolve(args, ntoken))))
 
 
 def keep(args, flags, names):

@@ -190,7 +190,7 @@ def test_a_trial_that_diverges_is_bad_and_the_search_goes_on(toy, tmp_path):
                                                                           line["reason"])
     words[words.index("lr=4,1e9")] = "lr=1e9,1e10"
     error = tune_script(*words, "--save", "all.pt", cwd=tmp_path, status=1).stderr
-    assert "all 4 trials were bad" in error and not (tmp_path / "all.pt").exists()
+    assert "all trials were bad" in error and not (tmp_path / "all.pt").exists()
 
 
 @pytest.mark.slow

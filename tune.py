@@ -1,7 +1,8 @@
 """Search the settings of main.py: which values of its flags give the lowest validation loss.
 
-Takes all flags of main.py, which every trial gets, and searches those in --space. Trials train to the first of --rungs;
-the best of them go on, exactly where they were. The best trial is left as a run of main.py called --save.
+Takes all flags of main.py, which every trial gets, and searches those in --space. The first trial has main.py's own
+values, where they lie in the ranges. Trials train to the first of --rungs; the best of them go on, exactly where they
+were. The best trial is left as a run of main.py called --save.
 """
 from runtime import errors  # isort: skip  (first: it prepares the process for the imports below)
 
@@ -46,7 +47,8 @@ def main(argv=None):
         f"| {args.trials} trials, compared after {options.shown(args.rungs)} epochs, in {names.folder}")
     with surviving_broken_pipe(), report.Report(names, dimensions, args.rungs, args.trials) as shown:
         search = Search(names, dimensions, sampling.SAMPLERS[args.sampler], args.rungs, args.reduction, args.trials,
-                        args.seed, workers.fixed_words(args, flags), flags, shown.update)
+                        args.seed, workers.fixed_words(args, flags), flags, settings.defaults(args, dimensions),
+                        shown.update)
         stop = search.run(workers.environments(args.workers, args.device), args.max_minutes)
         best = search.leave_best()
         shown.finish(search.trials(), best)

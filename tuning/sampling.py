@@ -28,13 +28,13 @@ def draw_random(space, trials, rungs, seed):
 
 
 def draw_tpe(space, trials, rungs, seed):
-    """By what trials found so far -> dict. The first ten are drawn at random.
+    """By what trials found so far -> dict. The first five are drawn at random.
 
     A trial that got further counts as better than all that did not, then the lower loss does; one that is bad, or has
     not reached a rung yet, as worse than all others.
     """
     package = optuna()
-    sampler = package.samplers.TPESampler(seed=(seed * 1_000_003 + len(trials)) % 2**32)
+    sampler = package.samplers.TPESampler(n_startup_trials=5, seed=(seed * 1_000_003 + len(trials)) % 2**32)
     study = package.create_study(sampler=sampler)
     distributions = _distributions(space)
     for trial in trials:

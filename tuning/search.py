@@ -40,12 +40,13 @@ class Names:
 class Search:
     """space: Dimensions. draw: of `sampling.SAMPLERS`. fixed, flags: as of `workers.command`. limit: how many trials.
 
+    first: settings of the first trial, which are not drawn.
     `show(trials)` is called whenever something has changed; `trials()` gives them as they are then.
     """
 
-    def __init__(self, names, space, draw, rungs, reduction, limit, seed, fixed, flags, show=lambda read: None):
+    def __init__(self, names, space, draw, rungs, reduction, limit, seed, fixed, flags, first=(), show=lambda read: None):
         self.names, self.space, self.draw, self.rungs, self.reduction = names, space, draw, rungs, reduction
-        self.limit, self.seed, self.fixed, self.flags, self.show = limit, seed, fixed, flags, show
+        self.limit, self.seed, self.fixed, self.flags, self.first, self.show = limit, seed, fixed, flags, first, show
         self.storage = Storage(names.storage)
         self.busy = {}                                # worker -> what it is at: trial, process, log
 
@@ -113,6 +114,7 @@ class Search:
             trial.rung, trial.state, trial.killed = trial.rung + 1, RUNNING, []
         elif len(trials) < self.limit:
             trial = Trial(len(trials), self.draw(self.space, trials, self.rungs, self.seed))
+            trial.settings.update(() if trials else self.first)
         else:
             return None, None
         return trial, claim(self.names.log(trial.number), wait=True)

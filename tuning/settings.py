@@ -54,6 +54,12 @@ def check(args, dimensions):
     read_corpus(args, None, lambda ntoken: softmax.sorts_vocabulary(vars(resolve(args, ntoken))))
 
 
+def defaults(args, dimensions):
+    """What the first trial starts from: main.py's own values, of those flags whose ranges hold them -> dict."""
+    values = vars(optimizers.resolve(args))
+    return {d.name: values[d.name] for d in dimensions if values[d.name] is not None and d.holds(values[d.name])}
+
+
 def keep(args, flags, names):
     """Write the flags of a search into its storage, which is made if it is not there."""
     bound = {name: getattr(args, name) for name, flag in flags.items()

@@ -32,6 +32,10 @@ class Dimension:
         """Whether its values are whole numbers."""
         return isinstance(self.low, int)
 
+    def holds(self, value):
+        """Whether a value lies in it."""
+        return value in self.choices if self.choices else self.low <= value <= self.high
+
     def rounded(self, value):
         """A number of the range with four significant digits, so that it can be typed."""
         return value if self.whole else min(max(float(f"{value:.4g}"), self.low), self.high)

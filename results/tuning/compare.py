@@ -24,11 +24,11 @@ from tuning import workers
 from tuning.storage import Storage
 
 HERE = Path(__file__).resolve().parent
-LINES = {"train": 700, "valid": 300, "test": 300}
+LINES = {"train": 500, "valid": 200, "test": 200}
 SEEDS = range(1, 6)
 MODEL = ["--vocab", "train", "--emsize", "48", "--nhid", "64", "--nlayers", "2", "--batch-size", "10", "--bptt", "35",
          "--device", "cpu", "--precision", "fp32"]
-EPOCHS, TRIALS = 9, 27
+EPOCHS, TRIALS = 27, 27
 
 
 class Fork:

@@ -40,7 +40,7 @@ def test_what_is_drawn_can_be_typed_and_is_drawn_again():
     for trial in trials:
         for dimension in SPACE:
             value = trial.settings[dimension.name]
-            assert value in dimension.choices if dimension.choices else dimension.low <= value <= dimension.high
+            assert dimension.holds(value)
             assert dimension.choices or isinstance(value, int) == dimension.whole
             assert not isinstance(value, float) or float(f"{value:.4g}") == value
 

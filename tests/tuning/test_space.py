@@ -7,7 +7,7 @@ import pytest
 import main
 from runtime import options
 from runtime.errors import InputError
-from tuning import space, workers
+from tuning import settings, space, workers
 
 FLAGS = main.make_parser().flags
 
@@ -29,7 +29,7 @@ def test_what_can_be_written(word, wanted):
     draw = random.Random(1)
     for _ in range(200):
         value = found.draw(draw)
-        assert value in found.choices if found.choices else found.low <= value <= found.high
+        assert found.holds(value)
         assert 0 <= found.position(value) <= 1
         words = workers.command([], FLAGS, {found.name: value}, 1, "a.pt")[2:]
         assert getattr(options.parse(main.make_parser(), words), found.name) == value       # as main.py reads it
@@ -68,6 +68,13 @@ def test_a_logarithmic_range_is_drawn_evenly_in_the_logarithm():
     ([], {"lr": (1.5, 150), "alpha": (0, 4), "wdrop": (0, 0.7)}, []),
     (["--optimizer", "adam"], {"lr": (5e-5, 5e-3)}, []),
     (["--lr", "3", "--alpha", "2", "--nlayers", "1"], {"beta": (0, 2)}, ["lr", "alpha", "dropouth"])])
+def test_the_first_trial_has_the_defaults_that_the_ranges_hold():
+    found = space.parse(["alpha=0:4", "beta=2:3", "lr=log:1e-4:1e-2", "model=LSTM,GRU", "nlayers=1,2"], FLAGS)
+    assert settings.defaults(options.parse(main.make_parser(), []), found) == {"alpha": 2, "model": "LSTM"}
+    adam = options.parse(main.make_parser(), ["--optimizer", "adam"])
+    assert settings.defaults(adam, found) == {"alpha": 2, "model": "LSTM", "lr": 1e-3}
+
+
 def test_the_default_space(words, there, missing):
     args = options.parse(main.make_parser(), words)
     found = {d.name: d for d in space.parse(space.default(args, {"wdrop"}), FLAGS)}

@@ -44,7 +44,8 @@ class Search:
     `show(trials)` is called whenever something has changed; `trials()` gives them as they are then.
     """
 
-    def __init__(self, names, space, draw, rungs, reduction, limit, seed, fixed, flags, first=(), show=lambda read: None):
+    def __init__(self, names, space, draw, rungs, reduction, limit, seed, fixed, flags, first=(),
+                 show=lambda read: None):
         self.names, self.space, self.draw, self.rungs, self.reduction = names, space, draw, rungs, reduction
         self.limit, self.seed, self.fixed, self.flags, self.first, self.show = limit, seed, fixed, flags, first, show
         self.storage = Storage(names.storage)

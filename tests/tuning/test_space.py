@@ -68,15 +68,15 @@ def test_a_logarithmic_range_is_drawn_evenly_in_the_logarithm():
     ([], {"lr": (1.5, 150), "alpha": (0, 4), "wdrop": (0, 0.7)}, []),
     (["--optimizer", "adam"], {"lr": (5e-5, 5e-3)}, []),
     (["--lr", "3", "--alpha", "2", "--nlayers", "1"], {"beta": (0, 2)}, ["lr", "alpha", "dropouth"])])
-def test_the_first_trial_has_the_defaults_that_the_ranges_hold():
-    found = space.parse(["alpha=0:4", "beta=2:3", "lr=log:1e-4:1e-2", "model=LSTM,GRU", "nlayers=1,2"], FLAGS)
-    assert settings.defaults(options.parse(main.make_parser(), []), found) == {"alpha": 2, "model": "LSTM"}
-    adam = options.parse(main.make_parser(), ["--optimizer", "adam"])
-    assert settings.defaults(adam, found) == {"alpha": 2, "model": "LSTM", "lr": 1e-3}
-
-
 def test_the_default_space(words, there, missing):
     args = options.parse(main.make_parser(), words)
     found = {d.name: d for d in space.parse(space.default(args, {"wdrop"}), FLAGS)}
     assert {name: (found[name].low, found[name].high) for name in there} == there and not set(missing) & set(found)
     assert "wdrop" not in " ".join(space.default(args, set()))
+
+
+def test_the_first_trial_has_the_defaults_that_the_ranges_hold():
+    found = space.parse(["alpha=0:4", "beta=2:3", "lr=log:1e-4:1e-2", "model=LSTM,GRU", "nlayers=1,2"], FLAGS)
+    assert settings.defaults(options.parse(main.make_parser(), []), found) == {"alpha": 2, "model": "LSTM"}
+    adam = options.parse(main.make_parser(), ["--optimizer", "adam"])
+    assert settings.defaults(adam, found) == {"alpha": 2, "model": "LSTM", "lr": 1e-3}

@@ -2,8 +2,9 @@
 
     OMP_NUM_THREADS=1 python results/tuning/surface.py data/penn runs/surface [--lines N] [flags of main.py]
 
-trains a model for each point of the grid, one after another, on the first N lines of the training text (default: all),
-continues what was interrupted, and writes surface.md and, with matplotlib, surface.png beside this file after every one.
+trains a model for each point of the grid, one after another, on the first N lines of the training text and N/5 of the
+others (default: all), continues what was interrupted, and writes surface.md and, with matplotlib, surface.png beside
+this file after every one.
 """
 import argparse
 import json
@@ -19,7 +20,7 @@ from runtime import record
 
 HERE = Path(__file__).resolve().parent
 ALPHAS, BETAS = [0, 1, 2, 4, 8], [0, 0.5, 1, 2, 4]
-MODEL = ["--emsize", "100", "--nhid", "200", "--nlayers", "2", "--batch-size", "20", "--bptt", "35", "--dropouti",
+MODEL = ["--emsize", "100", "--nhid", "200", "--nlayers", "2", "--batch-size", "10", "--bptt", "35", "--dropouti",
          "0.3", "--dropouth", "0.2", "--dropout", "0.3", "--wdrop", "0.3", "--dropoute", "0.05", "--lr", "20"]
 
 
@@ -69,14 +70,15 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path, help="folder with the three texts")
     parser.add_argument("folder", type=Path, help="where the models go")
-    parser.add_argument("--lines", type=int, help="of the training text")
+    parser.add_argument("--lines", type=int, help="of the training text, and a fifth as many of the others")
     args, words = parser.parse_known_args()
     text = args.folder / "text"
     text.mkdir(parents=True, exist_ok=True)
     for split in ("train", "valid", "test"):
         lines = (args.source / f"{split}.txt").read_text(encoding="utf-8").splitlines(keepends=True)
-        (text / f"{split}.txt").write_text("".join(lines[:args.lines] if split == "train" else lines), encoding="utf-8")
-    words = [*MODEL, "--epochs", "12", *words]
+        kept = args.lines if split == "train" or not args.lines else args.lines // 5
+        (text / f"{split}.txt").write_text("".join(lines[:kept]), encoding="utf-8")
+    words = [*MODEL, "--epochs", "12", "--vocab", "train", *words]
     about = f"{args.lines:,} lines of Penn Treebank" if args.lines else "Penn Treebank"
     found = {}
     for alpha, beta in sorted(((a, b) for a in ALPHAS for b in BETAS), key=lambda point: point != (2, 1)):

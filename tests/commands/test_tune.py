@@ -136,20 +136,25 @@ def children(process):
     return [int(word) for word in found.stdout.split()]
 
 
+def newest_state(folder):
+    """When the last state of a trial was saved."""
+    return max((path.stat().st_mtime_ns for path in folder.glob("t.search/*.state.pt")), default=0)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2])
 def test_killed_at_random_moments(seed, toy, tmp_path):
-    """SIGKILL of the search or of a trial's process, from the moment on at which there is one."""
+    """SIGKILL of the search or of a trial's process: from its start on, or once it has saved."""
     draw = random.Random(seed)
     words = ["--data", toy, *SEARCH, "--rungs", "2", "4", "--reduction", "2", "--trials", 4, "--save", "t.pt",
              "--checkpoint-minutes", "0.001", "--resume", "auto"]
     for kill in range(6):
-        process = start(*words, cwd=tmp_path)
-        while not (at := children(process)) and process.poll() is None:
+        process, before = start(*words, cwd=tmp_path), newest_state(tmp_path)
+        while process.poll() is None and not (children(process) if kill % 3 == 0 else newest_state(tmp_path) > before):
             time.sleep(0.02)
-        time.sleep(draw.uniform(0, 8))
-        if kill % 2:
-            for child in at:
+        time.sleep(draw.uniform(0, 1))
+        if kill % 3 == 1:                                   # twice: a third time might make it a bad trial
+            for child in children(process):
                 with suppress(ProcessLookupError):
                     os.kill(child, signal.SIGKILL)
             time.sleep(0.5)

@@ -81,6 +81,12 @@ def _draw_budget(axes, trials, colour, rungs):
         axes.plot(reached, [losses[rung - 1] for rung in reached], ".", color=colour(trial))
     axes.set(xlabel=f"epochs of a trial ({epochs(trials)} in all)", xscale="log",
              ylabel="lowest validation perplexity", yscale="log", title="loss against budget")
+    if trials:                                       # sorted: the last is the best
+        top = 3 * perplexity(trials[-1].loss())
+        above = sum(perplexity(trial.loss()) > top for trial in trials)
+        if above:
+            axes.set_ylim(top=top)
+            axes.set_title(f"loss against budget (not shown: {above} above {top:.0f})")
     plain = pyplot().matplotlib.ticker.FuncFormatter(lambda value, _: f"{value:,.4g}")
     axes.set_xticks(rungs, map(str, rungs))
     axes.xaxis.set_minor_locator(pyplot().matplotlib.ticker.NullLocator())

@@ -30,15 +30,19 @@ def draw_random(space, trials, rungs, seed):
 def draw_tpe(space, trials, rungs, seed):
     """By what trials found so far -> dict. The first five are drawn at random.
 
-    A trial that got further counts as better than all that did not, then the lower loss does; one that is bad, or has
-    not reached a rung yet, as worse than all others.
+    Compared are the losses at the last rung that more trials have reached than there are settings (as in BOHB, Falkner
+    et al. 2018: a model of fewer would be one of who came first); those that have not reached it count as worse, by
+    their own last rung, and those that are bad, or have not reached any, as worse than all others.
     """
+    common = max((rung for rung in range(len(rungs))
+                  if sum(_learns(trial) and trial.reached() > rung for trial in trials) > len(space)), default=0)
     package = optuna()
     sampler = package.samplers.TPESampler(n_startup_trials=5, seed=(seed * 1_000_003 + len(trials)) % 2**32)
     study = package.create_study(sampler=sampler)
     distributions = _distributions(space)
     for trial in trials:
-        reached = {rungs[rung]: trial.loss(rungs[rung]) for rung in range(trial.reached())} if _learns(trial) else {}
+        last = min(trial.reached() - 1, common)
+        reached = {rungs[last]: trial.loss(rungs[last])} if _learns(trial) else {}
         study.add_trial(package.trial.create_trial(
             state=package.trial.TrialState.PRUNED, params=trial.settings, distributions=distributions,
             intermediate_values=reached))

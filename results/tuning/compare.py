@@ -28,7 +28,7 @@ LINES = {"train": 500, "valid": 200, "test": 200}
 SEEDS = range(1, 6)
 MODEL = ["--vocab", "train", "--emsize", "48", "--nhid", "64", "--nlayers", "2", "--batch-size", "10", "--bptt", "35",
          "--device", "cpu", "--precision", "fp32"]
-EPOCHS, TRIALS = 27, 27
+EPOCHS, TRIALS = 18, 20
 
 
 class Fork:

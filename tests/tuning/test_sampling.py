@@ -45,6 +45,18 @@ def test_what_is_drawn_can_be_typed_and_is_drawn_again():
             assert not isinstance(value, float) or float(f"{value:.4g}") == value
 
 
+def test_who_got_far_first_is_not_the_best_for_ever():
+    """Two trials with a high loss went on early; what others found at the first rung counts for more."""
+    trials = trained(sampling.draw_random, 4, 30)
+    for trial in trials:
+        trial.rung, trial.state = 0, PAUSED
+        trial.losses = [loss(trial.settings)]
+    for trial in sorted(trials, key=lambda trial: -trial.losses[0])[:2]:
+        trial.rung, trial.losses = 1, trial.losses * 3
+    drawn = [loss(sampling.draw_tpe(SPACE, trials, RUNGS, seed)) for seed in range(15)]
+    assert statistics.median(drawn) < 0.5 * statistics.median(trial.loss() for trial in trials)
+
+
 def test_a_trial_that_has_found_nothing_yet_is_no_hindrance():
     trials = [*trained(sampling.draw_tpe, 1, 12), Trial(12, {}, state=RUNNING)]
     trials[12].settings = trials[0].settings

@@ -44,7 +44,7 @@ def main(argv=None):
     settings.check(args, dimensions)
     settings.keep(args, parser.flags, names)
     log(f"| searching {options.shown(args.space)}",
-        f"| {args.trials} trials, compared after {options.shown(args.rungs)} epochs, in {names.folder}")
+        f"| {args.trials} trials, rungs (epochs) {options.shown(args.rungs)}, in {names.folder}")
     with surviving_broken_pipe(), report.Report(names, dimensions, args.rungs, args.trials) as shown:
         search = Search(names, dimensions, sampling.SAMPLERS[args.sampler], args.rungs, args.reduction, args.trials,
                         args.seed, workers.fixed_words(args, flags), flags, settings.defaults(args, dimensions),

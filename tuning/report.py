@@ -155,8 +155,9 @@ class Report:
             trials = read()
             write_table(self.names.table, self.space, trials, self.rungs)
         self.bar.n = sum(trial.state != RUNNING or trial.rung > 0 for trial in trials)
-        losses = [trial.loss() for trial in trials]
-        self.bar.set_postfix_str(f", {epochs(trials)} epochs, best valid ppl {perplexity(min(losses)):.2f}")
+        best = min(trial.loss() for trial in trials)
+        self.bar.set_postfix_str(f"{sum(trial.state == RUNNING for trial in trials)} running, {epochs(trials)} epochs"
+                                 + (f", best valid ppl {perplexity(best):.2f}" if best < math.inf else ""))
 
     def finish(self, trials, best):
         """Draw the picture, and log what came out. best: the best trial, or None."""

@@ -41,7 +41,7 @@ class Search:
     """space: Dimensions. draw: of `sampling.SAMPLERS`. fixed, flags: as of `workers.command`. limit: how many trials.
 
     first: settings of the first trial, which are not drawn.
-    `show(trials)` is called whenever something has changed; `trials()` gives them as they are then.
+    `show(read)` is called whenever something has changed; `read()` gives the trials as they are then.
     """
 
     def __init__(self, names, space, draw, rungs, reduction, limit, seed, fixed, flags, first=(),

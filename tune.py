@@ -22,7 +22,7 @@ FLAGS = (
     Flag("sampler", "tpe", "tpe learns from the trials so far (needs the package optuna)",
          choices=tuple(sampling.SAMPLERS)),
     Flag("rungs", None, "epochs after which trials are compared, growing to --epochs; one number alone: no trial is "
-         "cut short. If not given, --epochs divided by --reduction again and again", options.size, "E", nargs="+"),
+         "cut short. If not given, --epochs divided by --reduction, up to three times", options.size, "E", nargs="+"),
     Flag("reduction", 3, "of so many trials at a rung, one goes on", options.size, "N"),
     Flag("workers", 1, "trials at a time, each with a GPU or its share of the cores", options.size, "N"),
 )

@@ -36,9 +36,9 @@ class Trial:
 
 
 def geometric(epochs, reduction):
-    """Rungs that end at `epochs`, each `reduction` times the one before, rounded; the first has one epoch or more."""
+    """Rungs that end at `epochs`, each `reduction` times the one before, rounded, of one epoch or more; four at most."""
     rungs = [epochs]
-    while rungs[-1] >= reduction:
+    while rungs[-1] >= reduction and len(rungs) < 4:
         rungs.append(round(rungs[-1] / reduction))
     return rungs[::-1]
 

@@ -1,9 +1,9 @@
 """What a search is worth: successive halving with TPE, random search with as many epochs, and main.py's defaults.
 
-    OMP_NUM_THREADS=1 python results/tuning/compare.py data/penn runs/compare
+    OMP_NUM_THREADS=1 python results/tuning/compare.py data/penn runs/compare [SEED …]
 
-trains small models on the first lines of Penn Treebank, for five seeds, continues what was interrupted, and writes
-compare.md beside this file after every seed. So that a trial costs its epochs and not the import of torch, trials are
+trains small models on the first lines of Penn Treebank, for five seeds (or those given: several processes may share
+them), continues what was interrupted, and writes compare.md beside this file after every seed. So that a trial costs its epochs and not the import of torch, trials are
 forks of this process; each is main.py with its command line all the same. Needs Linux and the package optuna.
 """
 import json
@@ -28,7 +28,8 @@ LINES = {"train": 500, "valid": 200, "test": 200}
 SEEDS = range(1, 6)
 MODEL = ["--vocab", "train", "--emsize", "48", "--nhid", "64", "--nlayers", "2", "--batch-size", "10", "--bptt", "35",
          "--device", "cpu", "--precision", "fp32"]
-EPOCHS, TRIALS = 18, 20
+RUNGS, TRIALS = ["6", "18"], "20"
+EPOCHS = int(RUNGS[-1])
 
 
 class Fork:
@@ -85,20 +86,23 @@ def cut(source, folder):
 
 
 def search(name, *words):
-    """Run or continue a search -> epochs spent, and validation and test perplexity of its best trial."""
+    """Run or continue a search -> epochs spent."""
     sys.argv = ["tune.py", *words, "--save", f"{name}.pt", "--resume", "auto"]
     with open(f"{name}.txt", "a") as log, redirect_stdout(log):
         if tune.main(sys.argv[1:]):
             sys.exit(f"{name} was interrupted")
-    storage = Storage(f"{name}.search/search.sqlite")
-    with storage.transaction():
-        epochs = sum(len(trial.losses) for trial in storage.trials())
-    return epochs, *perplexities(name)
+    return outcome(name)[0]
 
 
-def perplexities(name):
+def outcome(name):
+    """What a way has left -> epochs spent, validation and test perplexity."""
     result = json.loads(Path(f"{name}.result.json").read_text(encoding="utf-8"))
-    return result["valid"]["perplexity"], result["test"]["perplexity"]
+    epochs = EPOCHS
+    if os.path.exists(f"{name}.search"):
+        storage = Storage(f"{name}.search/search.sqlite")
+        with storage.transaction():
+            epochs = sum(len(trial.losses) for trial in storage.trials())
+    return epochs, result["valid"]["perplexity"], result["test"]["perplexity"]
 
 
 def defaults(name, *words):
@@ -107,12 +111,13 @@ def defaults(name, *words):
         words = ["", "main.py", *words, "--epochs", str(EPOCHS), "--save", f"{name}.pt", "--resume", "auto"]
         if Fork(words, log).wait():
             sys.exit(f"{name} failed, see {name}.txt")
-    return EPOCHS, *perplexities(name)
 
 
-def write_table(found, machine):
-    """compare.md: validation / test perplexity of each seed, and the medians."""
+def write_table(machine):
+    """compare.md: validation / test perplexity of each seed that is done, and the medians."""
     names = {"halving": "TPE, successive halving", "random": "random search", "defaults": "default flags"}
+    found = {seed: {way: outcome(f"{way}-{seed}") for way in names} for seed in SEEDS
+             if os.path.exists(f"defaults-{seed}.result.json")}                    # the last of the three
     lines = ["Made by `results/tuning/compare.py`, which says how: validation / test perplexity of the model that each "
              f"way leaves, {LINES['train']} lines of Penn Treebank, {machine}.", "",
              "| seed | " + " | ".join(f"{name} | epochs" for name in names.values()) + " |",
@@ -128,22 +133,21 @@ def write_table(found, machine):
     (HERE / "compare.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def compare(source, folder):
+def compare(source, folder, seeds):
     workers.start = Fork
     cut(source, folder / "text")
     os.chdir(folder)
-    found = {}
-    for seed in SEEDS:
+    machine = f"{record.device_name('cpu')}, commit {record.commit()}"
+    for seed in seeds:
         words = ["--data", "text", *MODEL, "--seed", str(seed)]
-        halving = search(f"halving-{seed}", *words, "--epochs", str(EPOCHS), "--trials", str(TRIALS))
-        trials = math.ceil(halving[0] / EPOCHS)
-        random = search(f"random-{seed}", *words, "--rungs", str(EPOCHS), "--trials", str(trials), "--sampler",
-                        "random")
-        found[seed] = {"halving": halving, "random": random, "defaults": defaults(f"defaults-{seed}", *words)}
-        write_table(found, f"{record.device_name('cpu')}, commit {record.commit()}")
+        epochs = search(f"halving-{seed}", *words, "--rungs", *RUNGS, "--trials", TRIALS)
+        search(f"random-{seed}", *words, "--rungs", str(EPOCHS), "--trials", str(math.ceil(epochs / EPOCHS)),
+               "--sampler", "random")
+        defaults(f"defaults-{seed}", *words)
+        write_table(machine)
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 3:
+    if len(sys.argv) < 3 or not {*map(int, sys.argv[3:])} <= {*SEEDS}:
         sys.exit(__doc__)
-    compare(*(Path(path).resolve() for path in sys.argv[1:]))
+    compare(*(Path(path).resolve() for path in sys.argv[1:3]), [*map(int, sys.argv[3:])] or SEEDS)

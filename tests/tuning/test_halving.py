@@ -9,7 +9,7 @@ from tuning.halving import BAD, PAUSED, Trial
 
 
 @pytest.mark.parametrize(("epochs", "reduction", "rungs"), [
-    (9, 3, [1, 3, 9]), (8, 2, [1, 2, 4, 8]), (500, 3, [2, 6, 19, 56, 167, 500]), (1, 3, [1]), (2, 3, [2])])
+    (9, 3, [1, 3, 9]), (8, 2, [1, 2, 4, 8]), (500, 3, [19, 56, 167, 500]), (1, 3, [1]), (2, 3, [2])])
 def test_rungs(epochs, reduction, rungs):
     assert halving.geometric(epochs, reduction) == rungs
 

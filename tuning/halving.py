@@ -36,7 +36,7 @@ class Trial:
 
 
 def geometric(epochs, reduction):
-    """Rungs that end at `epochs`, each `reduction` times the one before, rounded, of one epoch or more; four at most."""
+    """Rungs that end at `epochs`: at most four, each `reduction` times the one before, rounded, of an epoch or more."""
     rungs = [epochs]
     while rungs[-1] >= reduction and len(rungs) < 4:
         rungs.append(round(rungs[-1] / reduction))

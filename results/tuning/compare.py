@@ -3,8 +3,9 @@
     OMP_NUM_THREADS=1 python results/tuning/compare.py data/penn runs/compare [SEED …]
 
 trains small models on the first lines of Penn Treebank, for five seeds (or those given: several processes may share
-them), continues what was interrupted, and writes compare.md beside this file after every seed. So that a trial costs its epochs and not the import of torch, trials are
-forks of this process; each is main.py with its command line all the same. Needs Linux and the package optuna.
+them), continues what was interrupted, and writes compare.md beside this file after every seed. So that a trial costs
+its epochs and not the import of torch, trials are forks of this process; each is main.py with its command line all the
+same. Needs Linux and the package optuna.
 """
 import json
 import math

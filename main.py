@@ -5,29 +5,18 @@ import torch
 
 from checkpoint import UNTRAINED_UNK, Files, vocabulary_of
 from data import read_corpus, untrained_unk
-from model import build, count_parameters, model_flags, refuse_unsupported, resolve, set_precision, supports
+from model import build, count_parameters, refuse_unsupported, resolve, set_precision, supports
 from runtime import devices, options
 from runtime.log import log, warn
-from runtime.options import Flag
 from runtime.processes import init_distributed
 from softmaxes import SOFTMAXES
-from training import optimizers, schedules
+from training import flags, optimizers, schedules
 from training.run import Run
 from training.state import continued, find_state
 
 
 def make_parser():
-    parser = options.Parser(__doc__)
-    parser.add("data", options.DATA)
-    parser.add("model", model_flags())
-    parser.add("optimisation", options.optimisation(None, "learning rate; if not given, the optimizer's own", 40))
-    parser.add("schedule", options.schedule(optimizers.OPTIMIZERS, schedules.SCHEDULES, schedules.ON_STALL))
-    parser.add("running", (*options.running(), *options.TRAINING, *options.RECIPE, Flag(
-        "test", True, "score the test text when training has ended, and write NAME.result.json", bool)))
-    parser.add("stopping and continuing", (*options.STOPPING, *options.BAD_STEPS))
-    parser.add("files", [options.save("the best model goes to FILE, the state to continue from to NAME.state.pt beside "
-                                      "it, one line of JSON per epoch to NAME.jsonl")])
-    return parser
+    return flags.add_to(options.Parser(__doc__))
 
 
 def main(argv=None):

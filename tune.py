@@ -6,12 +6,12 @@ were. The best trial is left as a run of main.py called --save.
 """
 from runtime import errors  # isort: skip  (first: it prepares the process for the imports below)
 
-import main as training
 from runtime import options
 from runtime.errors import InputError
 from runtime.log import log, surviving_broken_pipe
 from runtime.options import Flag
 from runtime.processes import resume_command
+from training import flags
 from tuning import report, sampling, settings, space, workers
 from tuning.search import Search
 
@@ -29,16 +29,14 @@ FLAGS = (
 
 
 def make_parser():
-    parser = training.make_parser()
-    parser.description = __doc__
-    return parser.add("search", FLAGS)
+    return flags.add_to(options.Parser(__doc__)).add("search", FLAGS)
 
 
 def main(argv=None):
     parser = make_parser()
-    flags = {name: flag for name, flag in parser.flags.items() if flag not in FLAGS}      # main.py's
+    of_main = {name: flag for name, flag in parser.flags.items() if flag not in FLAGS}
     names, args = settings.begin(options.parse(parser, argv), parser.flags)
-    dimensions = space.parse(args.space, flags)
+    dimensions = space.parse(args.space, of_main)
     if args.sampler == "tpe":
         sampling.optuna()
     settings.check(args, dimensions)
@@ -47,7 +45,7 @@ def main(argv=None):
         f"| {args.trials} trials, rungs (epochs) {options.shown(args.rungs)}, in {names.folder}")
     with surviving_broken_pipe(), report.Report(names, dimensions, args.rungs, args.trials) as shown:
         search = Search(names, dimensions, sampling.SAMPLERS[args.sampler], args.rungs, args.reduction, args.trials,
-                        args.seed, workers.fixed_words(args, flags), flags, settings.defaults(args, dimensions),
+                        args.seed, workers.fixed_words(args, of_main), of_main, settings.defaults(args, dimensions),
                         shown.update)
         stop = search.run(workers.environments(args.workers, args.device), args.max_minutes)
         best = search.leave_best()

@@ -31,14 +31,14 @@ def read_batches(step, zero_state, streams, bptt, widest):
     """Run `step` over `streams`, a list of (n + 1, 1), each from a zero state -> yields found, targets, places.
 
     step: (data (T, B), hidden) -> what it finds, hidden; `model` is one. zero_state: B -> hidden. targets (T, B): the
-    words that follow. places (T, B): where they stand among the N targets of all streams in the order given, or
-    `PADDING`. A batch is read in windows of `bptt` rows; each is padded by itself, and a stream that has ended leaves
-    the batch: a long one among short ones takes no more memory than alone.
+    words that follow. places (T, B), on the CPU: where they stand among the N targets of all streams in the order
+    given, or `PADDING`. A batch is read in windows of `bptt` rows; each is padded by itself, and a stream that has
+    ended leaves the batch: a long one among short ones takes no more memory than alone.
     """
     lengths = [len(stream) - 1 for stream in streams]
-    ends = torch.tensor(lengths, device=streams[0].device).cumsum(0)                     # of each stream, in places
+    ends = torch.tensor(lengths).cumsum(0)                                               # of each stream, in places
     for batch in batches(lengths, bptt, widest):
-        hidden, columns = zero_state(len(batch)), torch.tensor(batch, device=ends.device)
+        hidden, columns = zero_state(len(batch)), torch.tensor(batch)
         for start in range(0, lengths[batch[0]], bptt):
             while lengths[batch[-1]] <= start:
                 batch.pop()
@@ -47,8 +47,8 @@ def read_batches(step, zero_state, streams, bptt, widest):
             rows = pad_sequence([streams[i][start:start + bptt + 1, 0] for i in batch])  # (T + 1, B)
             found, hidden = step(rows[:-1], hidden)
             lasts = ends[columns]                                                        # (B,)
-            begins = lasts - torch.tensor([lengths[i] for i in batch], device=ends.device)
-            places = torch.arange(start, start + len(rows) - 1, device=ends.device)[:, None] + begins     # (T, B)
+            begins = lasts - torch.tensor([lengths[i] for i in batch])
+            places = torch.arange(start, start + len(rows) - 1)[:, None] + begins        # (T, B)
             yield found, rows[1:], places.where(places < lasts, PADDING)
 
 

@@ -60,7 +60,7 @@ def hidden_states(model, streams, bptt, layers, check=lambda: None):
     rows = scored.cumsum(0) - 1                                                       # of a place, its row in the file
     with evaluating(model), tqdm(total=len(scored), disable=None, leave=False, unit=" tokens") as bar:
         for outputs, _, places in read_batches(step, model.init_hidden, longer, bptt, len(streams)):
-            places = places.flatten().cpu()
+            places = places.flatten()
             wanted = (places != PADDING) & scored[places]
             for number, output in zip(layers, outputs):                               # (T, B, H)
                 if number not in found:

@@ -52,11 +52,12 @@ def read(model, streams, bptt, check):
     with tqdm(total=sum(len(stream) - 1 for stream in streams), disable=None, leave=False, unit=" tokens") as bar:
         for features, targets, places in read_batches(model, model.init_hidden, streams, bptt, widest):
             batch, targets, places = targets.size(1), targets.flatten(), places.flatten()
-            found = places != PADDING                                                    # (T·B,)
-            if batch > 1 and not model.training:
-                features, targets, places = features[found], targets[found], places[found]
+            scored = (places != PADDING).nonzero()[:, 0]                                 # (n,)
+            if len(scored) < len(places) and not model.training:
+                rows = scored.to(features.device)
+                features, targets, places = features[rows], targets[rows], places[scored]
             yield features, targets, places, batch
-            bar.update(int(found.sum()))
+            bar.update(len(scored))
             check()
 
 
@@ -98,9 +99,10 @@ def score(model, streams, bptt, temperature=1.0, ranks=False, check=lambda: None
 
 def in_order(values, places):
     """values (n,), each of which belongs at its place (n,) or is padding -> (N,)."""
-    found = places != PADDING
-    values = values[found]
-    return torch.empty_like(values).index_copy_(0, places[found], values)
+    scored = (places != PADDING).nonzero()[:, 0]
+    source = torch.empty_like(scored)
+    source[places[scored]] = scored                                                      # of each place its row
+    return values[source.to(values.device)]
 
 
 def sample_score(model, streams, bptt, samples, temperature=1.0, check=lambda: None):

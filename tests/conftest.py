@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from runtime.signals import Stop
+
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = ["--emsize", "24", "--nhid", "48", "--nlayers", "2", "--batch-size", "4", "--bptt", "12", "--lr", "4",
          "--clip", "0.5", "--dropoute", "0", "--dropouti", "0", "--dropouth", "0.1", "--dropout", "0.1",
@@ -52,6 +54,16 @@ def run_script(script, *args, cwd, status=0, timeout=120, **kwargs):
     assert process.returncode == status, process.stdout + process.stderr
     assert "Traceback" not in process.stderr
     return process
+
+
+def stop_after(checks):
+    """A check that stops the run when it is made for the `checks`-th time."""
+    def check(self):
+        check.calls += 1
+        if check.calls == checks:
+            raise Stop("stopped by the test", 0)
+    check.calls = 0
+    return check
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import weakref
 
 import pytest
 import torch
-from conftest import ROOT, SMALL, run_script
+from conftest import ROOT, SMALL, run_script, stop_after
 
 import checkpoint
 import ensemble
@@ -152,16 +152,6 @@ def test_one_model_is_in_memory_at_a_time(mix, monkeypatch):
     monkeypatch.setattr(checkpoint, "open_model", watched)
     mix("lstm.pt:dynamic,cache,bptt=20", "gru.pt", "qrnn.pt", *DYNAMIC, "--split", "test")
     assert len(opened) == 3
-
-
-def stop_after(checks):
-    """A check that stops the run when it is made for the `checks`-th time."""
-    def check(self):
-        check.calls += 1
-        if check.calls == checks:
-            raise signals.Stop("stopped by the test", 0)
-    check.calls = 0
-    return check
 
 
 ALL = ["lstm.pt", "gru.pt:dynamic,bptt=20", "lstm.pt:dynamic,cache,bptt=20,window=30", *DYNAMIC, "--weights", "valid"]

@@ -1,13 +1,18 @@
 """What scripts say is so: flags without effect, ends of grids, divergence, units, names of results."""
 import json
+import os
 import re
 import shlex
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
+import torch
 from conftest import ROOT, SMALL, run_script
 
+import checkpoint
+from runtime.devices import Compute
 from runtime.log import duration
 
 
@@ -155,3 +160,26 @@ def test_a_picture_of_forty_runs(monkeypatch, tmp_path):
     ticks = [text.get_text() for text in axes.get_yticklabels(which="both") if text.get_text()]
     assert ticks and all(float(tick.replace(",", "")) > 0 for tick in ticks)
     plot.pyplot().close(drawn[0])
+
+
+def test_a_path_that_does_not_exist_is_no_matter_of_permissions(trained, tmp_path):
+    done = run_script("evaluate.py", "--checkpoint", trained / "toy.pt", "--text", "nothing.txt", cwd=tmp_path,
+                      status=1)
+    assert "No such file" in done.stderr and "permissions" not in done.stderr
+
+
+def test_every_run_has_a_folder_of_curves_of_its_own(toy, call, monkeypatch):
+    folders = []
+
+    def writer(folder, **more):
+        folders.append(folder)
+        return SimpleNamespace(add_scalar=lambda *point: None, flush=lambda: None, close=lambda: None)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=writer))
+    for name in "a.pt", "b.pt":
+        call("main.py", "--data", toy, *SMALL, "--epochs", 1, "--tensorboard", "curves", "--save", name)
+    assert len(set(folders)) == 2 and {os.path.dirname(folder) for folder in folders} == {"curves"}
+
+
+def test_a_restored_model_evaluates(trained):
+    path = str(trained / "toy.pt")
+    assert not checkpoint.restore(checkpoint.load(path), path, Compute(torch.device("cpu"), "fp32")).training

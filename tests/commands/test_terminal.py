@@ -14,13 +14,11 @@ from conftest import ROOT, SMALL
 COLUMNS = 80
 
 
-@pytest.fixture(scope="module")
-def shown(toy, tmp_path_factory):
-    """All that main.py writes to such a terminal, without the control characters that move the cursor up."""
+def shown_by(script, *words, cwd):
+    """All that a script writes to such a terminal, without the control characters that move the cursor up."""
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, COLUMNS, 0, 0))
-    words = [sys.executable, ROOT / "main.py", "--data", toy, *SMALL, "--nhid", 200, "--epochs", 3]
-    process = subprocess.Popen(list(map(str, words)), cwd=tmp_path_factory.mktemp("terminal"), stdout=slave,
+    process = subprocess.Popen(list(map(str, [sys.executable, ROOT / script, *words])), cwd=cwd, stdout=slave,
                                stderr=slave)
     os.close(slave)
     found = b""
@@ -34,6 +32,13 @@ def shown(toy, tmp_path_factory):
         found += part
     assert process.wait() == 0, found.decode()
     return found.decode().replace("\x1b[A", "")
+
+
+@pytest.fixture(scope="module")
+def shown(toy, tmp_path_factory):
+    """What main.py shows."""
+    return shown_by("main.py", "--data", toy, *SMALL, "--nhid", 200, "--epochs", 3,
+                    cwd=tmp_path_factory.mktemp("terminal"))
 
 
 def test_the_bar_fits_and_has_room(shown):
@@ -52,3 +57,8 @@ def test_rules_do_not_wrap(shown):
 def test_the_counter_does_not_pass_its_total(shown):
     counts = re.findall(r"\| +(\d+)/ *(\d+) batches", shown)
     assert len(counts) > 10 and all(int(batch) <= int(total) for batch, total in counts)
+
+
+def test_evaluation_shows_how_far_it_is(trained, tmp_path):
+    said = shown_by("evaluate.py", "--checkpoint", trained / "toy.pt", "--mc-samples", 3, cwd=tmp_path)
+    assert re.search(r"\d+%\|.*tokens", said)

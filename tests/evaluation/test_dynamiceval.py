@@ -10,7 +10,7 @@ from argparse import Namespace
 
 import pytest
 import torch
-from conftest import ROOT, run_script
+from conftest import ROOT, run_script, stop_after
 from torch.nn import functional as F
 
 import checkpoint
@@ -195,16 +195,6 @@ def test_search_takes_the_best_of_the_grid(evaluate, monkeypatch):
     assert tried[chosen] == min(tried.values()) < max(loss for loss in tried.values() if loss < math.inf)
     told = evaluate("--lr", chosen[0], "--lamb", chosen[1])[1]
     assert [told[split]["loss"] for split in ("valid", "test")] == [found[split]["loss"] for split in ("valid", "test")]
-
-
-def stop_after(checks):
-    """A check that stops the run when it is made for the `checks`-th time."""
-    def check(self):
-        check.calls += 1
-        if check.calls == checks:
-            raise signals.Stop("stopped by the test", 0)
-    check.calls = 0
-    return check
 
 
 @pytest.mark.parametrize("share", [0.005, 0.1, 0.3, 0.6, 0.9])

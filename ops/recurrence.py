@@ -134,10 +134,10 @@ def has_compiled_steps(dtype, states):
 
 # ---- the loops over time
 
-def _input_gates(x, weight_ih, dtype):
-    """The input in the matmul dtype (N, I), and its products with its weight for all steps (T, B, G·H)."""
-    inputs = x.flatten(0, 1).to(dtype)
-    return inputs, (inputs @ weight_ih.to(dtype).t()).view(*x.shape[:2], -1)
+def _input_gates(x, weight_ih):
+    """The input in the weight's dtype (N, I), and its products with the weight for all steps (T, B, G·H)."""
+    inputs = x.flatten(0, 1).to(weight_ih.dtype)
+    return inputs, (inputs @ weight_ih.t()).view(*x.shape[:2], -1)
 
 
 def _from(start, steps, dtype):
@@ -170,7 +170,7 @@ def _take(ctx):
 def _input_gradient(ctx, d_gates, weight_ih, like):
     if not ctx.needs_input_grad[2]:
         return None
-    return (d_gates @ weight_ih.to(d_gates.dtype)).to(like.dtype).view(*like.shape[:2], -1)    # (T, B, I)
+    return (d_gates @ weight_ih).to(like.dtype).view(*like.shape[:2], -1)    # (T, B, I)
 
 
 def _weight_gradient(d_gates, inputs, float_type):
@@ -182,12 +182,12 @@ class _LSTM(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, dtype, mask, x, h, c, weight_ih, weight_hh, bias_ih, bias_hh):
-        bias = bias_ih + bias_hh
-        inputs, x_gates = _input_gates(x, weight_ih, dtype)                            # (N, I), (T, B, 4H)
+        weight_ih, weight_hh, bias = weight_ih.to(dtype), weight_hh.to(dtype), bias_ih + bias_hh
+        inputs, x_gates = _input_gates(x, weight_ih)                                   # (N, I), (T, B, 4H)
         gates = torch.empty_like(x_gates, dtype=x.dtype) if dtype != x.dtype else x_gates
         cells = _from(c, len(x), x.dtype)                                              # (T + 1, B, H)
         outputs, states = _states(h, len(x), dtype, mask)
-        product = packed(weight_hh.to(dtype), len(h))
+        product = packed(weight_hh, len(h))
         step = pointwise_steps(dtype, x).lstm_forward
         cell, output, state = cells.unbind(), outputs.unbind(), states.unbind()
         for t, (x_gate, gate) in enumerate(zip(x_gates.unbind(), gates.unbind())):
@@ -205,7 +205,7 @@ class _LSTM(torch.autograd.Function):
         inputs, gates, cells, states = _take(ctx)
         d_gates = torch.empty_like(gates, dtype=ctx.dtype) if ctx.dtype != gates.dtype else gates   # overwritten
         dc = dc.clone()
-        product = packed(weight_hh.to(ctx.dtype).t(), len(dc))
+        product = packed(weight_hh.t(), len(dc))
         step = pointwise_steps(ctx.dtype, gates).lstm_backward
         dh, above = dh.to(ctx.dtype).contiguous(), d_output.contiguous().unbind()
         gate, d_gate, cell = gates.unbind(), d_gates.unbind(), cells.unbind()
@@ -223,10 +223,11 @@ class _GRU(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, dtype, mask, x, h, weight_ih, weight_hh, bias_ih, bias_hh):
-        inputs, x_gates = _input_gates(x, weight_ih, dtype)                            # (N, I), (T, B, 3H)
+        weight_ih, weight_hh = weight_ih.to(dtype), weight_hh.to(dtype)
+        inputs, x_gates = _input_gates(x, weight_ih)                                   # (N, I), (T, B, 3H)
         gates = x.new_empty(len(x), len(h), 4 * h.size(1))
         outputs, states = _states(h, len(x), dtype, mask)                                    # (T + 1, B, H)
-        product = packed(weight_hh.to(dtype), len(h))
+        product = packed(weight_hh, len(h))
         step = pointwise_steps(dtype, x).gru_forward
         output, state = outputs.unbind(), states.unbind()
         for t, (x_gate, gate) in enumerate(zip(x_gates.unbind(), gates.unbind())):
@@ -244,7 +245,7 @@ class _GRU(torch.autograd.Function):
         inputs, gates, outputs, states = _take(ctx)
         dx_gates = gates.new_empty(*gates.shape[:2], len(weight_hh), dtype=ctx.dtype)  # (T, B, 3H)
         dh_gates = torch.empty_like(dx_gates)
-        carry, product = torch.zeros_like(dh), packed(weight_hh.to(ctx.dtype).t(), len(dh))
+        carry, product = torch.zeros_like(dh), packed(weight_hh.t(), len(dh))
         step = pointwise_steps(ctx.dtype, gates).gru_backward
         dh, above = dh.to(ctx.dtype).contiguous(), d_output.contiguous().unbind()
         gate, dx_gate, dh_gate, output = gates.unbind(), dx_gates.unbind(), dh_gates.unbind(), outputs.unbind()

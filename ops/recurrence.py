@@ -147,6 +147,11 @@ def _from(start, steps, dtype):
     return states
 
 
+def _every_step(shape, like, keep):
+    """A buffer (T, B, ·) that is written step by step; each step writes over the one before if none is to be kept."""
+    return like.new_empty(shape if keep else (1, *shape[1:])).expand(shape)
+
+
 def _states(h, steps, dtype, mask):
     """Buffers for the outputs and for the states in the matmul dtype (T + 1, B, H): one and the same if that is so."""
     outputs = _from(h, steps, h.dtype)
@@ -168,7 +173,7 @@ def _take(ctx):
 
 
 def _input_gradient(ctx, d_gates, weight_ih, like):
-    if not ctx.needs_input_grad[2]:
+    if not ctx.needs_input_grad[3]:
         return None
     return (d_gates @ weight_ih).to(like.dtype).view(*like.shape[:2], -1)    # (T, B, I)
 
@@ -181,10 +186,10 @@ def _weight_gradient(d_gates, inputs, float_type):
 class _LSTM(torch.autograd.Function):
 
     @staticmethod
-    def forward(ctx, dtype, mask, x, h, c, weight_ih, weight_hh, bias_ih, bias_hh):
+    def forward(ctx, dtype, keep, mask, x, h, c, weight_ih, weight_hh, bias_ih, bias_hh):
         weight_ih, weight_hh, bias = weight_ih.to(dtype), weight_hh.to(dtype), bias_ih + bias_hh
         inputs, x_gates = _input_gates(x, weight_ih)                                   # (N, I), (T, B, 4H)
-        gates = torch.empty_like(x_gates, dtype=x.dtype) if dtype != x.dtype else x_gates
+        gates = _every_step(x_gates.shape, x, keep) if dtype != x.dtype else x_gates
         cells = _from(c, len(x), x.dtype)                                              # (T + 1, B, H)
         outputs, states = _states(h, len(x), dtype, mask)
         product = packed(weight_hh, len(h))
@@ -214,7 +219,7 @@ class _LSTM(torch.autograd.Function):
             dh = _masked(product(d_gate[t]), ctx.mask)                                 # (B, H)
         d_gates, float_type = d_gates.flatten(0, 1), dc.dtype                          # (N, 4H)
         d_bias = d_gates.sum(0, dtype=float_type)
-        return (None, None, _input_gradient(ctx, d_gates, weight_ih, d_output), dh.to(float_type), dc,
+        return (None, None, None, _input_gradient(ctx, d_gates, weight_ih, d_output), dh.to(float_type), dc,
                 _weight_gradient(d_gates, inputs, float_type),
                 _weight_gradient(d_gates, states[:-1].flatten(0, 1), float_type), d_bias, d_bias)
 
@@ -222,10 +227,10 @@ class _LSTM(torch.autograd.Function):
 class _GRU(torch.autograd.Function):
 
     @staticmethod
-    def forward(ctx, dtype, mask, x, h, weight_ih, weight_hh, bias_ih, bias_hh):
+    def forward(ctx, dtype, keep, mask, x, h, weight_ih, weight_hh, bias_ih, bias_hh):
         weight_ih, weight_hh = weight_ih.to(dtype), weight_hh.to(dtype)
         inputs, x_gates = _input_gates(x, weight_ih)                                   # (N, I), (T, B, 3H)
-        gates = x.new_empty(len(x), len(h), 4 * h.size(1))
+        gates = _every_step((len(x), len(h), 4 * h.size(1)), x, keep)                  # (T, B, 4H)
         outputs, states = _states(h, len(x), dtype, mask)                                    # (T + 1, B, H)
         product = packed(weight_hh, len(h))
         step = pointwise_steps(dtype, x).gru_forward
@@ -253,7 +258,7 @@ class _GRU(torch.autograd.Function):
             step(above[t], dh, carry, gate[t], output[t], dx_gate[t], dh_gate[t])
             dh = _masked(product(dh_gate[t]), ctx.mask)                                # (B, H)
         dx_gates, dh_gates, float_type = dx_gates.flatten(0, 1), dh_gates.flatten(0, 1), carry.dtype   # (N, 3H)
-        return (None, None, _input_gradient(ctx, dx_gates, weight_ih, d_output), dh.to(float_type) + carry,
+        return (None, None, None, _input_gradient(ctx, dx_gates, weight_ih, d_output), dh.to(float_type) + carry,
                 _weight_gradient(dx_gates, inputs, float_type),
                 _weight_gradient(dh_gates, states[:-1].flatten(0, 1), float_type),
                 dx_gates.sum(0, dtype=float_type), dh_gates.sum(0, dtype=float_type))
@@ -267,11 +272,12 @@ def recur(kind, x, hidden, weight_ih, weight_hh, bias_ih, bias_hh, dtype=None, m
     that of `x`; with torch.bfloat16 accumulation, states, gates and all that is returned stay as `x` is.
     mask (B, H): factors on the state wherever weight_hh is multiplied by it, the same at every step.
     """
+    rest = dtype or x.dtype, torch.is_grad_enabled(), mask, x
     weights = (weight_ih, weight_hh, bias_ih, bias_hh)
     if kind == "LSTM":
-        output, h, c = _LSTM.apply(dtype or x.dtype, mask, x, hidden[0][0], hidden[1][0], *weights)
+        output, h, c = _LSTM.apply(*rest, hidden[0][0], hidden[1][0], *weights)
         return output, (h[None], c[None])
-    output, h = _GRU.apply(dtype or x.dtype, mask, x, hidden[0], *weights)
+    output, h = _GRU.apply(*rest, hidden[0], *weights)
     return output, h[None]
 
 

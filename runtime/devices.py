@@ -1,4 +1,5 @@
 """A device, and a precision that it has. How much memory it has, and how much was taken."""
+import ctypes
 import os
 import platform
 import sys
@@ -10,6 +11,8 @@ import torch
 from runtime.errors import InputError
 from runtime.log import log
 from runtime.processes import local_device
+
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4         # of malloc.h
 
 
 class Compute(NamedTuple):
@@ -33,6 +36,8 @@ def prepare(args, supports):
         torch.cuda.set_device(device)       # also for what is launched on the current device
     precision, reason = pick_precision(args.precision, device, "precision" in args.given, "bf16" in supports)
     _set_switches(precision)
+    if device == "cpu":
+        keep_freed_memory()
     torch.manual_seed(args.seed)
     return Compute(torch.device(device), precision, reason)
 
@@ -40,6 +45,17 @@ def prepare(args, supports):
 def _set_switches(precision):
     torch.backends.cudnn.allow_tf32 = precision != "fp32"      # also for bf16: without it cuDNN uses no tensor cores
     torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+
+
+def keep_freed_memory():
+    """Let the process keep the memory that it frees, where the C library is glibc: the next step asks for the same.
+
+    Given back to the system, its pages would be cleared and mapped anew at every step.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(M_MMAP_MAX, 0)                   # no mapping of its own for a large array
+        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)     # bytes at the end of the heap that are kept
 
 
 @contextmanager

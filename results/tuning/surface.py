@@ -56,7 +56,8 @@ def write(found, words, text):
     grid = [[found.get((alpha, beta), float("nan")) for beta in BETAS] for alpha in ALPHAS]
     image = axes.imshow(grid, origin="lower", cmap="viridis_r")
     for (alpha, beta), value in found.items():
-        axes.text(BETAS.index(beta), ALPHAS.index(alpha), f"{value:.1f}", ha="center", va="center", color="white",
+        axes.text(BETAS.index(beta), ALPHAS.index(alpha), f"{value:.1f}", ha="center", va="center",
+                  color="black" if value < (best + max(found.values())) / 2 else "white",
                   fontweight="bold" if value == best else None)
     axes.plot(BETAS.index(1), ALPHAS.index(2), "s", markersize=40, markerfacecolor="none", markeredgecolor="tab:red")
     axes.set_xticks(range(len(BETAS)), [f"{beta:g}" for beta in BETAS])
@@ -64,6 +65,7 @@ def write(found, words, text):
     axes.set(xlabel="TAR (beta)", ylabel="AR (alpha)", title="validation perplexity; red: the paper's values")
     figure.colorbar(image)
     figure.savefig(HERE / "surface.png", dpi=110, metadata={"Software": None})
+    pyplot.close(figure)
 
 
 def main():

@@ -16,6 +16,7 @@ from ops import compiled, recurrence
 from ops.recurrence import packed, recur
 from runtime import devices
 from training.step import TrainStep
+from utils import flat_hidden
 
 CELLS = {"LSTM": nn.LSTM, "GRU": nn.GRU}
 
@@ -291,3 +292,19 @@ def test_a_qrnn_has_no_state_to_drop(toy, tmp_path):
     said = run_script("main.py", "--data", toy, *SMALL, "--model", "QRNN", "--dropoutr", 0.2, "--save", "a.pt",
                       cwd=tmp_path, status=1).stderr
     assert "--dropoutr" in said and said.count("\n") == 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kind", ["LSTM", "GRU"])
+def test_without_a_graph_the_same_comes_out(kind, dtype):
+    """There the gates of one step are written over by the next."""
+    torch.manual_seed(4)
+    gates, states = (4, 2) if kind == "LSTM" else (3, 1)
+    hidden = [torch.randn(1, 3, 20) for _ in range(states)]
+    x, weights = torch.randn(7, 3, 12), [torch.randn(gates * 20, *width) for width in ((12,), (20,), (), ())]
+    start = tuple(hidden) if kind == "LSTM" else hidden[0]
+    wanted, wanted_after = recur(kind, x, start, *(w.requires_grad_() for w in weights), dtype=dtype)
+    with torch.no_grad():
+        found, after = recur(kind, x, start, *weights, dtype=dtype)
+    assert wanted.requires_grad and not found.requires_grad
+    assert torch.equal(found, wanted) and all(map(torch.equal, flat_hidden(after), flat_hidden(wanted_after)))

@@ -1,6 +1,6 @@
 """Pictures of what was measured.
 
-    python results/plot.py                        makes results/curves.png and results/ablations.png
+    python results/plot.py                        makes curves.png, ablations.png and overnight.png in results/
     python results/plot.py runs/a.jsonl b.jsonl   makes curves.png here, of these runs
     python results/plot.py --every 30 runs        and again every 30 seconds, of all runs in the folder, also new ones
 
@@ -38,7 +38,7 @@ def epochs(path):
         found = (json.loads(text)["epochs"] if path.name.endswith(".result.json") else
                  [json.loads(line) for line in text[:text.rfind("\n") + 1].splitlines()])   # one may be half written
         return [{"epoch": int(e["epoch"]), "switch_epoch": e["switch_epoch"],
-                 **{name: None if e[name] is None else float(e[name]) for name in ("train_loss", "valid_loss")}}
+                 **{name: None if e[name] is None else float(e[name]) for name in ("lr", "train_loss", "valid_loss")}}
                 for e in found]
     except (KeyError, TypeError, ValueError):
         raise ValueError("not a run's NAME.jsonl or NAME.result.json") from None
@@ -70,6 +70,7 @@ def perplexities(losses):
     return [math.nan if loss is None else math.exp(min(loss, 20)) for loss in losses]
 
 
+OVERNIGHT = table.HERE / "cpu" / "curve_ptb_overnight.jsonl"
 MANY = 10               # runs from which on the legend stands beside the curves
 
 
@@ -101,6 +102,37 @@ def draw_curves(runs, out):
         axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), fontsize=7, ncols=1 + len(runs) // 45)
     elif runs:
         axes.legend()
+    save(figure, out)
+
+
+def draw_overnight(run, results, out):
+    """Validation perplexity and learning rate of overnight.sh's run on PTB; what was made of its model, as lines.
+
+    run: epochs, as of `epochs`. results: as of `table.read`.
+    """
+    plt = pyplot()
+    figure, axes = plt.subplots(figsize=(9, 5))
+    rates = axes.twinx()
+    numbers = [e["epoch"] for e in run]
+    rates.fill_between(numbers, [e["lr"] for e in run], color="0.9")
+    rates.set(ylabel="learning rate (grey)", ylim=(0, None))
+    axes.set_zorder(rates.get_zorder() + 1)                           # the curve before the grey
+    axes.patch.set_visible(False)
+    axes.plot(numbers, perplexities(e["valid_loss"] for e in run), ".-", label="validation")
+    axes.plot(numbers, perplexities(e["train_loss"] for e in run), ":", color="C0", linewidth=1,
+              label="training, with dropout")
+    for i, (title, made_by, part, _) in enumerate(table.OVERNIGHT[1:], 1):
+        found = table.ours(results["ptb-overnight", made_by], part)
+        if found:
+            axes.axhline(found[0][0], color=f"C{i}", linewidth=1, label=f"{title}: {found[0][0]:.1f}")
+    axes.axhline(table.OVERNIGHT[0][3]["ptb"][0], color="black", linestyle="--", linewidth=1,
+                 label="AWD-LSTM in the paper, after 500 epochs")
+    axes.set(xlabel="epoch", ylabel="perplexity", yscale="log")
+    axes.yaxis.set_major_formatter("{x:.0f}")
+    axes.yaxis.set_minor_formatter("{x:.0f}")
+    axes.xaxis.set_major_locator(plt.matplotlib.ticker.MaxNLocator(integer=True))
+    axes.grid(alpha=0.3, which="both")
+    axes.legend()
     save(figure, out)
 
 
@@ -159,7 +191,9 @@ def main():
         trained = [path for path in table.HERE.glob("*/*.result.json")
                    if json.loads(path.read_text(encoding="utf-8"))["script"] in ("main.py", "finetune.py")]
         draw_curves(read(sorted([*trained, *table.HERE.glob("*/curve_*.jsonl")])), table.HERE / "curves.png")
-        draw_ablations(table.read(), table.HERE / "ablations.png")
+        results = table.read()
+        draw_ablations(results, table.HERE / "ablations.png")
+        draw_overnight(epochs(OVERNIGHT), results, table.HERE / "overnight.png")
         return
     draw_curves(read(args.runs, bool(args.every)), out)
     while args.every:

@@ -5,7 +5,8 @@
 
 A result counts if a recipe made it (the recipes in recipes/ say so to the scripts): copy `runs/*.result.json` into a
 folder beside this file. Ours are exact perplexities, validation / test, as the mean over seeds, with the standard
-deviation where there are several, and the number of runs. Rows of which nothing is known are left out.
+deviation where there are several, and the number of runs. Rows of which nothing is known are left out, and so is the
+table of overnight.sh until a run of it is there.
 """
 import json
 import statistics
@@ -63,27 +64,51 @@ ABLATIONS = [
      {"ptb": (68.0, 65.6), "wt2": (73.7, 70.7)}),
     ("weight-dropping", "-without-weight-drop", "finetune.py", {"ptb": (71.1, 68.9), "wt2": (78.4, 74.9)}),
 ]
+# of overnight.sh: title, what made it (see `kind`), what follows a split's name in its result, the paper's validation and
+# test for each corpus
+OVERNIGHT = [
+    ("as trained", "main.py", "", {"ptb": (60.7, 58.8), "wt2": (69.1, 66.0)}),
+    ("at a temperature chosen on validation", "evaluate.py --search-temperature", "", {}),
+    ("averaged over 10 samples of the dropout masks", "evaluate.py --mc-samples 10", "_sampled", {}),
+    ("fine-tuned", "finetune.py", "", {"ptb": (60.0, 57.3), "wt2": (68.6, 65.8)}),
+    ("with the neural cache", "pointer.py", "", {"ptb": (53.9, 52.8), "wt2": (53.8, 52.0)}),
+    ("with dynamic evaluation", "dynamiceval.py", "_without_cache", {"ptb": (51.6, 51.1), "wt2": (46.4, 44.3)}),
+    ("with dynamic evaluation and the cache", "dynamiceval.py", "", {}),
+]
+
+
+def kind(result):
+    """By what a result was made: its script and, of evaluate.py, what tells one evaluation of a model from another."""
+    settings = result["settings"]
+    if result["script"] == "evaluate.py" and settings["search_temperature"]:
+        return "evaluate.py --search-temperature"
+    if result["script"] == "evaluate.py" and settings["mc_samples"]:
+        return f"evaluate.py --mc-samples {settings['mc_samples']}"
+    return result["script"]
 
 
 def read(folder=HERE):
-    """Results of recipes under `folder` -> {(recipe, script): [result, …]}; a seed that was run twice counts once."""
+    """Results of recipes under `folder` -> {(recipe, kind): [result, …]}; a seed that was run twice counts once."""
     latest = {}
     for path in sorted(Path(folder).rglob("*.result.json")):
         result = json.loads(path.read_text(encoding="utf-8"))
         if result["recipe"]:
-            key = result["recipe"], result["script"], result["settings"]["seed"]
+            key = result["recipe"], kind(result), result["settings"]["seed"]
             latest[key] = max(latest.get(key, result), result, key=lambda result: result["date"])
     found = defaultdict(list)
-    for (recipe, script, _), result in latest.items():
-        found[recipe, script].append(result)
+    for (recipe, made_by, _), result in latest.items():
+        found[recipe, made_by].append(result)
     return found
 
 
-def ours(results):
-    """(validation mean, deviation), (test mean, deviation), number of runs; None where there is none."""
+def ours(results, part=""):
+    """(validation mean, deviation), (test mean, deviation), number of runs; None where there is none.
+
+    part: what follows a split's name in the results, e.g. "_without_cache".
+    """
     if not results:
         return None
-    columns = [[result[split]["perplexity"] for result in results] for split in ("valid", "test")]
+    columns = [[result[split + part]["perplexity"] for result in results] for split in ("valid", "test")]
     return (*((statistics.mean(c), statistics.stdev(c) if len(c) > 1 else None) for c in columns), len(results))
 
 
@@ -100,7 +125,7 @@ def shown_ours(found):
 
 
 def tables(results):
-    """Both tables as Markdown."""
+    """All tables as Markdown."""
     lines = ["| | " + " | ".join(f"{name}: paper | published README | here" for name in CORPORA.values()) + " |",
              "|---|" + "---|" * 3 * len(CORPORA)]
     for title, suffix, script, published in MAIN:
@@ -118,7 +143,24 @@ def tables(results):
         for corpus in CORPORA:
             cells += [shown(published[corpus]), shown_ours(ours(results[corpus + suffix, script]))]
         lines.append("| " + " | ".join(cells) + " |")
+    for corpus, name in CORPORA.items():
+        lines += overnight(results, corpus, name)
     return "\n".join(line.replace("|  |", "| |").replace("|  |", "| |") for line in lines) + "\n"
+
+
+def overnight(results, corpus, name):
+    """Lines of the table of one corpus; none where the recipe has not run to its end."""
+    trained = results[f"{corpus}-overnight", "main.py"]
+    if not trained:
+        return []
+    hours = statistics.mean(result["seconds"] for result in trained) / 3600
+    lines = ["", f"{name} on two CPU cores (`recipes/overnight.sh {corpus}`), after {len(trained[0]['epochs'])} epochs in "
+             f"{hours:.1f} hours:", "", "| | paper, on a GPU | here |", "|---|---|---|"]
+    for title, made_by, part, published in OVERNIGHT:
+        found = ours(results[f"{corpus}-overnight", made_by], part)
+        if found:
+            lines.append(f"| {title} | {shown(published.get(corpus))} | {shown_ours(found)} |")
+    return lines
 
 
 def with_tables(readme, text):

@@ -21,7 +21,7 @@ ALL = "main finetune pointer"
 RECIPES = {
     ("ptb.sh",): ALL, ("wt2.sh",): ALL, ("ptb_gru.sh",): ALL, ("qrnn.sh", "ptb"): ALL,
     ("fast.sh", "ptb"): "main pointer", ("fast.sh", "wt2"): "main pointer", ("lstm_cache.sh", "ptb"): "main pointer",
-    ("overnight.sh", "ptb"): "main pointer dynamiceval",
+    ("overnight.sh", "ptb"): "main evaluate pointer dynamiceval",
     ("rhn.sh",): "main", ("skip_lstm.sh", "ptb"): "main evaluate", ("skip_lstm.sh", "wt2"): "main evaluate",
     ("mogrifier.sh",): "main evaluate", ("ptb_best.sh",): "main evaluate dynamiceval",
     ("mos.sh", "ptb"): "main finetune", ("mos.sh", "wt2"): "main finetune",
@@ -123,9 +123,16 @@ def test_a_finished_run_leaves_its_result(toy, call, tmp_path):
     assert not (tmp_path / "a.result.json").exists()     # longer now, and not finished
 
 
-def a_result(recipe, script, seed, valid, test, date="2026-01-01"):
-    return {"recipe": recipe, "script": script, "settings": {"seed": seed}, "date": date,
-            "valid": {"perplexity": valid}, "test": {"perplexity": test}}
+def a_result(recipe, script, seed, valid, test, date="2026-01-01", **more):
+    evaluation = {"search_temperature": False, "mc_samples": None} if script == "evaluate.py" else {}
+    return {"recipe": recipe, "script": script, "settings": {"seed": seed, **evaluation, **more.pop("settings", {})},
+            "date": date, "valid": {"perplexity": valid}, "test": {"perplexity": test}, **more}
+
+
+def write(folder, results):
+    """Each as the file that a script would leave."""
+    for number, result in enumerate(results):
+        (folder / f"{number}.result.json").write_text(json.dumps(result))
 
 
 def test_the_table_counts_seeds_and_only_recipes(tmp_path):
@@ -133,12 +140,34 @@ def test_the_table_counts_seeds_and_only_recipes(tmp_path):
     made = [a_result("ptb", "main.py", 1, 60.0, 58.0), a_result("ptb", "main.py", 2, 62.0, 59.0),
             a_result("ptb", "main.py", 2, 99.0, 99.0, "2025-01-01"), a_result(None, "main.py", 3, 10.0, 10.0),
             a_result("wt2-without-ar-tar", "finetune.py", 1, 75.04, 71.06)]
-    for number, result in enumerate(made):
-        (tmp_path / "h200" / f"{number}.result.json").write_text(json.dumps(result))
+    write(tmp_path / "h200", made)
     text = table.tables(table.read(tmp_path))
     assert "| AWD-LSTM | 60.7 / 58.8 | 61.2 / 58.8 | 61.00 ± 1.41 / 58.50 ± 0.71 (2) | 69.1 / 66.0 |" in text
     assert "| AR and TAR | 62.7 / 60.3 | | 73.2 / 70.1 | 75.04 / 71.06 (1) |" in text
     assert re.findall(r"\((\d+)\)", text) == ["2", "2", "1"]    # without fine-tuning is the model as trained
+    assert "overnight" not in text
+
+
+def test_the_table_of_a_run_overnight(tmp_path):
+    """Evaluations of one model do not take each other's row, and what a result names apart has a row of its own."""
+    def sampled(value):
+        return {f"{split}_sampled": {"perplexity": value} for split in ("valid", "test")}
+
+    write(tmp_path, [
+        a_result("ptb-overnight", "main.py", 1, 64.0, 62.0, epochs=[{}] * 40, seconds=6.54 * 3600),
+        a_result("ptb-overnight", "evaluate.py", 1, 63.5, 61.5, settings={"search_temperature": True}),
+        a_result("ptb-overnight", "evaluate.py", 1, 64.0, 62.0, settings={"mc_samples": 10}, **sampled(63.0)),
+        a_result("ptb-overnight", "evaluate.py", 1, 64.0, 62.0, settings={"mc_samples": 50}, **sampled(62.5)),
+        a_result("ptb-overnight", "dynamiceval.py", 1, 53.0, 52.0,
+                 valid_without_cache={"perplexity": 56.0}, test_without_cache={"perplexity": 55.0})])
+    text = table.tables(table.read(tmp_path))
+    assert "PTB on two CPU cores (`recipes/overnight.sh ptb`), after 40 epochs in 6.5 hours:" in text
+    assert text[text.index("| as trained"):].splitlines() == [
+        "| as trained | 60.7 / 58.8 | 64.00 / 62.00 (1) |",
+        "| at a temperature chosen on validation | | 63.50 / 61.50 (1) |",
+        "| averaged over 10 samples of the dropout masks | | 63.00 / 63.00 (1) |",
+        "| with dynamic evaluation | 51.6 / 51.1 | 56.00 / 55.00 (1) |",
+        "| with dynamic evaluation and the cache | | 53.00 / 52.00 (1) |"]
 
 
 def test_the_readme_shows_the_table_as_it_is():

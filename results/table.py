@@ -64,8 +64,8 @@ ABLATIONS = [
      {"ptb": (68.0, 65.6), "wt2": (73.7, 70.7)}),
     ("weight-dropping", "-without-weight-drop", "finetune.py", {"ptb": (71.1, 68.9), "wt2": (78.4, 74.9)}),
 ]
-# of overnight.sh: title, what made it (see `kind`), what follows a split's name in its result, the paper's validation and
-# test for each corpus
+# of overnight.sh: title, what made it (see `kind`), what follows a split's name in its result, the paper's validation
+# and test for each corpus
 OVERNIGHT = [
     ("as trained", "main.py", "", {"ptb": (60.7, 58.8), "wt2": (69.1, 66.0)}),
     ("at a temperature chosen on validation", "evaluate.py --search-temperature", "", {}),
@@ -154,8 +154,8 @@ def overnight(results, corpus, name):
     if not trained:
         return []
     hours = statistics.mean(result["seconds"] for result in trained) / 3600
-    lines = ["", f"{name} on two CPU cores (`recipes/overnight.sh {corpus}`), after {len(trained[0]['epochs'])} epochs in "
-             f"{hours:.1f} hours:", "", "| | paper, on a GPU | here |", "|---|---|---|"]
+    lines = ["", f"{name} on two CPU cores (`recipes/overnight.sh {corpus}`), after {len(trained[0]['epochs'])} epochs "
+             f"in {hours:.1f} hours:", "", "| | paper, on a GPU | here |", "|---|---|---|"]
     for title, made_by, part, published in OVERNIGHT:
         found = ours(results[f"{corpus}-overnight", made_by], part)
         if found:

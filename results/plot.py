@@ -145,11 +145,12 @@ def draw_ablations(results, out):
         whole, *paper = [published[corpus][1] for *_, published in table.ABLATIONS]
         axes.barh([place - 0.2 for place in range(len(rows))], [test - whole for test in paper], 0.38, color="0.75",
                   label="paper")
-        base, *found = [table.ours(results[corpus + suffix, script]) for _, suffix, script, _ in table.ABLATIONS]
-        if base and any(found):
-            axes.barh([place + 0.2 for place in range(len(rows))],
-                      [f[1][0] - base[1][0] if f else math.nan for f in found], 0.38, label="here",
-                      xerr=[f[1][1] or 0 if f else 0 for f in found])
+        for recipe, label in ((corpus, "here"), (f"{corpus}-small", "here, a small model")):
+            base, *found = [table.ours(results[recipe + suffix, script]) for _, suffix, script, _ in table.ABLATIONS]
+            if base and any(found):
+                axes.barh([place + 0.2 for place in range(len(rows))],
+                          [f[1][0] - base[1][0] if f else math.nan for f in found], 0.38, label=label, alpha=0.7,
+                          xerr=[f[1][1] or 0 if f else 0 for f in found])
         axes.set(title=name, xlabel="test perplexity lost")
         axes.set_yticks(range(len(rows)), [title for title, *_ in rows])
         axes.legend()

@@ -124,6 +124,24 @@ def shown_ours(found):
     return f"{figures} ({runs})"
 
 
+def small_ablations(results):
+    """Lines of the table of `ablations.sh small`; none where its whole has not run to its end."""
+    whole = ours(results["ptb-small", "finetune.py"])
+    if not whole:
+        return []
+    published_whole = ABLATIONS[0][3]["ptb"][1]
+    lines = ["", "The same with a small model, on Penn Treebank (`recipes/ablations.sh small all`), and the test "
+             "perplexity that is lost:", "",
+             "| without | validation / test | lost here | lost in the paper |", "|---|---|---|---|"]
+    for title, suffix, script, published in ABLATIONS:
+        found = ours(results["ptb-small" + suffix, script])
+        if found:
+            lost = "" if suffix == "" and script == "finetune.py" else f"{found[1][0] - whole[1][0]:+.2f}"
+            theirs = f"{published['ptb'][1] - published_whole:+.1f}" if lost else ""
+            lines.append(f"| {title} | {shown_ours(found)} | {lost} | {theirs} |")
+    return lines
+
+
 def tables(results):
     """All tables as Markdown."""
     lines = ["| | " + " | ".join(f"{name}: paper | published README | here" for name in CORPORA.values()) + " |",
@@ -143,6 +161,7 @@ def tables(results):
         for corpus in CORPORA:
             cells += [shown(published[corpus]), shown_ours(ours(results[corpus + suffix, script]))]
         lines.append("| " + " | ".join(cells) + " |")
+    lines += small_ablations(results)
     for corpus, name in CORPORA.items():
         lines += overnight(results, corpus, name)
     return "\n".join(line.replace("|  |", "| |").replace("|  |", "| |") for line in lines) + "\n"

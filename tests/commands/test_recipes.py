@@ -26,7 +26,7 @@ RECIPES = {
     ("mogrifier.sh",): "main evaluate", ("ptb_best.sh",): "main evaluate dynamiceval",
     ("mos.sh", "ptb"): "main finetune", ("mos.sh", "wt2"): "main finetune",
     ("variational_medium.sh",): "main evaluate", ("variational_large.sh",): "main evaluate",
-    ("ensemble.sh", "wt2"): f"{ALL} ensemble",
+    ("ensemble.sh", "wt2"): f"{ALL} ensemble", ("ablations.sh", "small", "nothing"): "main finetune",
     **{("ablations.sh", "ptb", which): "main" if which in ("fine-tuning", "nt-asgd") else "main finetune" for which in (
         "fine-tuning", "nt-asgd", "variable-bptt", "embedding-dropout", "weight-decay", "ar-tar", "small-embedding",
         "weight-drop")}}
@@ -168,6 +168,18 @@ def test_the_table_of_a_run_overnight(tmp_path):
         "| averaged over 10 samples of the dropout masks | | 63.00 / 63.00 (1) |",
         "| with dynamic evaluation | 51.6 / 51.1 | 56.00 / 55.00 (1) |",
         "| with dynamic evaluation and the cache | | 53.00 / 52.00 (1) |"]
+
+
+def test_the_table_of_ablations_at_small_size(tmp_path):
+    write(tmp_path, [
+        a_result("ptb-small", "finetune.py", 1, 110.0, 105.0), a_result("ptb-small", "finetune.py", 2, 112.0, 107.0),
+        a_result("ptb-small", "main.py", 1, 113.0, 108.5),
+        a_result("ptb-small-without-weight-drop", "finetune.py", 1, 109.0, 104.0)])
+    text = table.tables(table.read(tmp_path))
+    assert text[text.index("| without | validation / test |"):].splitlines()[2:] == [
+        "| nothing (the whole, fine-tuned) | 111.00 ± 1.41 / 106.00 ± 1.41 (2) | | |",
+        "| fine-tuning | 113.00 / 108.50 (1) | +2.50 | +1.5 |",
+        "| weight-dropping | 109.00 / 104.00 (1) | -2.00 | +11.6 |"]
 
 
 def test_the_readme_shows_the_table_as_it_is():

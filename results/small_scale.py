@@ -2,6 +2,7 @@
 
     python results/small_scale.py systems runs/systems       trains, or goes on; then TABLE.md and PICTURE.png there
     python results/small_scale.py systems runs/systems --workers 2 --data data/penn --seeds 1 2 --epochs 4
+    python results/small_scale.py optimizers runs/optimizers one model, trained in different ways
 
 Every run is a process of main.py on one thread; `--resume auto` continues those that were stopped, and those that have
 ended are not run again. The width that is named beside a system's flags is chosen such that it has as many parameters
@@ -31,9 +32,10 @@ from runtime.paths import atomic_write
 
 WORDS = 10_000                                                         # of Penn Treebank
 SIZE = ["--emsize", "100", "--nhid", "200", "--nlayers", "2"]
-SETTINGS = ["--batch-size", "20", "--optimizer", "adam", "--lr", "4e-3", "--beta2", "0.99", "--momentum", "0.8", "0.7",
-            "--clip", "0.25", "--alpha", "0", "--beta", "0", "--dropout", "0.1", "--dropouti", "0.1",
-            "--dropouth", "0.1", "--dropoute", "0", "--wdrop", "0.1", "--precision", "bf16", "--log-interval", "100"]
+SETTINGS = ["--batch-size", "20", "--clip", "0.25", "--alpha", "0", "--beta", "0", "--dropout", "0.1",
+            "--dropouti", "0.1", "--dropouth", "0.1", "--dropoute", "0", "--wdrop", "0.1", "--precision", "bf16",
+            "--log-interval", "100"]
+CYCLE = ["--optimizer", "adam", "--lr", "4e-3", "--beta2", "0.99", "--momentum", "0.8", "0.7", "--one-cycle"]
 # name: flags, and which width is fitted, if any
 SYSTEMS = {
     "LSTM": ([], "nhid"),
@@ -46,7 +48,19 @@ SYSTEMS = {
     "LSTM, past decode regularisation": (["--pdr", "0.001"], None),
     "LSTM, partial shuffle": (["--partial-shuffle"], None),
 }
-SETS = {"systems": SYSTEMS}
+# Without a schedule of their own, systems are trained in one cycle of Adam. These are for four epochs.
+OPTIMIZERS = {
+    "Adam, one cycle": ([], None),
+    "Adam, averaged after epoch 2": (["--optimizer", "averaged-adam", "--lr", "4e-3", "--beta2", "0.99",
+                                      "--average-from", "2", "--epochs", "4"], None),
+    "AdaBelief, lr 1e-2, divided by 10 after epochs 2 and 3": (["--optimizer", "adabelief", "--lr", "1e-2",
+                                                                "--when", "2", "3", "--epochs", "4"], None),
+    "AdaBelief, lr 4e-3, divided by 10 after epochs 2 and 3": (["--optimizer", "adabelief", "--lr", "4e-3",
+                                                                "--when", "2", "3", "--epochs", "4"], None),
+    "SGD, lr 30, averaged after epoch 2": (["--optimizer", "sgd", "--lr", "30", "--average-from", "2",
+                                            "--epochs", "4"], None),
+}
+SETS = {"systems": SYSTEMS, "optimizers": OPTIMIZERS}
 
 
 def parameters(words):
@@ -76,12 +90,12 @@ def run(folder, name, flags, seed, args):
     save = folder / f"{''.join(c if c.isalnum() else '-' for c in name)}-{seed}.pt"
     if not save.with_suffix(".result.json").exists():
         quarter = args.epochs / 8
-        cycle = [str(length) for length in (quarter, 3 * quarter, 3 * quarter, quarter)]
+        cycle = [] if "--optimizer" in flags else [*CYCLE, quarter, 3 * quarter, 3 * quarter, quarter]
         if not set(flags) & {"--precision"} and not model.supports(vars(options.parse(training.make_parser(), flags))
                                                                    ) & {"bf16"}:
             flags = [*flags, "--precision", "fp32"]
-        command = [sys.executable, HERE.parent / "main.py", "--data", args.data, *SETTINGS, "--one-cycle", *cycle,
-                   *flags, "--seed", seed, "--save", save, "--resume", "auto"]
+        command = [sys.executable, HERE.parent / "main.py", "--data", args.data, *SETTINGS, *cycle, *flags,
+                   "--seed", seed, "--save", save, "--resume", "auto"]
         with open(save.with_suffix(".log"), "a") as log:
             done = subprocess.run(list(map(str, command)), stdout=log, stderr=log, check=False,
                                   env={**os.environ, "OMP_NUM_THREADS": "1"})
@@ -133,7 +147,7 @@ def main():
     parser.add_argument("folder", type=Path, help="where runs, logs, table and picture go")
     parser.add_argument("--data", default="data/penn", help="the corpus")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--epochs", type=float, default=4, help="of one cycle of Adam")
+    parser.add_argument("--epochs", type=float, default=4, help="of one cycle of Adam; optimizers need 4")
     parser.add_argument("--workers", type=int, default=2, help="runs at a time, a thread each")
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)

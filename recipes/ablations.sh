@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # ablations.sh ptb|wt2|small WHICH: the paper's model without one of its ingredients (its table 4). See common.sh.
-# small: Penn Treebank with 1.4M parameters in place of 24.2M, and few epochs: hours on a CPU.
+# small: Penn Treebank with 1.4M parameters in place of 24.2M, and few epochs, of which the last are averaged without
+# waiting for a stall: hours on a CPU.
 # WHICH: fine-tuning, nt-asgd, variable-bptt, embedding-dropout, weight-decay, ar-tar, small-embedding, weight-drop;
 # nothing, which is the whole; or all, in the order in which they matter. Without fine-tuning it is the first step of the
 # whole; without NT-ASGD, the learning rate is halved where averaging would start, and nothing is averaged in fine-tuning
@@ -16,8 +17,8 @@ case $corpus in
          flags=(--dropouth 0.2 --epochs 750) ;;
     small) prefix=ptb-small data_folder=data/penn published_seed=141 units=200
          flags=(--batch-size 20 --emsize 100 --nhid 200 --nlayers 2 --dropout 0.1 --dropouti 0.1 --dropouth 0.1
-                --dropoute 0.05 --wdrop 0.2 --nonmono 1 --epochs 12)
-         fewer=(--epochs 4) ;;
+                --dropoute 0.05 --wdrop 0.2 --epochs 7)
+         average=(--average-from 4) fewer=(--epochs 2) ;;
     *) echo "$usage" >&2; exit 2 ;;
 esac
 
@@ -25,7 +26,7 @@ esac
 both() {
     recipe "$1" "$data_folder" "$published_seed"
     shift
-    train "${flags[@]}" "$@"
+    train "${flags[@]}" ${average[@]+"${average[@]}"} "$@"
     finetune "${flags[@]}" ${fewer[@]+"${fewer[@]}"} "$@"
 }
 
@@ -38,7 +39,7 @@ ablation() {
     case $which in
         nothing)           both "$prefix" "$@" ;;
         fine-tuning)       recipe "$prefix" "$data_folder" "$published_seed"
-                           train "${flags[@]}" "$@" ;;
+                           train "${flags[@]}" ${average[@]+"${average[@]}"} "$@" ;;
         nt-asgd)           recipe "$prefix-without-nt-asgd" "$data_folder" "$published_seed"
                            train "${flags[@]}" --on-stall halve "$@" ;;
         variable-bptt)     without variable-bptt --no-variable-bptt "$@" ;;

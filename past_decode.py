@@ -6,7 +6,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-LOGITS = 2**24          # elements of an (n, V) array in hand at a time
+LOGITS = 2**22          # elements of an (n, V) array in hand at a time on a CPU: few enough for its cache
+GPU_LOGITS = 2**27      # on a GPU
 
 
 class PastDecoder(nn.Module):
@@ -29,7 +30,8 @@ class PastDecoder(nn.Module):
         logprob: the softmax, features (n, ·) -> (n, V); parameters: all that it and `embedding` (V, E) are made of.
         features: (N, ·). No (N, V) array is made: slices of whole rows of the batch are taken one after another.
         """
-        steps = max(1, LOGITS // (words.size(1) * len(embedding)))
+        most = LOGITS if features.is_cpu else GPU_LOGITS
+        steps = max(1, most // (words.size(1) * len(embedding)))
         parameters = list(dict.fromkeys([*parameters, *self.parameters()]))
 
         def loss(features, words):

@@ -4,7 +4,7 @@
 # waiting for a stall: hours on a CPU.
 # WHICH: fine-tuning, nt-asgd, variable-bptt, embedding-dropout, weight-decay, ar-tar, small-embedding, weight-drop;
 # nothing, which is the whole; or all, in the order in which they matter. Without fine-tuning it is the first step of the
-# whole; without NT-ASGD, the learning rate is halved where averaging would start, and nothing is averaged in fine-tuning
+# whole; without NT-ASGD, the learning rate is halved where validation stalls, and nothing is averaged in fine-tuning
 # either.
 . "$(dirname "$0")/common.sh"
 usage="usage: ablations.sh ptb|wt2|small WHICH [flags of main.py and finetune.py] (WHICH is explained in this file)"

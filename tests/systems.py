@@ -21,7 +21,8 @@ def through_every_script(call, folder, flags, by=()):
     with open(folder / "log", "w") as log:
         words = [sys.executable, *by, "main.py" if by else ROOT / "main.py", *flags, "--save", "m.pt"]
         process = subprocess.Popen(list(map(str, words)), cwd=folder, stdout=log)
-        while not (folder / "m.jsonl").exists():          # an epoch has ended
+        # An epoch has ended, and there is a state to continue from: its line of JSON is written first.
+        while not all((folder / name).exists() for name in ("m.jsonl", "m.state.pt")):
             assert process.poll() is None
             time.sleep(0.01)
         os.kill(process.pid, signal.SIGKILL)

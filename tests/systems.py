@@ -27,7 +27,7 @@ def through_every_script(call, folder, flags, by=()):
             time.sleep(0.01)
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
-    assert "continuing from m.state.pt" in call("main.py", *flags, "--save", "m.pt", "--resume", "auto")
+    assert "continuing from m.state." in call("main.py", *flags, "--save", "m.pt", "--resume", "auto")
     whole, parts = (torch.load(folder / f"{name}.pt", weights_only=True) for name in ("whole", "m"))
     for part in ("model", "criterion"):
         assert whole[part].keys() == parts[part].keys()

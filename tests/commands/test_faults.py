@@ -160,7 +160,7 @@ def test_two_runs_under_one_name(toy, tmp_path):
         first.wait()
     assert (tmp_path / "a.lock").exists()           # left by the dead process, and in nobody's way
     going_on = run_script("main.py", "--resume", "auto", "--save", "a.pt", "--max-minutes", "0.0001", cwd=tmp_path)
-    assert "continuing from a.state.pt" in going_on.stdout
+    assert "continuing from a.state." in going_on.stdout
 
 
 def test_locks(tmp_path):

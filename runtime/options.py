@@ -159,7 +159,7 @@ def parse(parser, argv=None):
     """A command line (default: this process's) -> Arguments."""
     defaults = parser.parse_args([])
     unset = object()
-    typed = parser.parse_args(argv, argparse.Namespace(**dict.fromkeys(vars(defaults), unset)))
+    typed = parser.parse_intermixed_args(argv, argparse.Namespace(**dict.fromkeys(vars(defaults), unset)))
     typed = {name: value for name, value in vars(typed).items() if value is not unset}
     implied = dict(parser.flags[name].implies for name in typed if name in parser.flags and parser.flags[name].implies)
     typed = {**implied, **typed}

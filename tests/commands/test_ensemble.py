@@ -66,6 +66,12 @@ def of_script(folder, call, script, name, *words, model="lstm"):
     return json.loads((folder / f"{model}.{name}.result.json").read_text())
 
 
+def test_flags_may_stand_between_the_models():
+    args = options.parse(ensemble.make_parser(), ["a.pt", "--weights", "valid", "b.pt:cache", "--split", "test", "c.pt"])
+    assert args.models == ["a.pt", "b.pt:cache", "c.pt"] and (args.weights, args.split) == ("valid", "test")
+    assert args.given == {"models", "weights", "split"}
+
+
 def test_vocabularies_in_another_order(folder):
     words = [checkpoint.load(str(folder / f"{name}.pt"))["vocabulary"] for name in ("lstm", "adaptive")]
     assert words[0] != words[1] and set(words[0]) == set(words[1])

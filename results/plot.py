@@ -143,14 +143,16 @@ def draw_ablations(results, out):
     _, *rows = table.ABLATIONS                    # the first is without nothing
     for axes, (corpus, name) in zip(panels, table.CORPORA.items()):
         whole, *paper = [published[corpus][1] for *_, published in table.ABLATIONS]
-        axes.barh([place - 0.2 for place in range(len(rows))], [test - whole for test in paper], 0.38, color="0.75",
-                  label="paper")
+        bars = [("paper", [test - whole for test in paper], None)]
         for recipe, label in ((corpus, "here"), (f"{corpus}-small", "here, a small model")):
             base, *found = [table.ours(results[recipe + suffix, script]) for _, suffix, script, _ in table.ABLATIONS]
             if base and any(found):
-                axes.barh([place + 0.2 for place in range(len(rows))],
-                          [f[1][0] - base[1][0] if f else math.nan for f in found], 0.38, label=label, alpha=0.7,
-                          xerr=[f[1][1] or 0 if f else 0 for f in found])
+                bars.append((label, [f[1][0] - base[1][0] if f else math.nan for f in found],
+                             [f[1][1] or 0 if f else 0 for f in found]))
+        height = 0.8 / max(2, len(bars))
+        for i, (label, lost, spread) in enumerate(bars):
+            places = [place - 0.4 + (i + 0.5) * height for place in range(len(rows))]
+            axes.barh(places, lost, 0.95 * height, xerr=spread, label=label, color="0.75" if i == 0 else None)
         axes.set(title=name, xlabel="test perplexity lost")
         axes.set_yticks(range(len(rows)), [title for title, *_ in rows])
         axes.legend()

@@ -67,8 +67,8 @@ def of_script(folder, call, script, name, *words, model="lstm"):
 
 
 def test_flags_may_stand_between_the_models():
-    args = options.parse(ensemble.make_parser(), ["a.pt", "--weights", "valid", "b.pt:cache", "--split", "test", "c.pt"])
-    assert args.models == ["a.pt", "b.pt:cache", "c.pt"] and (args.weights, args.split) == ("valid", "test")
+    args = options.parse(ensemble.make_parser(), ["a.pt", "--weights", "valid", "b.pt:cache", "--split", "test", "c"])
+    assert args.models == ["a.pt", "b.pt:cache", "c"] and (args.weights, args.split) == ("valid", "test")
     assert args.given == {"models", "weights", "split"}
 
 

@@ -94,6 +94,10 @@ def init_distributed():
     if size == 1:
         return ProcessGroup()
     if not dist.is_initialized():
+        # torch.distributed.nn, which the first optimizer imports, binds the default group to its functions' arguments.
+        # Imported after the group exists it would keep Gloo's threads alive past `leave`, into the end of the
+        # interpreter, where they can abort the process.
+        import torch.distributed.nn  # noqa: F401
         # A dead process is noticed at once, by a closed connection; a slow one, as rank 0 in its test, is no error.
         dist.init_process_group(_backend(), timeout=timedelta(hours=6))
     group = ProcessGroup(dist.get_rank(), size)

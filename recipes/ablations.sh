@@ -17,8 +17,8 @@ case $corpus in
          flags=(--dropouth 0.2 --epochs 750) ;;
     small) prefix=ptb-small data_folder=data/penn published_seed=141 units=200
          flags=(--batch-size 20 --emsize 100 --nhid 200 --nlayers 2 --dropout 0.1 --dropouti 0.1 --dropouth 0.1
-                --dropoute 0.05 --wdrop 0.2 --epochs 7)
-         average=(--average-from 4) fewer=(--epochs 2) ;;
+                --dropoute 0.05 --wdrop 0.2 --epochs 5)
+         average=(--average-from 3) fewer=(--epochs 1) ;;
     *) echo "$usage" >&2; exit 2 ;;
 esac
 

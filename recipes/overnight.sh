@@ -12,7 +12,7 @@ adam=(--optimizer adam --lr 4e-3 --beta2 0.99 --momentum 0.8 0.7 --clip 0.12 --a
 case $corpus in
     ptb) recipe ptb-overnight data/penn 141
          train "${adam[@]}" --one-cycle 5 15 19 3 --dropouti 0.35 --dropouth 0.2 "$@"
-         cache=(--window 500 --theta 1.0 --lambdasm 0.1) ;;
+         cache=(--window 500 --theta 0.66 --lambdasm 0.1) ;;
     wt2) recipe wt2-overnight data/wikitext-2 1882
          train "${adam[@]}" --one-cycle 2 10 10 3 --dropouti 0.4 --dropouth 0.2 "$@"
          cache=(--window 3785 --theta 0.662 --lambdasm 0.1279) ;;

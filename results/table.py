@@ -71,6 +71,7 @@ OVERNIGHT = [
     ("at a temperature chosen on validation", "evaluate.py --search-temperature", "", {}),
     ("averaged over 10 samples of the dropout masks", "evaluate.py --mc-samples 10", "_sampled", {}),
     ("averaged over 50 samples", "evaluate.py --mc-samples 50", "_sampled", {}),
+    ("mixed with a small second model", "ensemble.py", "", {}),
     ("fine-tuned", "finetune.py", "", {"ptb": (60.0, 57.3), "wt2": (68.6, 65.8)}),
     ("with the neural cache", "pointer.py", "", {"ptb": (53.9, 52.8), "wt2": (53.8, 52.0)}),
     ("with dynamic evaluation", "dynamiceval.py", "_without_cache", {"ptb": (51.6, 51.1), "wt2": (46.4, 44.3)}),

@@ -158,6 +158,7 @@ def test_the_table_of_a_run_overnight(tmp_path):
         a_result("ptb-overnight", "evaluate.py", 1, 63.5, 61.5, settings={"search_temperature": True}),
         a_result("ptb-overnight", "evaluate.py", 1, 64.0, 62.0, settings={"mc_samples": 10}, **sampled(63.0)),
         a_result("ptb-overnight", "evaluate.py", 1, 64.0, 62.0, settings={"mc_samples": 50}, **sampled(62.5)),
+        a_result("ptb-overnight", "ensemble.py", 1, 63.4, 61.4),
         a_result("ptb-overnight", "dynamiceval.py", 1, 53.0, 52.0,
                  valid_without_cache={"perplexity": 56.0}, test_without_cache={"perplexity": 55.0})])
     text = table.tables(table.read(tmp_path))
@@ -167,6 +168,7 @@ def test_the_table_of_a_run_overnight(tmp_path):
         "| at a temperature chosen on validation | | 63.50 / 61.50 (1) |",
         "| averaged over 10 samples of the dropout masks | | 63.00 / 63.00 (1) |",
         "| averaged over 50 samples | | 62.50 / 62.50 (1) |",
+        "| mixed with a small second model | | 63.40 / 61.40 (1) |",
         "| with dynamic evaluation | 51.6 / 51.1 | 56.00 / 55.00 (1) |",
         "| with dynamic evaluation and the cache | | 53.00 / 52.00 (1) |"]
 

@@ -144,7 +144,7 @@ def draw_ablations(results, out):
     for axes, (corpus, name) in zip(panels, table.CORPORA.items()):
         whole, *paper = [published[corpus][1] for *_, published in table.ABLATIONS]
         bars = [("paper", [test - whole for test in paper], None)]
-        for recipe, label in ((corpus, "here"), (f"{corpus}-small", "here, a small model")):
+        for recipe, label in ((corpus, "here"), (f"{corpus}-small", "here, a small model, 6 epochs")):
             base, *found = [table.ours(results[recipe + suffix, script]) for _, suffix, script, _ in table.ABLATIONS]
             if base and any(found):
                 bars.append((label, [f[1][0] - base[1][0] if f else math.nan for f in found],

@@ -156,7 +156,7 @@ def draw_ablations(results, out):
             axes.barh(places, lost, 0.95 * height, xerr=spread, label=label, color="0.75" if i == 0 else None)
         axes.set(title=name, xlabel="test perplexity lost")
         axes.set_yticks(range(len(rows)), [title for title, *_ in rows])
-        axes.legend()
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=len(bars), frameon=False)
     panels[0].set_ylabel("without")
     panels[0].invert_yaxis()
     save(figure, out)
@@ -194,7 +194,8 @@ def main():
     if not args.runs:
         trained = [path for path in table.HERE.glob("*/*.result.json")
                    if json.loads(path.read_text(encoding="utf-8"))["script"] in ("main.py", "finetune.py")]
-        draw_curves(read(sorted([*trained, *table.HERE.glob("*/curve_*.jsonl")])), table.HERE / "curves.png")
+        logged = {*table.HERE.glob("*/curve_*.jsonl")} - {OVERNIGHT}      # its result has the same epochs
+        draw_curves(read(sorted([*trained, *logged])), table.HERE / "curves.png")
         results = table.read()
         draw_ablations(results, table.HERE / "ablations.png")
         draw_overnight(epochs(OVERNIGHT), results, table.HERE / "overnight.png")

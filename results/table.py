@@ -90,13 +90,16 @@ def kind(result):
 
 
 def read(folder=HERE):
-    """Results of recipes under `folder` -> {(recipe, kind): [result, …]}; a seed that was run twice counts once."""
+    """Results of recipes under `folder` -> {(recipe, kind): [result, …]}.
+
+    A seed that was run twice counts once, by its latest figures; validation and test may be results of their own.
+    """
+    results = [json.loads(path.read_text(encoding="utf-8")) for path in Path(folder).rglob("*.result.json")]
     latest = {}
-    for path in sorted(Path(folder).rglob("*.result.json")):
-        result = json.loads(path.read_text(encoding="utf-8"))
+    for result in sorted(results, key=lambda result: result["date"]):
         if result["recipe"]:
             key = result["recipe"], kind(result), result["settings"]["seed"]
-            latest[key] = max(latest.get(key, result), result, key=lambda result: result["date"])
+            latest[key] = latest.get(key, {}) | result
     found = defaultdict(list)
     for (recipe, made_by, _), result in latest.items():
         found[recipe, made_by].append(result)
@@ -104,13 +107,15 @@ def read(folder=HERE):
 
 
 def ours(results, part=""):
-    """(validation mean, deviation), (test mean, deviation), number of runs; None where there is none.
+    """(validation mean, deviation), (test mean, deviation), number of runs; None where none has both splits.
 
     part: what follows a split's name in the results, e.g. "_without_cache".
     """
+    splits = ["valid" + part, "test" + part]
+    results = [result for result in results if all(split in result for split in splits)]
     if not results:
         return None
-    columns = [[result[split + part]["perplexity"] for result in results] for split in ("valid", "test")]
+    columns = [[result[split]["perplexity"] for result in results] for split in splits]
     return (*((statistics.mean(c), statistics.stdev(c) if len(c) > 1 else None) for c in columns), len(results))
 
 

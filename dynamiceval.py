@@ -2,8 +2,6 @@
 
 Every segment of a text is scored before anything is learnt from it, and every text begins with the trained weights. The
 model's file is not changed. The arithmetic is in evaluation/dynamic.py.
-
-N tokens.
 """
 from runtime import errors  # isort: skip  (first: it prepares the process for the imports below)
 
@@ -27,7 +25,7 @@ LAMBDAS = (0.001, 0.002, 0.005)
 
 
 def search(reading, stream, rule):
-    """The learning rate and the decay of the grid with the lowest loss on `stream` (N + 1, 1)."""
+    """The learning rate and the decay of the grid with the lowest loss on a text of N tokens, `stream` (N + 1, 1)."""
     losses = {}
     for lr, lamb in itertools.product((LEARNING_RATE[rule] * factor for factor in FACTORS), LAMBDAS):
         losses[lr, lamb] = reading.loss(stream, lr, lamb)

@@ -92,14 +92,15 @@ def kind(result):
 def read(folder=HERE):
     """Results of recipes under `folder` -> {(recipe, kind): [result, …]}.
 
-    A seed that was run twice counts once, by its latest figures; validation and test may be results of their own.
+    A seed that was run twice counts once, by its latest result; results of one split each (`--split`) are joined.
     """
     results = [json.loads(path.read_text(encoding="utf-8")) for path in Path(folder).rglob("*.result.json")]
     latest = {}
     for result in sorted(results, key=lambda result: result["date"]):
         if result["recipe"]:
             key = result["recipe"], kind(result), result["settings"]["seed"]
-            latest[key] = latest.get(key, {}) | result
+            one_split = result["settings"].get("split", "both") != "both"
+            latest[key] = latest.get(key, {}) | result if one_split else result
     found = defaultdict(list)
     for (recipe, made_by, _), result in latest.items():
         found[recipe, made_by].append(result)

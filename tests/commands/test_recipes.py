@@ -175,14 +175,18 @@ def test_the_table_of_a_run_overnight(tmp_path):
 
 def test_the_table_joins_the_splits_of_an_evaluation(tmp_path):
     """`evaluate.py --split` run for each split is one row, which is left out while one of them is missing."""
-    halves = [a_result("ptb-overnight", "evaluate.py", 1, 0, 0, settings={"mc_samples": 50}) for _ in range(2)]
-    halves[0] = {**halves[0], "valid_sampled": {"perplexity": 62.5}}
-    halves[1] = {**halves[1], "test_sampled": {"perplexity": 61.5}}
+    def sampled(split, date="2026-01-01", **values):
+        return a_result("ptb-overnight", "evaluate.py", 1, 0, 0, date, settings={"mc_samples": 50, "split": split},
+                        **{f"{split}_sampled": {"perplexity": value} for split, value in values.items()})
+
+    halves = [sampled("valid", valid=62.5), sampled("test", test=61.5)]
     trained = a_result("ptb-overnight", "main.py", 1, 64.0, 62.0, epochs=[{"seconds": 3600}])
     write(tmp_path, [trained, halves[0]])
     assert "50 samples" not in table.tables(table.read(tmp_path))
     write(tmp_path, [trained, *halves])
     assert "| averaged over 50 samples | | 62.50 / 61.50 (1) |" in table.tables(table.read(tmp_path))
+    write(tmp_path, [trained, *halves, sampled("both", "2026-01-02", valid=60.0)])
+    assert "50 samples" not in table.tables(table.read(tmp_path))      # nothing of older results is mixed in
 
 
 def test_the_table_of_ablations_at_small_size(tmp_path):

@@ -121,7 +121,12 @@ def _logits(hiddens, weight, bias, dtype):
 
 def _product(a, b, dtype):
     """a @ b in `dtype`, which may be wider than theirs: a GPU then need not round the sums to theirs in between."""
-    return torch.mm(a, b, out_dtype=dtype) if a.is_cuda and a.dtype != dtype else (a @ b).to(dtype)
+    return _wide_product(a, b, dtype).to(dtype)
+
+
+def _wide_product(a, b, dtype):
+    """a @ b in `dtype` where the device has such a product, else in the type of a and b."""
+    return torch.mm(a, b, out_dtype=dtype) if a.is_cuda and a.dtype != dtype else a @ b
 
 
 def _softmax(x, weight, bias, targets, dtype, noise=None):
@@ -148,7 +153,8 @@ def each_target(hiddens, weight, bias, targets, dtype, fused):
     weight, found = weight.to(dtype), []
     for rows in chunks(hiddens, weight):
         if fused:
-            found.append(fused(_product(hiddens[rows].to(dtype), weight.t(), bias.dtype), bias, targets[rows])[0])
+            logits = _wide_product(hiddens[rows].to(dtype), weight.t(), bias.dtype)
+            found.append(fused(logits, bias, targets[rows])[0])
         else:
             logits = _logits(hiddens[rows], weight, bias, dtype)
             found.append(-F.cross_entropy(logits, targets[rows], reduction="none"))
@@ -177,8 +183,8 @@ class SlicedSoftmax:
             self.vectors, noise = self.vectors + worst, (x * worst).sum(1, keepdim=True)
         x = x.to(self.dtype)
         if self.fused:
-            logits = _product(x, self.narrow.t(), self.bias.dtype)
-            logits = logits if noise is None else logits.scatter_add_(1, targets[:, None], noise)
+            logits = _wide_product(x, self.narrow.t(), self.bias.dtype)
+            logits = logits if noise is None else logits.to(noise.dtype).scatter_add_(1, targets[:, None], noise)
             logprobs, self.at_target, self.slope = self.fused(logits, self.bias, targets, self.dtype)
         else:
             logprobs, self.at_target, self.slope = _softmax(x, self.narrow, self.bias, targets, self.dtype, noise)

@@ -35,7 +35,8 @@ def library(name):
     source = SOURCES / f"{name}.cpp"
     flags = [*FLAGS, *PROCESSORS.get(torch.backends.cpu.get_cpu_capability(), [])]
     try:
-        key = hashlib.sha256(repr((source.read_bytes(), compiler, flags, platform.machine())).encode()).hexdigest()
+        texts = [path.read_bytes() for path in (source, *sorted(SOURCES.glob("*.h")))]
+        key = hashlib.sha256(repr((texts, compiler, flags, platform.machine())).encode()).hexdigest()
         compiled = Path(default_cache()) / f"{name}-{key[:16]}.so"
         if not compiled.exists():
             compiled.parent.mkdir(parents=True, exist_ok=True)

@@ -1,12 +1,15 @@
-"""The softmax over logits on a GPU in one kernel.
+"""The softmax over logits in one kernel, on a CPU or a GPU.
 
 N rows, V words.
 """
 import warnings
+from ctypes import c_int64 as integer
+from ctypes import c_void_p as pointer
 from functools import cache
 
 import torch
 
+from ops import compiled
 from ops.compiled import cuda_kernel
 
 THREADS = 512
@@ -16,9 +19,12 @@ TYPES = {torch.float32: "softmax_float32", torch.bfloat16: "softmax_bfloat16"}
 def fused_softmax(logits, bias, targets, dtype=None):
     """Log-probabilities of the targets (N,), and of -log p the gradient at the targets (N,) and elsewhere (N, V).
 
-    logits (N, V) without their bias (V,), fp32; targets (N,). dtype: of the (N, V) array, which is zero at the
-    targets; where it is None, so is the array, and where it is fp32, the array takes the place of the logits.
+    logits (N, V) without their bias (V,), fp32 or, on a CPU, bf16; targets (N,). dtype: of the (N, V) array, which is
+    zero at the targets; where it is None, so is the array, and where it is that of the logits, the array takes their
+    place.
     """
+    if logits.is_cpu:
+        return _on_cpu(logits, bias, targets, dtype)
     logprobs, at_target = torch.empty_like(logits[:, 0]), torch.empty_like(logits[:, 0])
     slope = None if dtype is None else logits if dtype == logits.dtype else torch.empty_like(logits, dtype=dtype)
     launch = cuda_kernel("softmax", TYPES[dtype or torch.float32], logits.device.index)
@@ -29,8 +35,21 @@ def fused_softmax(logits, bias, targets, dtype=None):
     return logprobs, at_target, slope
 
 
+def _on_cpu(logits, bias, targets, dtype):
+    slope = None if dtype is None else logits if dtype == logits.dtype else torch.empty_like(logits, dtype=dtype)
+    logprobs, at_target = bias.new_empty(len(logits)), bias.new_empty(len(logits))
+    types = [str(each).removeprefix("torch.") for each in (logits.dtype, dtype or logits.dtype)]
+    arrays = (logits, bias.contiguous(), targets.contiguous(), logprobs, at_target)
+    getattr(compiled.library("softmax"), "softmax_{}_{}".format(*types))(
+        *map(integer, logits.shape), *(pointer(array.data_ptr()) for array in arrays),
+        pointer(None if slope is None else slope.data_ptr()))
+    return logprobs, at_target, slope
+
+
 def kernel_on(device):
     """`fused_softmax` if it can be used on `device`, else None."""
+    if device.type == "cpu":
+        return fused_softmax if compiled.library("softmax") else None
     return fused_softmax if device.type == "cuda" and available(device.index or 0) else None
 
 

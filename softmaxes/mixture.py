@@ -49,7 +49,7 @@ class MixtureSoftmax(Softmax):
         if not torch.is_grad_enabled():
             return -self.target_logprob(weight, bias, features, targets).mean()
         latents, log_prior = self._components(features)
-        how = self._dtype(weight), self.fused, self.settings["advsoft"] if self.training else 0.0
+        how = self._dtype(weight), self._fused(weight), self.settings["advsoft"] if self.training else 0.0
         return -_SumOfMixtures.apply(latents, log_prior, weight, bias, targets, *how) / len(targets)
 
     @torch.no_grad()
@@ -59,7 +59,8 @@ class MixtureSoftmax(Softmax):
         for rows in chunks(features, weight, self.components):
             latents, log_prior = self._components(features[rows], rows.start)
             copies = targets[rows].repeat_interleave(self.components)                             # (n·K,)
-            each = each_target(latents.flatten(0, 1), narrow_weight, bias, copies, dtype, self.fused)
+            each = each_target(latents.flatten(0, 1), narrow_weight, bias, copies, dtype,
+                               self._fused(weight))
             found.append((log_prior + each.view_as(log_prior)).logsumexp(1))
         return torch.cat(found)
 
@@ -80,6 +81,9 @@ class MixtureSoftmax(Softmax):
             rows = torch.arange(first, first + len(features), device=features.device)             # t·B + column
             latents = latents * self.masks[rows % len(self.masks)]
         return latents.unflatten(1, (self.components, -1)), self.prior(features).log_softmax(1)
+
+    def _fused(self, weight):
+        return self.fused if weight.dtype == torch.float32 else None
 
     def _dtype(self, like):
         return self.matmul_dtype or like.dtype

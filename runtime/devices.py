@@ -4,15 +4,19 @@ import os
 import platform
 import sys
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import NamedTuple
 
 import torch
 
+from runtime import fastest
 from runtime.errors import InputError
 from runtime.log import log
 from runtime.processes import local_device
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4         # of malloc.h
+TYPICAL = 1150, 20      # hidden units of a layer and batch size that are asked about where nothing is known of them
+CLEARLY = 1.3           # so much faster must products in bf16 be: conversions to it and from it take time, too
 
 
 class Compute(NamedTuple):
@@ -28,13 +32,15 @@ class Compute(NamedTuple):
 def prepare(args, supports):
     """Resolve `--device` and `--precision` and seed every generator -> Compute.
 
-    supports: what the model supports; without "bf16" in it, `auto` does not take that. Raises InputError for a device
-    that is not here or a precision that it, or the model, does not have.
+    supports: what the model supports; without "bf16" in it, `auto` does not take that. Where `args` has the width of a
+    layer and the batch size, as in training, it is for those that `auto` decides on a CPU. Raises InputError for a
+    device that is not here or a precision that it, or the model, does not have.
     """
     device = local_device(pick_device(args.device))
     if device.startswith("cuda:"):
         torch.cuda.set_device(device)       # also for what is launched on the current device
-    precision, reason = pick_precision(args.precision, device, "precision" in args.given, "bf16" in supports)
+    precision, reason = pick_precision(args.precision, device, "precision" in args.given, "bf16" in supports,
+                                       getattr(args, "nhid", TYPICAL[0]), getattr(args, "batch_size", TYPICAL[1]))
     _set_switches(precision)
     if device == "cpu":
         keep_freed_memory()
@@ -104,14 +110,14 @@ def why_unusable(device):
     return None
 
 
-def pick_precision(name, device, asked, has_bf16=True):
+def pick_precision(name, device, asked, has_bf16=True, width=TYPICAL[0], rows=TYPICAL[1]):
     """The precision for `device`, and where that was left to this function, why -> str, str.
 
     One that is not `asked` for, but comes with a model from elsewhere, may give way to fp32. has_bf16: whether the
-    model supports it.
+    model supports it. width, rows: hidden units of a layer, and batch size.
     """
     if name == "auto":
-        return _automatic(device, has_bf16)
+        return _automatic(device, has_bf16, width, rows)
     if name == "bf16" and not has_bf16:
         if asked:
             raise InputError("--precision bf16 is not supported by this --model and --softmax; use fp32 or auto")
@@ -127,7 +133,7 @@ def pick_precision(name, device, asked, has_bf16=True):
     return name, ""
 
 
-def _automatic(device, has_bf16):
+def _automatic(device, has_bf16, width, rows):
     """The fastest precision that learns like fp32."""
     if device.startswith("cuda"):
         return ("tf32", "auto") if has_tensor_cores(device) else ("fp32", "auto: this GPU has no tf32")
@@ -136,7 +142,31 @@ def _automatic(device, has_bf16):
     if not has_bf16:
         return "fp32", "auto: this model does not support bf16"
     instructions = bf16_instructions()
-    return ("bf16", f"auto: {instructions}") if instructions else ("fp32", "auto: no bf16 instructions in use")
+    if not instructions:
+        return "fp32", "auto: no bf16 instructions in use"
+    speedup = bf16_speedup(width, rows)
+    return ("bf16" if speedup >= CLEARLY else "fp32",
+            f"auto: with {instructions} products in bf16 are {speedup:.2f} times as fast as in fp32")
+
+
+def bf16_speedup(width, rows):
+    """How many times as fast as in fp32 a recurrent layer's matrix products are in bf16 on this CPU.
+
+    width: hidden units, rows: batch size. Two products are timed, with a matrix (4 · width, width): a large one, of
+    which forward and backward pass take four for every token (input gates, their gradient, those of both weights), and
+    that of a time step with the state, of which they take two. The first time on a machine takes about a fifth of a
+    second, later it is remembered (`runtime.fastest`).
+    """
+    width, rows = min(max(width, 64), 2048), min(max(rows, 1), 256)
+    total = dict.fromkeys((torch.float32, torch.bfloat16), 0.0)
+    for tokens, count in (256, 4), (rows, 2):
+        products = {dtype: partial(torch.matmul, torch.full((tokens, width), 0.5, dtype=dtype),
+                                   torch.full((4 * width, width), 0.5, dtype=dtype).t()) for dtype in total}
+        times = fastest.milliseconds(f"product of ({tokens}, {width}) and ({width}, {4 * width}) in fp32 and bf16",
+                                     {str(dtype): product for dtype, product in products.items()}, seconds=0.03)
+        for dtype in total:
+            total[dtype] += count * times[str(dtype)] / tokens
+    return total[torch.float32] / total[torch.bfloat16]
 
 
 def has_tensor_cores(device):
@@ -145,10 +175,9 @@ def has_tensor_cores(device):
 
 
 def bf16_instructions():
-    """The instructions with which this CPU multiplies bfloat16 matrices, faster than fp32 ones, or "".
+    """The instructions with which this CPU multiplies bfloat16 matrices, or "".
 
-    Those that oneDNN, which multiplies, has been told not to use do not count: it would emulate them. It goes by
-    features and not by timing a product, so that the same command computes the same whatever else the machine does.
+    Those that oneDNN, which multiplies, has been told not to use do not count: it would emulate them.
     """
     if not torch.backends.mkldnn.is_available():
         return ""

@@ -375,8 +375,8 @@ def running(log_interval=200, log_what="batches"):
     return (
         Flag("device", "auto", "where to compute", metavar="auto|cpu|cuda|mps"),
         Flag("precision", "auto", "matmul dtype (accumulation, weights and the loss are fp32 in any case, states but "
-             "for bf16 on CUDA). auto: bf16 on a CPU with instructions for it (AMX, AVX512_BF16, Arm's), tf32 on "
-             "GPUs that have it, else fp32; scripts that read a model take the one it was trained in",
+             "for bf16 on CUDA). auto: bf16 on a CPU whose instructions for it are measured to be clearly "
+             "faster, tf32 on GPUs that have it, else fp32; scripts that read a model take the one it was trained in",
              choices=("auto", "fp32", "tf32", "bf16"), kept=MODEL),
         Flag("cuda", argparse.SUPPRESS, argparse.SUPPRESS, bool, only_true=True),
         Flag("seed", 1111, "of all random numbers", seed, "N", kept=RUN),

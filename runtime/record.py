@@ -13,6 +13,7 @@ import numpy
 import torch
 
 from runtime import program
+from runtime.fastest import processor
 from runtime.log import duration, log, perplexity
 from runtime.paths import atomic_write
 
@@ -29,15 +30,7 @@ def device_name(device):
     """What computes, as a figure must name it: "NVIDIA H100 80GB HBM3", "cpu AMD EPYC, 2 threads (AVX512)"."""
     if str(device).startswith("cuda"):
         return torch.cuda.get_device_name(device)
-    return f"{device} {_processor()}, {torch.get_num_threads()} threads ({torch.backends.cpu.get_cpu_capability()})"
-
-
-def _processor():
-    with suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as file:
-        for line in file:
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    return f"{device} {processor()}, {torch.get_num_threads()} threads ({torch.backends.cpu.get_cpu_capability()})"
 
 
 def figures(loss, rows, size=None):

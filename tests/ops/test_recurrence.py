@@ -1,6 +1,7 @@
 """The recurrence of the CPU and reduced precision, against torch's own modules and float64."""
 import math
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -195,6 +196,7 @@ def test_which_precision(features, limit, wanted, monkeypatch):
     for feature in ("avx512_bf16", "amx_tile"):
         monkeypatch.setattr(torch.cpu, f"_is_{feature}_supported", lambda there=feature in features: there)
     assert devices.bf16_instructions() == wanted
+    monkeypatch.setattr(devices, "bf16_speedup", lambda width, rows: 2.5)
     precision, reason = devices.pick_precision("auto", "cpu", False)
     assert precision == ("bf16" if wanted else "fp32") and wanted in reason
     assert devices.pick_precision("auto", "cpu", False, has_bf16=False)[0] == "fp32"
@@ -203,15 +205,51 @@ def test_which_precision(features, limit, wanted, monkeypatch):
     assert devices.pick_precision("tf32", "cpu", False)[0] == "fp32"    # of a model that was trained on a GPU
 
 
+@pytest.mark.parametrize(("large", "step", "wanted"), [
+    ((10, 3), (1, 0.5), "bf16"), ((10, 10), (1, 1), "fp32"), ((10, 20), (1, 1.9), "fp32"), ((10, 9), (1, 0.9), "fp32"),
+    ((25.6, 25.6), (2, 0.5), "bf16"), ((25.6, 25.6), (1, 0.5), "fp32"), ((25.6, 12.8), (2, 3), "fp32"),
+    ((25.6, 12.8), (0.2, 0.3), "bf16")])
+def test_auto_takes_bf16_where_it_is_clearly_faster(large, step, wanted, monkeypatch):
+    """Of milliseconds, fp32's first: a large product counts four times for each of its 256 rows, that of a step twice
+    for each of its rows."""
+    rows, asked = 20, []
+
+    def milliseconds(question, ways, seconds):
+        asked.append(question)
+        return dict(zip(ways, large if "(256, 100)" in question else step))
+
+    monkeypatch.setattr(devices, "bf16_instructions", lambda: "AMX")
+    monkeypatch.setattr(devices.fastest, "milliseconds", milliseconds)
+    precision, reason = devices.pick_precision("auto", "cpu", False, width=100, rows=rows)
+    fp32, bf16 = (4 * large[i] / 256 + 2 * step[i] / rows for i in (0, 1))
+    assert precision == wanted == ("bf16" if fp32 / bf16 >= devices.CLEARLY else "fp32")
+    assert f"{fp32 / bf16:.2f} times as fast" in reason and "AMX" in reason
+    assert len(asked) == 2 and "(20, 100)" in asked[1]
+
+
+def test_what_the_products_really_take():
+    """Both precisions of real products; the second answer is the remembered one."""
+    first = devices.bf16_speedup(96, 4)
+    assert first > 0 and devices.bf16_speedup(96, 4) == first
+
+
 @pytest.mark.parametrize("limit", [None, "AVX512_CORE"])
 def test_the_first_line_names_the_precision_and_why(limit, toy, tmp_path, monkeypatch):
     if limit:
         monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
-    found = devices.bf16_instructions()
+    instructions = devices.bf16_instructions()
     words = [word for pair in zip(SMALL[::2], SMALL[1::2]) if pair[0] != "--precision" for word in pair]
-    line = run_script("main.py", "--data", toy, *words, "--epochs", 1, cwd=tmp_path).stdout.splitlines()[0]
-    assert line.endswith(f"on cpu in bf16 (auto: {found})" if found else
-                         "on cpu in fp32 (auto: no bf16 instructions in use)")
+    line, *_ = run_script("main.py", "--data", toy, *words, "--epochs", 1, cwd=tmp_path).stdout.splitlines()
+    if not instructions:
+        assert line.endswith("on cpu in fp32 (auto: no bf16 instructions in use)")
+        return
+    precision, speedup = re.search(rf"on cpu in (\w+) \(auto: with {instructions} products in bf16 are (\d+\.\d+) "
+                                   r"times as fast as in fp32\)$", line).groups()
+    assert precision == ("bf16" if float(speedup) >= devices.CLEARLY else "fp32")
+    again, *_ = run_script("main.py", "--data", toy, *words, "--epochs", 1, cwd=tmp_path).stdout.splitlines()
+    assert again == line                       # remembered: the same command computes the same
+    resumed = run_script("main.py", "--epochs", 2, "--resume", "auto", cwd=tmp_path).stdout.splitlines()[0]
+    assert resumed.endswith(f"on cpu in {precision}")
 
 
 def test_precision_goes_with_the_model(toy, call, tmp_path):

@@ -35,7 +35,7 @@ class Gated(Cell):
             return recur(self.kind, x, hidden, *weights, self.matmul_dtype, mask)
         if x.is_cuda:
             return recur_flat(self.kind, x, hidden, *weights, self.matmul_dtype)
-        if self.matmul_dtype or pays(x, weight_hh):
+        if self.matmul_dtype or pays(self.kind, x, weight_hh):
             return recur(self.kind, x, hidden, *weights, self.matmul_dtype)
         return recur_by_torch(self.kind, x, hidden, weights)
 

@@ -11,36 +11,76 @@ T window length, B batch size, I width of the input, H hidden units, G gates (4 
 """
 from ctypes import c_int64 as integer
 from ctypes import c_void_p as pointer
+from functools import cache, partial
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ops import compiled
+from ops.cudnn import recur_by_torch
+from runtime.fastest import milliseconds
+
+TYPICALLY_PAYS = 350    # hidden units of a layer, where it cannot be remembered what was measured
 
 # ---- the product with the state
+
+
+SMALL = 2**16           # elements of a weight below which one way is as good as another
 
 
 def packed(weight, rows):
     """weight (O, K), in any strides -> a function x (rows, K) -> x @ weight.t(), a new tensor (rows, O).
 
     The weight is laid out once so that each product reads it from front to back. General matrix products, which order
-    the matrix anew or read it across at every call, take up to twice as long for that.
+    the matrix anew or read it across at every call, take up to twice as long for that. Of the ways to do it that there
+    are here, the fastest is taken: the products are timed once on a machine (`runtime.fastest`).
     Not differentiable: for use inside an autograd function. The weight may not change while the function is in use.
     """
-    library = compiled.library("product") if weight.is_cpu and weight.dtype == torch.float32 else None
-    if library:
-        return _in_panels(library, weight)
-    onednn = torch.ops.mkldnn
-    fits = weight.is_cpu and weight.dtype in (torch.float32, torch.bfloat16) and torch.backends.mkldnn.is_available()
-    if fits and hasattr(onednn, "_linear_pointwise"):
-        blocked, multiply = onednn._reorder_linear_weight(weight, rows), onednn._linear_pointwise.default
-        return lambda x: multiply(x, blocked, None, "none", [], "")
-    return lambda x: x @ weight.t()
+    ways = _ways(weight)
+    first = next(iter(ways))
+    if len(ways) == 1 or weight.numel() < SMALL:
+        return ways[first](weight, rows)
+    way = _fastest_way(first, *weight.shape, _power_of_two(rows), weight.dtype, torch.get_num_threads())
+    return ways[way](weight, rows)
 
 
-def _in_panels(library, weight):
+def _power_of_two(rows):
+    """The next one from `rows` on: batches of sentences have many sizes, and each that is asked about takes time."""
+    return 1 << (rows - 1).bit_length()
+
+
+def _ways(weight):
+    """The functions (weight, rows) -> product that can be used for such a weight, by name."""
+    ways = {"plain": lambda weight, rows: lambda x: x @ weight.t()}
+    if not weight.is_cpu:
+        return ways
+    if (weight.dtype in (torch.float32, torch.bfloat16) and torch.backends.mkldnn.is_available()
+            and hasattr(torch.ops.mkldnn, "_linear_pointwise")):
+        ways = {"oneDNN": _by_onednn, **ways}
+    if weight.dtype == torch.float32 and compiled.library("product"):
+        ways = {"panels": _in_panels, **ways}
+    return ways
+
+
+@cache
+def _fastest_way(first, outputs, inputs, rows, dtype, threads):
+    weight, x = torch.full((outputs, inputs), 0.5, dtype=dtype), torch.full((rows, inputs), 0.5, dtype=dtype)
+    ways = {name: partial(pack(weight, rows), x) for name, pack in _ways(weight).items()}
+    times = milliseconds(f"product of ({rows}, {inputs}) and a packed ({inputs}, {outputs}) in {dtype}", ways,
+                         must_be_kept=True)
+    return min(times, key=times.get) if times else first
+
+
+def _by_onednn(weight, rows):
+    blocked = torch.ops.mkldnn._reorder_linear_weight(weight, rows)
+    multiply = torch.ops.mkldnn._linear_pointwise.default
+    return lambda x: multiply(x, blocked, None, "none", [], "")
+
+
+def _in_panels(weight, rows):
     """Our own product, ops/kernels/product.cpp."""
+    library = compiled.library("product")
     (outputs, inputs), width = weight.shape, library.panel_width()
     panels = weight.new_empty(-(-outputs // width), inputs, width)
     library.pack(integer(outputs), integer(inputs), pointer(weight.data_ptr()), *map(integer, weight.stride()),
@@ -281,10 +321,30 @@ def recur(kind, x, hidden, weight_ih, weight_hh, bias_ih, bias_hh, dtype=None, m
     return output, h[None]
 
 
-def pays(x, weight_hh):
-    """Whether `recur` is faster than torch's own module where precision is not reduced.
+def pays(kind, x, weight_hh):
+    """Whether `recur` is faster here than torch's own module where precision is not reduced.
 
-    It is where its parts are compiled, for layers wide enough that a step's work outweighs calling it from Python:
-    measured, from between 200 and 400 hidden units on.
+    A forward and a backward pass of such a layer are timed once on a machine. Where steps are not compiled, and for
+    layers so narrow that calling a step from Python outweighs its work, the answer is no without timing.
     """
-    return weight_hh.size(1) >= 350 and has_compiled_steps(x.dtype, x)
+    if weight_hh.size(1) < 100 or not has_compiled_steps(x.dtype, x):
+        return False
+    return _pays(kind, _power_of_two(x.size(1)), x.size(2), weight_hh.size(1), x.dtype, torch.get_num_threads())
+
+
+@cache
+def _pays(kind, columns, inputs, width, dtype, threads):
+    gates = 4 if kind == "LSTM" else 3
+    x, state = torch.full((10, columns, inputs), 0.5, dtype=dtype), torch.zeros(1, columns, width, dtype=dtype)
+    weights = [torch.full((gates * width, *size), 0.01, dtype=dtype, requires_grad=True)
+               for size in ((inputs,), (width,), (), ())]
+    hidden = (state, state) if kind == "LSTM" else state
+
+    def passes(layer):
+        with torch.enable_grad():
+            layer()[0].sum().backward(inputs=weights)
+
+    times = milliseconds(f"{kind} layer of {width} units, {inputs} inputs, batch size {columns} in {dtype}",
+                         {"compiled": lambda: passes(lambda: recur(kind, x, hidden, *weights)),
+                          "torch": lambda: passes(lambda: recur_by_torch(kind, x, hidden, weights))}, must_be_kept=True)
+    return times["compiled"] < times["torch"] if times else width >= TYPICALLY_PAYS

@@ -10,6 +10,7 @@ import os
 import platform
 import time
 from contextlib import suppress
+from functools import cache
 
 import torch
 
@@ -40,7 +41,7 @@ def milliseconds(question, ways, seconds=0.02, must_be_kept=False):
 def machine():
     """What the times depend on, in words: the processor, how much of it is used, and torch."""
     limit = os.environ.get("ONEDNN_MAX_CPU_ISA") or os.environ.get("DNNL_MAX_CPU_ISA") or "all"
-    return (f"{processor()}, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}, "
+    return (f"{processor()}{_model()}, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}, "
             f"oneDNN may use {limit}, torch {torch.__version__}")
 
 
@@ -51,6 +52,16 @@ def processor():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
+
+
+@cache
+def _model():
+    """What tells processors of one name apart: family, model and stepping, where the system tells them."""
+    with suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as file:
+        facts = dict(line.split(":", 1) for line in file.read().split("\n\n")[0].splitlines() if ":" in line)
+        numbers = {name.strip(): value.strip() for name, value in facts.items()}
+        return "".join(f", {name} {numbers[name]}" for name in ("cpu family", "model", "stepping") if name in numbers)
+    return ""
 
 
 def _measure(ways, seconds):

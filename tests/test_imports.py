@@ -27,7 +27,7 @@ ALLOWED["awd_lstm"] = ALLOWED["training"]
 ALLOWED["setup"] = set()
 NEEDED = {"torch", "numpy", "tqdm"}
 TORCH_ALONE = COPYABLE | {"ops"}
-NARROWER = {"ops": {"runtime.paths"}}                       # of a package that may be imported, these modules alone
+NARROWER = {"ops": {"runtime.paths", "runtime.fastest"}}    # of a package that may be imported, these modules alone
 STANDARD_LIBRARY_ONLY = {"corpus.demo", "corpus.prepare", "runtime.errors", "runtime.paths", "runtime.program",
                          "awd_lstm", "awd_lstm.command"}     # run before an install, or before torch is imported
 WHEN_ASKED_FOR = {"ops.compiled": {"cuda"},                 # inside functions, with a fallback or an error

@@ -310,6 +310,60 @@ def test_a_mask_on_the_state_against_a_naive_loop(steps, kind, types, tolerance)
         assert relative(a.double(), b) <= tolerance
 
 
+# ---- which of several ways is taken
+
+@pytest.mark.parametrize(("times", "way"), [((1, 2, 3), "panels"), ((2, 1, 3), "oneDNN"), ((3, 2, 1), "plain"),
+                                            (None, "panels")])
+def test_the_fastest_product_is_taken(times, way, monkeypatch):
+    """By replaced times; where these cannot be kept, the first. A small weight is not asked about."""
+    needs_compiler()
+    asked = []
+
+    def milliseconds(question, ways, must_be_kept):
+        assert must_be_kept
+        asked.append(question)
+        return times and dict(zip(ways, times))
+
+    used = []
+    ways = recurrence._ways(torch.zeros(1, 1))
+    assert list(ways) == ["panels", "oneDNN", "plain"]
+    monkeypatch.setattr(recurrence, "milliseconds", milliseconds)
+    monkeypatch.setattr(recurrence, "_ways", lambda weight: {
+        name: lambda weight, rows, name=name: used.append(name) or ways[name](weight, rows) for name in ways})
+    recurrence._fastest_way.cache_clear()
+    weight, x = torch.randn(300, 256), torch.randn(5, 256)
+    assert relative(packed(weight, 5)(x), x @ weight.t()) < 1e-6 and used[-1] == way
+    packed(weight, 7)(x)
+    packed(weight[:3], 5)(x)
+    assert len(asked) == 1 and used[-1] == "panels"          # 5 and 7 rows are both asked about as 8
+    packed(weight, 9)(x)
+    assert len(asked) == 2
+    recurrence._fastest_way.cache_clear()
+
+
+@pytest.mark.parametrize(("times", "pays"), [((1, 2), True), ((2, 1), False), (None, None)])
+def test_a_layer_is_computed_by_what_is_faster(times, pays, monkeypatch):
+    needs_compiler()
+    monkeypatch.setattr(recurrence, "milliseconds", lambda question, ways, **_: times and dict(zip(ways, times)))
+    x, answers = torch.zeros(3, 2, 8), []
+    for width in (20, 120, 400):
+        recurrence._pays.cache_clear()
+        answers.append(recurrence.pays("GRU", x, torch.zeros(3 * width, width)))
+    recurrence._pays.cache_clear()
+    assert answers == [False, *([False, True] if pays is None else [pays, pays])]
+    assert not recurrence.pays("GRU", x.double(), torch.zeros(1200, 400).double())
+
+
+@pytest.mark.parametrize("kind", CELLS)
+def test_both_layers_that_are_timed_run(kind):
+    """They are those of a model of that size, and what they are timed with leaves no gradient behind."""
+    needs_compiler()
+    state = torch.get_rng_state()
+    with torch.no_grad():
+        assert recurrence.pays(kind, torch.zeros(3, 2, 8), torch.zeros(480 if kind == "LSTM" else 360, 120)) in (0, 1)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
 @pytest.mark.parametrize("kind", CELLS)
 def test_dropout_on_the_state_is_of_training_and_learns(kind):
     torch.manual_seed(0)

@@ -19,7 +19,7 @@ from torch.autograd.function import once_differentiable
 
 from ops import compiled
 from ops.cudnn import recur_by_torch
-from runtime.fastest import milliseconds
+from runtime.fastest import choice, milliseconds
 
 TYPICALLY_PAYS = 350    # hidden units of a layer, where it cannot be remembered what was measured
 
@@ -69,7 +69,7 @@ def _fastest_way(first, outputs, inputs, rows, dtype, threads):
     ways = {name: partial(pack(weight, rows), x) for name, pack in _ways(weight).items()}
     times = milliseconds(f"product of ({rows}, {inputs}) and a packed ({inputs}, {outputs}) in {dtype}", ways,
                          must_be_kept=True)
-    return min(times, key=times.get) if times else first
+    return choice(times, first)
 
 
 def _by_onednn(weight, rows):

@@ -47,6 +47,25 @@ def test_times_are_measured_once_and_then_read(cache, monkeypatch):
     assert fastest.milliseconds("another?", ways()) != times
 
 
+@pytest.mark.parametrize(("times", "way"), [
+    (None, "a"), ({"a": 1.0, "b": 1.0}, "a"), ({"a": 1.0, "b": 0.95}, "a"), ({"a": 1.0, "b": 0.8}, "b"),
+    ({"b": 0.8, "a": 1.0}, "b"), ({"b": 0.5, "a": 1.0, "c": 0.4}, "c")])
+def test_another_way_than_the_first_must_be_clearly_faster(times, way):
+    assert fastest.choice(times, "a") == way
+
+
+def test_a_busy_moment_does_not_decide(cache):
+    """The first calls of the faster way meet other work on the machine."""
+    calls = []
+
+    def fast():
+        calls.append(None)
+        time.sleep(0.015 if len(calls) < 6 else 0.0005)
+
+    times = fastest.milliseconds("which?", {"fast": fast, "slow": Way(5)})
+    assert times["fast"] < 4 < 5 <= times["slow"] and len(calls) <= 21
+
+
 @pytest.mark.parametrize("content", ["", "{", "[1]", '{"milliseconds": {"a": 1}}',
                                      *(f'{{"milliseconds": {{"a": 1, "b": {bad}}}}}' for bad in ('"x"', -2, "NaN"))])
 def test_a_damaged_file_is_measured_again(cache, content, monkeypatch):

@@ -38,7 +38,9 @@ def encoder_of(state, nlayers):
 def write(contents, state, folder, words_seen):
     """A model as files of fastai's in `folder`. InputError for one that is no AWD_LSTM there."""
     settings = contents["settings"]
-    refuse(settings, "fastai", {"LSTM"})
+    refuse(settings, "fastai", {"LSTM"}, {"split"})
+    if settings["gate"] != "plain":
+        raise InputError(f"a model with --gate {settings['gate']} cannot be exported to fastai; only --gate plain can")
     last, emsize = state[f"rnns.{settings['nlayers'] - 1}.weight_hh_l0"].size(1), settings["emsize"]
     if last != emsize or settings["skip_output"]:
         has = "--skip-output" if settings["skip_output"] else f"a last layer of {last} units, word vectors of {emsize}"
@@ -56,7 +58,7 @@ def write(contents, state, folder, words_seen):
         with open(os.path.join(partial, VOCAB), "wb") as file:
             pickle.dump(words, file, protocol=2)
         with open(os.path.join(partial, SETTINGS), "w", encoding="utf-8") as file:
-            json.dump({**kept(settings), "words_seen": words_seen}, file, indent=1)
+            json.dump({**kept(settings, without=()), "words_seen": words_seen}, file, indent=1)
 
 
 def read(path, vocab_file):

@@ -1,4 +1,4 @@
-"""Hugging Face transformers: a folder for `AutoModelForCausalLM` and `AutoTokenizer`.
+"""Hugging Face transformers: a folder for `AutoModelForCausalLM`, `AutoModel`, classifiers and `AutoTokenizer`.
 
 config.json, model.safetensors, the modelling file (a copy of modeling_awd_lstm.py), a tokenizer, and the special tokens
 for `generate`. Needs the packages safetensors and, to write, tokenizers.
@@ -8,11 +8,13 @@ import os
 import shutil
 import sys
 
+import torch
+
 from checkpoint import vocabulary_of
-from corpus.tokenizers import token_of
+from corpus.tokenizers import data_of, token_of, visible
 from data import EOS, UNK, naming
 from interchange.foreign import check_words, float_tensors, read_json
-from interchange.settings import kept, refuse
+from interchange.settings import kept, refuse, width_of_last
 from runtime.errors import InputError
 from runtime.paths import atomic_folder
 
@@ -20,7 +22,16 @@ CODE = "modeling_awd_lstm.py"
 CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer.json"
 FILES = (CODE, CONFIG, WEIGHTS, TOKENIZER, "tokenizer_config.json", "generation_config.json")
 MODEL_TYPE = "awd_lstm"
-SHAPE = ("emsize", "nhid", "nlayers", "skip_output", "cutoffs")      # with the same names there
+SHAPE = ("emsize", "nhid", "nlayers", "skip_output", "cutoffs", "gate", "rhn_depth", "mogrifier_rounds",
+         "mogrifier_rank")                                # with the same names there
+IN_CONFIG = ("model", "softmax", "mixtures", "nhidlast", "tied")     # with other names, or otherwise
+CELLS = {"LSTM", "GRU", "QRNN", "RHN", "Mogrifier"}
+MODELS = {"AutoModel": "AWDLSTMModel", "AutoModelForCausalLM": "AWDLSTMForCausalLM",
+          "AutoModelForSequenceClassification": "AWDLSTMForSequenceClassification",
+          "AutoModelForTokenClassification": "AWDLSTMForTokenClassification"}
+NETWORK = "model."                                        # how the names of what has no head begin there
+ROWS = ("encoder.weight", "decoder.weight", "decoder.bias")          # which have one for each word
+PADDING_LOGIT = -1e4                                      # of the token of padding: its probability is 0
 
 
 def packages():
@@ -35,55 +46,87 @@ def packages():
 
 
 def special_tokens(words):
-    """The tokens that have a role in transformers, by role. Those of padding are masked: any word serves."""
+    """The tokens that have a role in transformers, by role. That of padding is none of the words."""
+    pad = "<pad>"
+    while pad in words:
+        pad = f"<{pad}>"
     found = {"unk_token": UNK} if UNK in words else {}
-    return {**found, **dict.fromkeys(("bos_token", "eos_token", "pad_token"), EOS)} if EOS in words else found
+    return {**found, **(dict.fromkeys(("bos_token", "eos_token"), EOS) if EOS in words else {}), "pad_token": pad}
 
 
 def make_tokenizer(vocabulary, tokenizers):
-    """A tokenizer that cuts a text as training did, with `<eos>` for the end of a line. InputError for one of chars."""
+    """A tokenizer that cuts a text as training did, with `<eos>` for the end of a line."""
     cut = vocabulary.tokenizer
-    if cut.name == "words":
-        made, end = split_words(vocabulary, tokenizers), f" {EOS} "
-    elif hasattr(cut, "library"):
-        made, end = cut.library(vocabulary), EOS
-    else:
-        raise InputError(f"a model of --tokenizer {cut.name} cannot be exported to hf; those of words, bpe and unigram "
-                         "can")
+    make = {"words": split_words, "chars": split_characters}.get(cut.name)
+    made = make(vocabulary, tokenizers) if make else cut.library(vocabulary)
     if EOS in vocabulary:
         lower = [tokenizers.normalizers.Lowercase()] if cut.lower else []
+        end = f" {EOS} " if cut.name == "words" else EOS
         lines = tokenizers.normalizers.Replace(tokenizers.Regex(r"\r\n|\r|\n"), end)
         made.normalizer = tokenizers.normalizers.Sequence([*lower, lines])
         made.add_special_tokens([tokenizers.AddedToken(EOS, normalized=cut.name != "words", special=True)])
+    pad = special_tokens(vocabulary)["pad_token"]
+    made.add_special_tokens([tokenizers.AddedToken(pad, normalized=False, special=True)])    # the next id
     return made
 
 
 def split_words(words, tokenizers):
     """A tokenizer that splits as data.py reads a text: at Python's white space.
 
-    An unknown word is `<unk>`, or without that in the vocabulary an error.
+    An unknown word is `<unk>`, or without that in the vocabulary an error. What is decoded begins with a space: it may
+    be what follows a prompt.
     """
     white = "".join(f"\\x{{{i:x}}}" for i in range(sys.maxunicode + 1) if chr(i).isspace())
-    made = tokenizers.Tokenizer(tokenizers.models.WordLevel({word: i for i, word in enumerate(words)}, unk_token=UNK))
+    made = by_name(words, tokenizers)
     made.pre_tokenizer = tokenizers.pre_tokenizers.Split(tokenizers.Regex(f"[{white}]+"), "removed")
+    made.decoder = tokenizers.decoders.Sequence([tokenizers.decoders.Replace(tokenizers.Regex(r"\A"), " "),
+                                                 tokenizers.decoders.Fuse()])
     return made
 
 
+def split_characters(words, tokenizers):
+    """A tokenizer of single characters, which stand for themselves there."""
+    made = by_name([word if word in (EOS, UNK) else data_of(word).decode("utf-8", "replace") for word in words],
+                   tokenizers)
+    made.pre_tokenizer = tokenizers.pre_tokenizers.Split(tokenizers.Regex(r"[\s\S]"), "isolated")
+    made.decoder = tokenizers.decoders.Fuse()
+    return made
+
+
+def by_name(words, tokenizers):
+    """A tokenizer whose tokens are just these, with their places as ids."""
+    ids = {word: i for i, word in enumerate(words)}
+    return tokenizers.Tokenizer(tokenizers.models.WordLevel(ids, unk_token=UNK))
+
+
+def with_padding(state):
+    """A state dict under the names that the modelling file has, with a last word that is never predicted."""
+    found = {}
+    for name, tensor in state.items():
+        if name in ROWS:
+            row = torch.full_like(tensor[:1], PADDING_LOGIT if name == "decoder.bias" else 0.0)
+            tensor = torch.cat([tensor, row])
+        found[f"{NETWORK}{name}" if name.startswith(("encoder.", "rnns.")) else name] = tensor.contiguous()
+    return found
+
+
 def write(contents, state, folder, words_seen):
-    """A model as a folder for transformers. InputError for a cell or softmax that the modelling file has not."""
+    """A model as a folder for transformers. InputError for a cell that the modelling file has not."""
     settings, words = contents["settings"], vocabulary_of(contents)
-    refuse(settings, "hf", {"LSTM", "GRU"})
+    refuse(settings, "hf", CELLS, {"split", "mixture"})
     save_file, tokenizers = packages()[0].save_file, packages()[1]
     tokenizer = make_tokenizer(words, tokenizers)
     tokens = special_tokens(words)
-    ids = {f"{role}_id": words.index(token) for role, token in tokens.items() if role != "unk_token"}
-    last = state[f"rnns.{settings['nlayers'] - 1}.weight_hh_l0"].size(1)
+    ids = {f"{role}_id": words.index(token) for role, token in tokens.items() if token in words and token != UNK}
+    ids["pad_token_id"] = len(words)
     config = {"model_type": MODEL_TYPE, "architectures": ["AWDLSTMForCausalLM"],
-              "auto_map": {"AutoConfig": f"{CODE[:-3]}.AWDLSTMConfig",
-                           "AutoModelForCausalLM": f"{CODE[:-3]}.AWDLSTMForCausalLM"},
-              "cell": settings["model"], "vocab_size": len(words), **{name: settings[name] for name in SHAPE},
-              "nhidlast": last, "tie_word_embeddings": settings["tied"], "dtype": "float32", **ids,
-              "words_seen": words_seen, "settings": kept(settings), "tokenizer": words.tokenizer.state()}
+              "auto_map": {name: f"{CODE[:-3]}.{model}" for name, model in {"AutoConfig": "AWDLSTMConfig",
+                                                                            **MODELS}.items()},
+              "cell": settings["model"], "vocab_size": len(words) + 1, **{name: settings[name] for name in SHAPE},
+              "mixtures": settings["mixtures"] if settings["softmax"] == "mixture" else 0,
+              "nhidlast": width_of_last(settings), "tie_word_embeddings": settings["tied"], "dtype": "float32", **ids,
+              "words_seen": words_seen, "settings": kept(settings, without=(*SHAPE, *IN_CONFIG)),
+              "tokenizer": words.tokenizer.state()}
     with atomic_folder(folder, FILES, CODE) as partial:
         def write_json(name, value):
             with open(os.path.join(partial, name), "w", encoding="utf-8") as file:
@@ -95,8 +138,7 @@ def write(contents, state, folder, words_seen):
                                              "clean_up_tokenization_spaces": False,
                                              "model_input_names": ["input_ids", "attention_mask"]})
         tokenizer.save(os.path.join(partial, TOKENIZER))
-        save_file({name: tensor.contiguous() for name, tensor in state.items()}, os.path.join(partial, WEIGHTS),
-                  metadata={"format": "pt"})
+        save_file(with_padding(state), os.path.join(partial, WEIGHTS), metadata={"format": "pt"})
         shutil.copyfile(os.path.join(os.path.dirname(__file__), CODE), os.path.join(partial, CODE))
 
 
@@ -109,16 +151,27 @@ def read(folder, vocab_file):
     if config.get("model_type") != MODEL_TYPE:
         raise InputError(f"{path}: its model_type is {config.get('model_type')!r}; only {MODEL_TYPE}, which --to hf "
                          "writes, can be read")
-    tensors = read_weights(os.path.join(folder, WEIGHTS))
+    tensors = {name.removeprefix(NETWORK): tensor
+               for name, tensor in read_weights(os.path.join(folder, WEIGHTS)).items()}
     tied = config.get("tie_word_embeddings", True)
     if tied:
         tensors.pop("decoder.weight", None)               # some versions of transformers write it, too
-    words = read_vocabulary(tokenizer, os.path.join(folder, TOKENIZER))
+    words = read_vocabulary(tokenizer, os.path.join(folder, TOKENIZER), config.get("tokenizer"))
+    if config.get("pad_token_id") == len(words) - 1 and words[-1] not in (EOS, UNK):
+        words, tensors = words[:-1], without_padding(tensors)
     check_words(words, len(words), os.path.join(folder, TOKENIZER))
     settings = config["settings"] if isinstance(config.get("settings"), dict) else {}
-    shape = {name: config.get(name) for name in (*SHAPE, "nhidlast", "words_seen", "tokenizer")}
-    return tensors, words, {**settings, **shape, "model": config.get("cell"), "cutoffs": config.get("cutoffs") or [],
+    shape = {name: config[name] for name in SHAPE if name in config}
+    if config.get("mixtures"):
+        shape |= {"softmax": "mixture", "mixtures": config["mixtures"]}
+    return tensors, words, {**settings, **shape, **{name: config.get(name) for name in ("nhidlast", "words_seen",
+                            "tokenizer")}, "model": config.get("cell"), "cutoffs": config.get("cutoffs") or [],
                             "tied": tied}
+
+
+def without_padding(tensors):
+    """What `with_padding` had put there, gone."""
+    return {name: tensor[:-1] if name in ROWS else tensor for name, tensor in tensors.items()}
 
 
 def read_weights(path):
@@ -134,17 +187,23 @@ def read_weights(path):
     return float_tensors(tensors, path)
 
 
-def read_vocabulary(tokenizer, path):
-    """The words of a tokenizer.json, in the order of their ids; those that were added to it are among them."""
+def read_vocabulary(tokenizer, path, state):
+    """The words of a tokenizer.json, in the order of their ids; those that were added to it are among them.
+
+    state: as of `Tokenizer.state`, of the tokenizer that it was made from.
+    """
     try:
         vocab = tokenizer["model"]["vocab"]
         if isinstance(vocab, list):                       # unigram's, with scores
             vocab = {piece: i for i, (piece, _) in enumerate(vocab)}
         ids = {**vocab, **{added["content"]: added["id"] for added in tokenizer["added_tokens"]}}
         words = sorted(ids, key=ids.__getitem__)
+        special = {EOS, UNK, *(added["content"] for added in tokenizer["added_tokens"])}
         whole = [ids[word] for word in words] == list(range(len(words)))
         if tokenizer["model"]["type"] != "WordLevel":
-            words = [word if word in (EOS, UNK) else token_of(word) for word in words]
+            words = [word if word in special else token_of(word) for word in words]
+        elif isinstance(state, dict) and state.get("kind") == "chars":
+            words = [word if word in special else visible(word.encode()) for word in words]
     except (KeyError, TypeError, ValueError):
         whole = False
     if not whole:

@@ -2,23 +2,29 @@
 import checkpoint
 from data import UNK
 from runtime.errors import InputError
-from runtime.options import MODEL, checked
+from runtime.options import checked
 
 
-def kept(settings):
-    """The settings of training that go with a model: its shape is in the format itself, where its texts lay in none."""
-    return {flag.name: settings[flag.name] for flag in checkpoint.kept_flags()
-            if flag.kept == MODEL and flag.name != "data"}
+def kept(settings, without):
+    """The settings that go with a model, but for those that the format has itself; where its texts lay is in none."""
+    return {flag.name: settings[flag.name] for flag in checkpoint.kept_flags() if flag.name not in ("data", *without)}
 
 
-def refuse(settings, target, cells):
+def width_of_last(settings):
+    """Hidden units of the last layer."""
+    return settings.get("nhidlast") or default_width_of_last(settings)
+
+
+def default_width_of_last(settings):
+    return settings["emsize"] if settings["tied"] and not settings.get("skip_output") else settings["nhid"]
+
+
+def refuse(settings, target, cells, softmaxes):
     """InputError, naming it, for a cell or a softmax that the format `target` cannot express."""
-    if settings["model"] not in cells:
-        raise InputError(f"a model with --model {settings['model']} cannot be exported to {target}; of the cells only "
-                         f"{' and '.join(sorted(cells))} can")
-    if settings["softmax"] != "split":
-        raise InputError(f"a model with --softmax {settings['softmax']} cannot be exported to {target}; of the "
-                         "softmaxes only split can, with or without --cutoffs")
+    for flag, known in ("model", cells), ("softmax", softmaxes):
+        if settings[flag] not in known:
+            raise InputError(f"a model with --{flag} {settings[flag]} cannot be exported to {target}; only --{flag} "
+                             f"{' or '.join(sorted(known))} can")
 
 
 def contents_of(state, words, settings, source):
@@ -29,8 +35,7 @@ def contents_of(state, words, settings, source):
     words_seen = settings.get("words_seen")
     if not (words_seen is None or (type(words_seen) is int and words_seen >= 0)):
         raise InputError(f"{source} is damaged: words_seen {words_seen!r} is no count")
-    default = settings["emsize"] if settings["tied"] and not settings.get("skip_output") else settings["nhid"]
-    if settings.get("nhidlast") == default:
+    if settings.get("nhidlast") == default_width_of_last(settings):
         settings = {**settings, "nhidlast": None}
     if "vocab" not in settings and UNK in words:
         settings = {**settings, "vocab": "train"}         # other texts have other words

@@ -9,7 +9,16 @@ from runtime import options
 WORDS = ["<eos>", "<unk>", "café", "don't", *(f"w{i}" for i in range(21))]
 SHAPES = {"lstm": {}, "gru": {"model": "GRU"}, "untied": {"tied": False}, "one layer": {"nlayers": 1},
           "adaptive": {"cutoffs": [6, 15]}, "adaptive untied gru": {"model": "GRU", "tied": False, "cutoffs": [4]},
-          "nhidlast": {"nhidlast": 7}, "skip": {"skip_output": True, "tied": False}}
+          "nhidlast": {"nhidlast": 7}, "skip": {"skip_output": True, "tied": False},
+          "skip tied": {"skip_output": True}, "capped skip": {"gate": "capped", "skip_output": True, "nlayers": 3},
+          "coupled": {"gate": "coupled", "forget_bias": 1.0},
+          "mixture": {"softmax": "mixture", "mixtures": 3, "dropoutl": 0.1},
+          "mixture untied": {"softmax": "mixture", "mixtures": 2, "tied": False, "nhidlast": 6, "model": "GRU"},
+          "RHN": {"model": "RHN", "rhn_depth": 3, "nlayers": 1, "transform_bias": -1.0},
+          "RHN in two layers": {"model": "RHN", "rhn_depth": 2},
+          "QRNN": {"model": "QRNN", "nlayers": 3}, "QRNN skip": {"model": "QRNN", "skip_output": True},
+          "Mogrifier": {"model": "Mogrifier", "mogrifier_rounds": 4},
+          "Mogrifier of low rank": {"model": "Mogrifier", "mogrifier_rank": 2, "gate": "capped", "tied": False}}
 
 
 def contents_of(words=WORDS, **settings):

@@ -87,7 +87,8 @@ def test_of_an_adaptive_softmax_the_encoder_is_written(tmp_path):
 
 @pytest.mark.parametrize(("shape", "says"), [
     ({"model": "GRU"}, "--model GRU"), ({"model": "QRNN"}, "--model QRNN"), ({"tied": False}, "last layer of 9"),
-    ({"skip_output": True}, "--skip-output")])
+    ({"skip_output": True}, "--skip-output"), ({"gate": "capped"}, "--gate capped"),
+    ({"softmax": "mixture"}, "--softmax mixture")])
 def test_what_fastai_does_not_have_is_refused_by_name(shape, says, tmp_path):
     model, contents = contents_of(**shape)
     with pytest.raises(InputError, match=says):

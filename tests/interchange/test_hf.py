@@ -18,7 +18,7 @@ from models import SHAPES, WORDS, contents_of, logprobs, same_model  # noqa: E40
 
 import checkpoint  # noqa: E402
 import export  # noqa: E402
-from corpus.tokenizers import EOS, TOKENIZERS, visible  # noqa: E402
+from corpus.tokenizers import EOS, TOKENIZERS, UNK  # noqa: E402
 from interchange import hf, settings  # noqa: E402
 from model import build  # noqa: E402
 from runtime.errors import InputError  # noqa: E402
@@ -26,12 +26,13 @@ from runtime.errors import InputError  # noqa: E402
 TEXT = "w3 w1 <unk> café w9 w20 w2"
 
 
-@pytest.fixture(params=SHAPES)
-def pair(request, tmp_path):
-    """Our model, and the same as transformers read it, with its tokenizer."""
+@pytest.fixture(scope="module", params=SHAPES)
+def pair(request, tmp_path_factory):
+    """Our model, and the same as transformers read it in the folder `name_or_path`, with its tokenizer."""
     model, contents = contents_of(**SHAPES[request.param])
-    hf.write(contents, model.state_dict(), str(tmp_path / "out"), 1_400_000)
-    return model, contents, *load(tmp_path / "out")
+    out = tmp_path_factory.mktemp("hf") / "out"
+    hf.write(contents, model.state_dict(), str(out), 1_400_000)
+    return model, contents, *load(out)
 
 
 def load(folder):
@@ -53,10 +54,10 @@ def test_the_same_log_probabilities_in_batches_padded_on_any_side(pair):
         assert [h.size(2) for h in out.hidden_states] == [5, *(rnn.hidden_size for rnn in model.rnns)]
         for row, mask in enumerate(given["attention_mask"].bool()):
             wanted, features = logprobs(model, given["input_ids"][row][mask].tolist())
-            assert torch.allclose(out.logits[row][mask].log_softmax(-1), wanted, atol=1e-5)
-            if not model.skip_output:
-                assert torch.allclose(out.hidden_states[-1][row][mask], features, atol=1e-5)
-    if model.softmax.splits:                                      # they are probabilities already
+            found = out.logits[row][mask].log_softmax(-1)
+            assert torch.allclose(found[:, :-1], wanted, atol=1e-5) and (found[:, -1] < -1000).all()    # the padding's
+            assert torch.allclose(out.hidden_states[-1][row][mask], features, atol=1e-5)
+    if theirs.softmax is not None:                                # they are log-probabilities already
         assert torch.allclose(out.logits.exp().sum(-1), torch.ones(out.logits.shape[:2]), atol=1e-5)
 
 
@@ -100,12 +101,158 @@ def test_generate(how, pair):
         assert found[1, -6:].tolist() == ids[-6:]
 
 
+@pytest.mark.parametrize("how", [{}, {"num_beams": 3}])
+def test_generating_reads_every_token_once(how, pair):
+    """And does not begin anew for each word, under whatever name transformers hand the state on."""
+    _, _, theirs, tokenizer = pair
+    read = []
+    hook = theirs.get_input_embeddings().register_forward_hook(lambda module, args, out: read.append(args[0].size(1)))
+    theirs.generate(**batch(tokenizer, "left"), max_new_tokens=5, do_sample=False, eos_token_id=None, **how)
+    hook.remove()
+    assert read == [7, 1, 1, 1, 1]
+
+
+def test_the_network_without_a_head(pair):
+    """As AutoModel reads it: features, of the width that the configuration says."""
+    model, _, theirs, tokenizer = pair
+    bare = transformers.AutoModel.from_pretrained(theirs.name_or_path, trust_remote_code=True).eval()
+    assert bare.config.hidden_size == model.nhidlast and bare.config.num_hidden_layers == model.nlayers
+    assert bare.config.vocab_size == len(tokenizer) == bare.get_input_embeddings().num_embeddings
+    given = batch(tokenizer, "right")
+    with torch.no_grad():
+        found = bare(**given, output_hidden_states=True)
+        assert torch.equal(found.last_hidden_state, theirs(**given, output_hidden_states=True).hidden_states[-1])
+    assert found.last_hidden_state.shape == (3, 7, bare.config.hidden_size)
+    assert torch.allclose(found.last_hidden_state[0], logprobs(model, given["input_ids"][0].tolist())[1], atol=1e-5)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_a_classifier_reads_the_last_step_that_is_no_padding(side, pair):
+    model, _, theirs, tokenizer = pair
+    theirs = transformers.AutoModelForSequenceClassification.from_pretrained(
+        theirs.name_or_path, trust_remote_code=True, num_labels=3)
+    given = batch(tokenizer, side)
+    out = theirs(**given, labels=torch.tensor([2, 0, 1]))
+    wanted = torch.stack([logprobs(model, given["input_ids"][row][mask].tolist())[1][-1]
+                          for row, mask in enumerate(given["attention_mask"].bool())])              # (3, F)
+    wanted = torch.nn.functional.linear(wanted, theirs.score.weight, theirs.score.bias)
+    assert torch.allclose(out.logits, wanted, atol=1e-5)
+    assert torch.equal(theirs(given["input_ids"]).logits, out.logits)                # padding is known by its token
+    loss = -wanted.double().log_softmax(-1)[range(3), [2, 0, 1]].mean()
+    assert out.loss.item() == pytest.approx(loss.item(), rel=1e-5)
+    out.loss.backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in theirs.parameters())
+
+
+def test_a_classifier_of_tokens(pair):
+    model, _, theirs, tokenizer = pair
+    theirs = transformers.AutoModelForTokenClassification.from_pretrained(
+        theirs.name_or_path, trust_remote_code=True, num_labels=4)
+    given = batch(tokenizer, "left")
+    labels = (given["input_ids"] % 4).masked_fill(given["attention_mask"] == 0, -100)
+    out, terms = theirs(**given, labels=labels), []
+    for row, mask in enumerate(given["attention_mask"].bool()):
+        features = logprobs(model, given["input_ids"][row][mask].tolist())[1]
+        wanted = torch.nn.functional.linear(features, theirs.score.weight, theirs.score.bias)
+        assert torch.allclose(out.logits[row][mask], wanted, atol=1e-5)
+        terms += (-wanted.double().log_softmax(-1)).gather(1, labels[row][mask][:, None]).flatten().tolist()
+    assert out.loss.item() == pytest.approx(sum(terms) / len(terms), rel=1e-5)
+
+
+def test_masks_for_every_step(pair):
+    """(B, T, S), as BabyLM's fine-tuning makes them of a batch's mask, and (B, 1, T, S)."""
+    _, _, theirs, tokenizer = pair
+    for side in ("left", "right"):
+        given = batch(tokenizer, side)
+        mask, wanted = given["attention_mask"], theirs(**given).logits
+        causal = mask[:, None].repeat(1, mask.size(1), 1).tril()
+        for shape in (causal, causal[:, None], causal.bool(), causal.float()):
+            assert torch.equal(theirs(given["input_ids"], shape).logits, wanted)
+        for shape, says in ((mask[:, 1:], "shape"), (mask[0], "shape"), ((1.0 - causal) * -1e9, "negative")):
+            with pytest.raises(ValueError, match=says):
+                theirs(given["input_ids"], shape)
+
+
+def test_a_text_without_tokens(pair):
+    """It changes no state and gives nothing; generation has nothing to go on from, and says so."""
+    model, _, theirs, tokenizer = pair
+    empty = tokenizer("", return_tensors="pt")
+    out = theirs(**empty)
+    assert out.logits.shape == (1, 0, len(WORDS) + 1)
+    past = theirs(**tokenizer("w1 w2", return_tensors="pt")).past_key_values
+    again = theirs(torch.zeros(1, 0, dtype=torch.long), past_key_values=past).past_key_values
+    ids = tokenizer("w3", return_tensors="pt")["input_ids"]
+    wanted = logprobs(model, [*tokenizer("w1 w2")["input_ids"], ids.item()])[0][-1]
+    assert torch.allclose(theirs(ids, past_key_values=again).logits[0, -1].log_softmax(-1)[:-1], wanted, atol=1e-5)
+    with pytest.raises(ValueError, match="at least one token"):
+        theirs.generate(torch.zeros(1, 0, dtype=torch.long), max_new_tokens=2)
+
+
+def test_a_step_with_its_state_as_an_exported_program(pair):
+    """torch.export takes the state; one program serves a text of any length."""
+    model, _, theirs, _ = pair
+    ids = [3, 0, 7, 7, 20]
+    with torch.no_grad():
+        past = theirs(torch.tensor([ids[:1]])).past_key_values
+        program = torch.export.export(theirs, (torch.tensor([ids[1:2]]),), {"past_key_values": past}).module()
+        found = []
+        for i in ids[1:]:
+            out = program(torch.tensor([[i]]), past_key_values=past)
+            found.append(out.logits[0, 0].log_softmax(-1)[:-1])
+            past = out.past_key_values
+    assert torch.allclose(torch.stack(found), logprobs(model, ids)[0][1:], atol=1e-5) and past.get_seq_length() == 5
+
+
+def test_padding_is_no_end_of_a_line(pair):
+    """The usual collator takes the padding out of the labels, and leaves every <eos> there."""
+    model, _, theirs, tokenizer = pair
+    collate = transformers.DataCollatorForLanguageModeling(tokenizer, mlm=False)
+    tokenizer.padding_side = "right"
+    given = collate([tokenizer(text) for text in ("w1 w2\nw3\n", "w4\n")])
+    assert given["labels"].tolist() == [[*tokenizer("w1 w2\nw3\n")["input_ids"]],
+                                        [*tokenizer("w4\n")["input_ids"], -100, -100, -100]]
+    terms = []
+    for text in ("w1 w2\nw3\n", "w4\n"):
+        ids = tokenizer(text)["input_ids"]
+        terms += [-row[i].item() for row, i in zip(logprobs(model, ids)[0], ids[1:])]
+    assert theirs(**given).loss.item() == pytest.approx(sum(terms) / len(terms), rel=1e-5)
+
+
+def test_a_corpus_with_a_word_that_is_called_pad(tmp_path):
+    words = [*WORDS[:-1], "<pad>"]
+    model, contents = contents_of(words)
+    hf.write(contents, model.state_dict(), str(tmp_path / "out"), None)
+    theirs, tokenizer = load(tmp_path / "out")
+    assert tokenizer("w1 <pad>")["input_ids"] == [words.index("w1"), len(words) - 1]
+    assert tokenizer.pad_token_id == len(words) == theirs.config.pad_token_id
+    assert settings.contents_of(*hf.read(str(tmp_path / "out"), None), "out")["vocabulary"] == words
+
+
+@pytest.mark.parametrize("kind", ["words", "chars"])
+def test_a_pipeline_puts_a_space_before_what_it_writes(kind, tmp_path):
+    """Of a model of words; one of characters writes its spaces itself."""
+    words = WORDS if kind == "words" else ["<eos>", "<unk>", *(chr(97 + i) for i in range(22)), "▁"]
+    model, contents = contents_of(words)
+    contents["tokenizer"] = TOKENIZERS[kind]().state()
+    hf.write(contents, model.state_dict(), str(tmp_path / "out"), None)
+    theirs, tokenizer = load(tmp_path / "out")
+    write = transformers.pipeline("text-generation", model=theirs, tokenizer=tokenizer)
+    prompt = "w1 don't" if kind == "words" else "ab a"
+    found = write(prompt, max_new_tokens=5, do_sample=False, eos_token_id=None)[0]["generated_text"]
+    ids = tokenizer(prompt)["input_ids"]
+    for _ in range(5):
+        ids.append(logprobs(model, ids)[0][-1].argmax().item())
+    new = [words[i] for i in ids[-5:] if words[i] != "<eos>"]
+    assert found == prompt + ("".join(f" {word}" for word in new) if kind == "words" else
+                              "".join(new).replace("▁", " "))
+
+
 def test_back_bit_for_bit_also_through_save_pretrained(pair, tmp_path):
     _, contents, theirs, tokenizer = pair
     theirs.save_pretrained(tmp_path / "again")
     tokenizer.save_pretrained(tmp_path / "again")
-    for folder in ("out", "again"):
-        found = settings.contents_of(*hf.read(str(tmp_path / folder), None), folder)
+    for folder in (theirs.name_or_path, str(tmp_path / "again")):
+        found = settings.contents_of(*hf.read(folder, None), folder)
         assert same_model(found, contents)
         assert checkpoint.words_seen(found) == checkpoint.words_seen(contents) == 1_400_000
     again, _ = load(tmp_path / "again")
@@ -118,7 +265,7 @@ def test_the_tokenizer_splits_as_training_did(tmp_path):
     model, contents = contents_of()
     hf.write(contents, model.state_dict(), str(tmp_path / "out"), None)
     tokenizer = load(tmp_path / "out")[1]
-    assert tokenizer.is_fast and tokenizer.vocab_size == len(tokenizer) == len(WORDS)
+    assert tokenizer.is_fast and len(tokenizer) == len(WORDS) + 1
     assert [tokenizer.convert_tokens_to_ids(word) for word in WORDS] == list(range(len(WORDS)))
     for i in [*range(1, 0xd800), *range(0xe000, 0x11000), *range(0x1f300, 0x1f400), 0xe0001]:
         text = f"w1{chr(i)}w2"
@@ -130,17 +277,17 @@ def test_the_tokenizer_splits_as_training_did(tmp_path):
     words = [text[start:end] for start, end in found["offset_mapping"]]
     assert [word.strip() for word in words] == ["w3", "café", "", "don't", "strange", "", "", "w5"]
     assert tokenizer("<eos>w1 w2<eos>").tokens() == ["<eos>", "w1", "w2", "<eos>"]
-    assert tokenizer.bos_token == tokenizer.eos_token == tokenizer.pad_token == "<eos>"
+    assert tokenizer.bos_token == tokenizer.eos_token == "<eos>" and tokenizer.pad_token == "<pad>"
 
 
 @pytest.mark.parametrize("lower", [False, True])
-@pytest.mark.parametrize("kind", ["bpe", "unigram", "words"])
+@pytest.mark.parametrize("kind", ["bpe", "unigram", "words", "chars"])
 def test_the_tokenizer_of_a_text_of_ones_own(kind, lower, tmp_path):
-    """The same ids as ours, and from there back; ends of lines are <eos>."""
+    """The same ids as ours, and from there back; ends of lines are <eos>. Of chars some are unknown."""
     lines = ["Der Hund sieht die Katze.", "die Katze\tsieht  ihn nicht", "Привет, мир!", "世界 <eos> x"]
     cut = TOKENIZERS[kind].train(lines * 5, 290, lower)
-    words = [*dict.fromkeys(token for line in cut.cut(lines) for token in line), EOS] if kind == "words" else [
-        *cut.known(), EOS]
+    read = [token for line in cut.cut(lines[:1] if kind == "chars" else lines) for token in line]
+    words = [*cut.known(), EOS] if cut.complete else [*dict.fromkeys(read), UNK, EOS]
     _, contents = contents_of()
     contents.update(vocabulary=[word for i, word in enumerate(words) if word not in words[:i]], tokenizer=cut.state())
     model = build(contents["settings"], len(contents["vocabulary"]))
@@ -148,7 +295,8 @@ def test_the_tokenizer_of_a_text_of_ones_own(kind, lower, tmp_path):
     hf.write(contents, model.state_dict(), str(tmp_path / "out"), None)
     tokenizer = load(tmp_path / "out")[1]
     text = "\n".join(lines[:3]) + "\n"
-    wanted = [contents["vocabulary"].index(token) for line in cut.cut(lines[:3]) for token in (*line, EOS)]
+    ids = {word: i for i, word in enumerate(contents["vocabulary"])}
+    wanted = [ids[token] if token in ids else ids[UNK] for line in cut.cut(lines[:3]) for token in (*line, EOS)]
     assert tokenizer(text)["input_ids"] == wanted
     if kind != "words":
         assert tokenizer.decode(tokenizer(lines[0])["input_ids"]) == (lines[0].lower() if lower else lines[0])
@@ -156,12 +304,21 @@ def test_the_tokenizer_of_a_text_of_ones_own(kind, lower, tmp_path):
     assert back["vocabulary"] == contents["vocabulary"] and back["tokenizer"] == contents["tokenizer"]
 
 
-def test_characters_are_refused_by_name(tmp_path):
-    model, contents = contents_of()
-    words = [visible(chr(256 + i).encode()) for i in range(len(contents["vocabulary"]))]
-    with pytest.raises(InputError, match="chars"):
-        hf.write({**contents, "vocabulary": words, "tokenizer": {"kind": "chars", "lower": False}}, model.state_dict(),
-                 str(tmp_path / "out"), None)
+def test_a_folder_of_an_earlier_version(tmp_path):
+    """Without a token of padding, the network without a name of its own, and with the settings that there were."""
+    model, contents = contents_of(tied=False)
+    hf.write(contents, model.state_dict(), str(tmp_path), None)
+    config = json.loads((tmp_path / "config.json").read_text())
+    for name in ("gate", "rhn_depth", "mogrifier_rounds", "mogrifier_rank", "mixtures"):
+        del config[name]
+    config.update(vocab_size=len(WORDS), pad_token_id=0,
+                  settings={name: value for name, value in config["settings"].items() if name != "forget_bias"})
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    tokenizer = json.loads((tmp_path / "tokenizer.json").read_text())
+    tokenizer["added_tokens"].pop()
+    (tmp_path / "tokenizer.json").write_text(json.dumps(tokenizer))
+    hf.packages()[0].save_file(model.state_dict(), tmp_path / "model.safetensors")
+    assert same_model(settings.contents_of(*hf.read(str(tmp_path), None), "old"), contents)
 
 
 def test_without_unk_an_unknown_word_is_an_error(tmp_path):
@@ -182,7 +339,7 @@ assert not {"model", "cells", "interchange", "data"} & set(sys.modules)
 text, wanted = json.load(open("wanted.json"))
 given = tokenizer(text, return_tensors="pt")
 with torch.no_grad():
-    assert (theirs(**given).logits.log_softmax(-1)[0] - torch.tensor(wanted)).abs().max() < 1e-5
+    assert (theirs(**given).logits.log_softmax(-1)[0, :, :-1] - torch.tensor(wanted)).abs().max() < 1e-5
 assert theirs.generate(**given, max_new_tokens=4, eos_token_id=None).size(1) == given["input_ids"].size(1) + 4
 print("the same")
 """

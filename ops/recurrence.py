@@ -19,6 +19,7 @@ from torch.autograd.function import once_differentiable
 
 from ops import compiled
 from ops.cudnn import recur_by_torch
+from ops.matrices import column_sums, transposed
 from runtime.fastest import choice, milliseconds
 
 TYPICALLY_PAYS = 350    # hidden units of a layer, where it cannot be remembered what was measured
@@ -73,6 +74,7 @@ def _fastest_way(first, outputs, inputs, rows, dtype, threads):
 
 
 def _by_onednn(weight, rows):
+    weight = transposed(weight.t()) if weight.t().is_contiguous() else weight
     blocked = torch.ops.mkldnn._reorder_linear_weight(weight, rows)
     multiply = torch.ops.mkldnn._linear_pointwise.default
     return lambda x: multiply(x, blocked, None, "none", [], "")
@@ -258,7 +260,7 @@ class _LSTM(torch.autograd.Function):
             step(above[t], dh, dc, gate[t], cell[t], cell[t + 1], d_gate[t])
             dh = _masked(product(d_gate[t]), ctx.mask)                                 # (B, H)
         d_gates, float_type = d_gates.flatten(0, 1), dc.dtype                          # (N, 4H)
-        d_bias = d_gates.sum(0, dtype=float_type)
+        d_bias = column_sums(d_gates, float_type)
         return (None, None, None, _input_gradient(ctx, d_gates, weight_ih, d_output), dh.to(float_type), dc,
                 _weight_gradient(d_gates, inputs, float_type),
                 _weight_gradient(d_gates, states[:-1].flatten(0, 1), float_type), d_bias, d_bias)
@@ -301,7 +303,7 @@ class _GRU(torch.autograd.Function):
         return (None, None, None, _input_gradient(ctx, dx_gates, weight_ih, d_output), dh.to(float_type) + carry,
                 _weight_gradient(dx_gates, inputs, float_type),
                 _weight_gradient(dh_gates, states[:-1].flatten(0, 1), float_type),
-                dx_gates.sum(0, dtype=float_type), dh_gates.sum(0, dtype=float_type))
+                column_sums(dx_gates, float_type), column_sums(dh_gates, float_type))
 
 
 def recur(kind, x, hidden, weight_ih, weight_hh, bias_ih, bias_hh, dtype=None, mask=None):

@@ -26,8 +26,13 @@ class Softmax(nn.Module):
 
     def __init__(self, width=0, settings=()):
         super().__init__()
-        self.settings = {**{flag.name: flag.default for flag in self.flags}, **dict(settings)}
+        self.settings = self.with_defaults(settings)
         self.matmul_dtype = None        # torch.bfloat16, or None for that of the weights
+
+    @classmethod
+    def with_defaults(cls, settings):
+        """`settings`, and those of its own flags that are not among them at their defaults -> dict."""
+        return {**{flag.name: flag.default for flag in cls.flags}, **dict(settings)}
 
     @staticmethod
     def resolve(settings, ntoken):

@@ -14,10 +14,10 @@ class SplitSoftmax(SplitCrossEntropyLoss, Softmax):
                   "76000 for more than 75,000, else full", size, "N", nargs="*", kept=ARCHITECTURE),
              ADVSOFT)
 
-    def __init__(self, width, settings=()):
-        settings = dict(settings)
-        SplitCrossEntropyLoss.__init__(self, width, settings.get("cutoffs") or [])
-        self.advsoft = settings.get("advsoft", 0.0)
+    def __init__(self, width=0, settings=()):
+        settings = self.with_defaults(settings)
+        super().__init__(width, settings["cutoffs"] or [])       # the loss's, which calls that of Softmax without any
+        self.settings, self.advsoft = settings, settings["advsoft"]
         if self.advsoft and self.splits:
             raise InputError("--advsoft is for a full softmax, not for one with --cutoffs; leave it out, or give "
                              "--cutoffs without numbers")

@@ -12,7 +12,7 @@ from evaluation.loss import evaluating
 from evaluation.scoring import all_logprobs, sampling
 from model import RNNModel, count_parameters, set_precision
 from runtime.errors import InputError
-from softmaxes import MixtureSoftmax, SplitSoftmax
+from softmaxes import SOFTMAXES, MixtureSoftmax, SplitSoftmax
 
 V, E, WIDTH, K, T, B = 23, 5, 6, 4, 3, 2
 N = T * B
@@ -244,6 +244,18 @@ def test_adversarial_noise_is_the_worst_of_its_length():
             perturbed[target] += 0.3 * weight[target].norm() * noise / noise.norm()
             if weight[target] @ h[n] > 0:
                 assert found[n] <= (perturbed @ h[n] + bias).log_softmax(0)[target]
+
+
+# ---- settings
+
+@pytest.mark.parametrize("name", SOFTMAXES)
+def test_settings_are_what_was_given_and_else_the_defaults(name):
+    flags = {flag.name: flag.default for flag in SOFTMAXES[name].flags}
+    given = {"split": {"cutoffs": [3, 5]}, "mixture": {"mixtures": 2, "advsoft": 0.5}}[name]
+    softmax = SOFTMAXES[name](E, given)
+    assert softmax.settings == {**flags, **given}
+    assert SOFTMAXES[name](E, {**flags, "advsoft": 0.5}).settings["advsoft"] == 0.5
+    assert SOFTMAXES[name]().settings == flags
 
 
 # ---- the command line

@@ -6,6 +6,7 @@ softmax, which fastai does not have), `vocab.pkl` for both, and `awd_lstm.json` 
 import json
 import os
 import pickle
+import re
 
 import torch
 
@@ -18,6 +19,14 @@ from runtime.paths import atomic_folder
 
 FILES = ENCODER, MODEL, VOCAB, SETTINGS = "encoder.pth", "model.pth", "vocab.pkl", "awd_lstm.json"
 NAMES = {UNK: "xxunk", EOS: "xxbos"}         # theirs of what this project calls so
+READ_AS = {"xxunk": UNK, "_unk_": UNK, "xxbos": EOS, "xbos": EOS}       # the latter of each from before version 1.0
+# Names that other versions give the same tensors, in the order in which they are taken: what drops weights keeps the
+# raw ones and, in some versions, a copy that had weights dropped from it.
+OTHER_NAMES = (
+    (r"encoder_with_dropout\.embed\.weight", r"encoder_dp.emb.weight"),
+    (r"rnns\.(\d+)\.module\.weight_hh_l0_raw", r"rnns.\1.weight_hh_l0_raw"),
+    (r"rnns\.(\d+)\.(?:layers\.0\.)?linear\.(?:module\.)?(weight)_raw", r"rnns.\1.linear.\2"),
+    (r"rnns\.(\d+)\.(?:layers\.0\.)?linear\.(?:module\.)?(weight|bias)", r"rnns.\1.linear.\2"))
 PARTS = ("weight_ih_l0", "bias_ih_l0", "bias_hh_l0")
 
 
@@ -62,9 +71,9 @@ def write(contents, state, folder, words_seen):
 
 
 def read(path, vocab_file):
-    """An encoder, or a language model, that fastai or `write` saved -> as in `FROM`.
+    """An encoder, or a language model, that any version of fastai or `write` saved -> as in `FROM`.
 
-    path: a .pth, or a folder of `write`'s. An encoder without a decoder gets one that is tied and has no bias.
+    path: a .pth or .h5, or a folder of `write`'s. An encoder without a decoder gets one that is tied and has no bias.
     """
     settings = {}
     if os.path.isdir(path):
@@ -76,32 +85,69 @@ def read(path, vocab_file):
     contents = read_tensors(path)
     contents = contents["model"] if isinstance(contents.get("model"), dict) else contents   # beside an optimizer
     prefix = "0." if "0.encoder.weight" in contents else ""
-    tensors, decoder = float_tensors(contents, path, prefix), float_tensors(contents, path, "1.decoder.")
-    for mark, kind in ((".layers.", "QRNNs"), ("_reverse", "bidirectional")):
-        if any(mark in name for name in tensors):
-            raise InputError(f"{path}: its recurrent layers are {kind}; only LSTMs of one direction can be read")
+    tensors = under_known_names(float_tensors(contents, path, prefix))
+    decoder = float_tensors(contents, path, "1.decoder.")
+    if any("_reverse" in name or ".layers_bwd." in name for name in tensors):
+        raise InputError(f"{path}: its recurrent layers are bidirectional; only those of one direction can be read")
     encoder = take(tensors, "encoder.weight", path)
-    nlayers = sum(name.endswith("weight_hh_l0_raw") for name in tensors)
-    hidden = take(tensors, "rnns.0.weight_hh_l0_raw", path)
-    last = take(tensors, f"rnns.{nlayers - 1}.weight_hh_l0_raw", path)
-    state = {"encoder.weight": encoder}
-    for layer in range(nlayers):
-        state[f"rnns.{layer}.weight_hh_l0"] = take(tensors, f"rnns.{layer}.weight_hh_l0_raw", path)
-        for part in PARTS:
-            name = f"rnns.{layer}.module.{part}"
-            state[f"rnns.{layer}.{part}"] = take(tensors, name, path, 2 if part.startswith("weight") else 1)
-    copies = [f"rnns.{layer}.module.weight_hh_l0" for layer in range(nlayers)]         # as earlier versions saved
-    check_known(tensors, [*encoder_of(state, nlayers), *copies], path, "an AWD_LSTM")
+    qrnn = "rnns.0.linear.weight" in tensors
+    layers, widths = (qrnn_layers if qrnn else lstm_layers)(tensors, encoder.size(1), path)
+    state = {"encoder.weight": encoder, **layers}
     state["decoder.bias"] = take(decoder, "bias", path, 1) if "bias" in decoder else encoder.new_zeros(len(encoder))
     tied = "weight" not in decoder or torch.equal(decoder["weight"], encoder)
     if not tied:
         state["decoder.weight"] = take(decoder, "weight", path)
     if not decoder:
         log(f"| {path} has no decoder: its word vectors are taken, without a bias; fine-tune the model before use")
-    words = usable(renamed(read_words(vocab_file), {theirs: ours for ours, theirs in NAMES.items()}))
+    words = usable(renamed(read_words(vocab_file), READ_AS))
     check_words(words, len(encoder), vocab_file)
-    return state, words, {**settings, "model": "LSTM", "emsize": encoder.size(1), "nhid": hidden.size(1),
-                          "nhidlast": last.size(1), "nlayers": nlayers, "tied": tied, "cutoffs": []}
+    return state, words, {**settings, "model": "QRNN" if qrnn else "LSTM", "emsize": encoder.size(1),
+                          "nhid": widths[0], "nhidlast": widths[-1], "nlayers": len(widths), "tied": tied,
+                          "cutoffs": []}
+
+
+def under_known_names(tensors):
+    """Tensors with the names that `OTHER_NAMES` says."""
+    found = {}
+    for pattern, name in OTHER_NAMES:
+        for theirs in [name for name in tensors if re.fullmatch(pattern, name)]:
+            found.setdefault(re.sub(pattern, name, theirs), tensors.pop(theirs))
+    return {**tensors, **found}
+
+
+def lstm_layers(tensors, emsize, path):
+    """A state dict of LSTMs, from fastai's, and their widths."""
+    state, widths = {}, []
+    for layer in range(sum(name.endswith("weight_hh_l0_raw") for name in tensors)):
+        hidden = state[f"rnns.{layer}.weight_hh_l0"] = take(tensors, f"rnns.{layer}.weight_hh_l0_raw", path)
+        widths.append(hidden.size(1))
+        for part in PARTS:
+            name = f"rnns.{layer}.module.{part}"
+            state[f"rnns.{layer}.{part}"] = take(tensors, name, path, 2 if part.startswith("weight") else 1)
+    if not widths:
+        raise InputError(f"{path}: has no rnns.0.weight_hh_l0_raw and no rnns.0.linear.weight: no LSTM and no QRNN")
+    copies = [f"rnns.{layer}.module.weight_hh_l0" for layer in range(len(widths))]     # as earlier versions saved
+    known = encoder_of({**state, "encoder.weight": None}, len(widths))
+    check_known(tensors, [*known, *copies], path, "an AWD_LSTM")
+    return state, widths
+
+
+def qrnn_layers(tensors, emsize, path):
+    """A state dict of QRNNs, from fastai's, and their widths. Its gate f says what comes in, ours what stays: 1 - f."""
+    state, widths = {}, []
+    for layer in range(sum(name.endswith("linear.weight") for name in tensors)):
+        weight, bias = (take(tensors, f"rnns.{layer}.linear.{part}", path, dim) for part, dim in
+                        (("weight", 2), ("bias", 1)))                                  # (3H, inputs), (3H,)
+        inputs = widths[-1] if layer else 2 * emsize
+        if len(bias) % 3 or weight.shape != (len(bias), inputs):
+            raise InputError(f"{path}: rnns.{layer}.linear.weight is of shape {tuple(weight.shape)}, not (3 · H, "
+                             f"{inputs}), as in a QRNN with output gates whose first layer sees two words at a time")
+        widths.append(len(bias) // 3)
+        gate = slice(widths[-1], 2 * widths[-1])
+        weight[gate], bias[gate] = -weight[gate], -bias[gate]
+        state |= {f"rnns.{layer}.linear.weight": weight, f"rnns.{layer}.linear.bias": bias}
+    check_known(tensors, ["encoder.weight", "encoder_dp.emb.weight", *state], path, "an AWD_LSTM with qrnn=True")
+    return state, widths
 
 
 def usable(words):

@@ -65,9 +65,57 @@ def test_files_of_fastais_own(out, tmp_path):
     assert torch.allclose(logprobs(model, [2, 9, 4])[0], logprobs(made()[0], [2, 9, 4])[0])
 
 
+def test_files_from_before_version_1(out, tmp_path):
+    """As fwd_wt103.h5: other names, no bias in the decoder, the file format of then, a vocabulary with _unk_."""
+    model, _ = made()
+    whole = torch.load(out / "model.pth", weights_only=True)
+    del whole["1.decoder.bias"]
+    names = {name: name.replace("_dp.emb", "_with_dropout.embed").replace(".weight_hh", ".module.weight_hh")
+             for name in whole}
+    torch.save({names[name]: tensor for name, tensor in whole.items()}, tmp_path / "fwd.h5",
+               _use_new_zipfile_serialization=False)
+    (tmp_path / "itos.pkl").write_bytes(pickle.dumps(["xbos", "_unk_", *WORDS[2:-1], "_pad_"]))
+    found = read(tmp_path / "fwd.h5", tmp_path / "itos.pkl")
+    assert found["vocabulary"] == [*WORDS[:-1], "_pad_"]
+    model.decoder.bias.data.zero_()
+    assert torch.equal(logprobs(checkpoint.restore(found, "fwd.h5", export.CPU), [2, 9, 4])[0],
+                       logprobs(model, [2, 9, 4])[0])
 
 
+QRNN_NAMES = {"v1": ("layers.0.linear.weight_raw", "layers.0.linear.module.bias", "layers.0.linear.module.weight"),
+              "without weight drop": ("layers.0.linear.weight", "layers.0.linear.bias", None),
+              "before v1": ("linear.module.weight_raw", "linear.module.bias", None)}
 
+
+@pytest.mark.parametrize("version", QRNN_NAMES)
+def test_qrnns(version, tmp_path):
+    """Against a loop over its equations: h ← f · z + (1 - f) · h, where f is of the present word and the one before."""
+    torch.manual_seed(4)
+    weight, bias, copy = QRNN_NAMES[version]
+    widths = [5, 7, 5]
+    state = {"encoder.weight": torch.randn(len(WORDS), 5)}
+    state["encoder_dp.emb.weight"] = state["encoder.weight"]
+    for layer, (n_in, n_out) in enumerate(zip(widths, widths[1:])):
+        state[f"rnns.{layer}.{weight}"] = torch.randn(3 * n_out, n_in if layer else 2 * n_in)
+        state[f"rnns.{layer}.{bias}"] = torch.randn(3 * n_out)
+        if copy:
+            state[f"rnns.{layer}.{copy}"] = torch.zeros(3 * n_out, n_in if layer else 2 * n_in)
+    torch.save(state, tmp_path / "encoder.pth")
+    (tmp_path / "v.pkl").write_bytes(pickle.dumps(["xxbos", "xxunk", *WORDS[2:]]))
+    ids = [3, 0, 7, 7, 20]
+    x = state["encoder.weight"].double()[ids]                                                       # (T, E)
+    for layer in range(2):
+        inputs = x if layer else torch.cat([x, torch.cat([torch.zeros_like(x[:1]), x[:-1]])], 1)
+        gates = inputs @ state[f"rnns.{layer}.{weight}"].double().t() + state[f"rnns.{layer}.{bias}"].double()
+        h, outputs = 0, []
+        for z, f, o in zip(*gates.chunk(3, 1)):
+            h = f.sigmoid() * z.tanh() + (1 - f.sigmoid()) * h
+            outputs.append(o.sigmoid() * h)
+        x = torch.stack(outputs)
+    found = read(tmp_path / "encoder.pth", tmp_path / "v.pkl")
+    assert found["settings"]["model"] == "QRNN" and found["settings"]["nhid"] == 7
+    model = checkpoint.restore(found, "encoder.pth", export.CPU)
+    assert torch.allclose(logprobs(model, ids)[1].double(), x, atol=1e-6)
 
 
 def test_an_encoder_alone_gets_its_word_vectors_as_decoder(out, capsys):
@@ -114,7 +162,8 @@ def test_a_vocabulary_that_is_no_list_of_words_is_refused_and_not_run(vocab, say
 
 
 @pytest.mark.parametrize(("old", "new", "says"), [
-    ("rnns.0.module.weight_ih_l0", "rnns.0.layers.0.linear.weight", "QRNN"),
+    ("rnns.0.module.weight_ih_l0", "rnns.0.layers.0.linear.weight", "linear.bias"),
+    ("rnns.0.module.bias_ih_l0", "rnns.0.layers_bwd.0.linear.bias", "bidirectional"),
     ("rnns.0.module.bias_ih_l0", "rnns.0.module.bias_ih_l0_reverse", "bidirectional"),
     ("rnns.1.weight_hh_l0_raw", "rnns.1.weight", "rnns.1"), ("encoder.weight", "word.weight", "encoder.weight")])
 def test_another_encoder_is_refused(old, new, says, out):

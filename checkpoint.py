@@ -289,13 +289,13 @@ def check_tensor(tensor, like, where):
 
 
 def words_seen(contents):
-    """Tokens of training text that a model has read, every reading counted, `<eos>` among them -> int.
+    """Words between white space of the training text that a model has read, every reading counted -> int.
 
-    None where an earlier version, which did not count them, trained it.
+    None where an earlier version, which counted tokens or nothing, trained it.
     """
     losses = contents["losses"]
     history = losses["history"] if isinstance(losses.get("history"), list) else [None]
-    counts = [losses.get("words_before"), *(isinstance(epoch, dict) and epoch.get("tokens") for epoch in history)]
+    counts = [losses.get("words_before"), *(isinstance(epoch, dict) and epoch.get("words") for epoch in history)]
     return sum(counts) if all(type(count) is int and count >= 0 for count in counts) else None
 
 

@@ -219,6 +219,16 @@ def read_corpus(args, words=None, by_frequency=lambda ntoken: False):
     return corpus
 
 
+def words_per_token(corpus):
+    """How many words between white space there are to a token of the training text, of which some end lines.
+
+    Where it was cut into characters or pieces, those of the text that it was made of.
+    """
+    ends = int((corpus.train == corpus.dictionary.word2idx.get(EOS, -1)).sum())
+    tokens = len(corpus.train)
+    return (corpus.sizes.get("train", {"words": tokens})["words"] - ends) / tokens     # both count the ends of lines
+
+
 def untrained_unk(args, corpus):
     """One line where unknown words will be read as an <unk> that is never trained, else None."""
     if args.vocab != "train" or bool((corpus.train == corpus.dictionary.word2idx[UNK]).any()):

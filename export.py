@@ -31,8 +31,8 @@ def make_parser():
     parser.add("other programs", (
         Flag("to", None, f"write the model as FORMAT ({', '.join(TO)}) to FOLDER", nargs=2,
              metavar=("FORMAT", "FOLDER")),
-        Flag("tag", False, "write to a folder in FOLDER named for the words that the model was trained on, such as "
-             "chck_1M", bool, only_true=True),
+        Flag("tag", False, "write to a folder in FOLDER named for the words between white space that the model has "
+             "read in training, every reading counted, such as chck_1M", bool, only_true=True),
         Flag("from", None, f"read a model in FORMAT ({', '.join(FROM)}) from the file or folder SOURCE", nargs=2,
              metavar=("FORMAT", "SOURCE")),
         Flag("vocab_file", None, "the vocabulary of that model, where SOURCE has none: one word a line, or .pkl",
@@ -43,8 +43,8 @@ def make_parser():
 def tag(words_seen, path):
     """The name of a revision by words seen, as BabyLM's: to the nearest million, below one to the nearest thousand."""
     if words_seen is None:
-        raise InputError(f"{path} does not say on how many words it was trained, an earlier version wrote it; leave "
-                         "--tag out")
+        raise InputError(f"{path} does not say how many words it has read in training: an earlier version wrote it, or "
+                         "another program; leave --tag out")
     return f"chck_{round(words_seen / 1e6)}M" if words_seen >= 999_500 else f"chck_{round(words_seen / 1e3)}K"
 
 

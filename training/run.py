@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 import checkpoint
 from corpus.tokenizers import Vocabulary
-from data import batchify_split
+from data import batchify_split, words_per_token
 from evaluation.loss import evaluate, total_loss, window_loss
 from evaluation.stalling import has_no_new_best, has_stalled
 from model import count_parameters
@@ -45,7 +45,7 @@ class Run:
     Used as `with run:`, which locks the run's files and turns an interruption into a saved state. resumed: as of
     `state.find_state`. schedule: a function of the epoch, with fractions, that gives what the learning rate is
     multiplied by, and Adam's beta1. group: the processes that train together, each on its share of the batch.
-    words_before: how many tokens the model has read in earlier runs, None if that is not known.
+    words_before: how many words the model has read in earlier runs, None if that is not known.
     """
 
     def __init__(self, args, compute, files, model, optimizer, corpus, resumed=None, schedule=None, group=None,
@@ -54,6 +54,7 @@ class Run:
         self.group, self.words_before = group or ProcessGroup(), words_before
         self.model, self.optimizer = model, optimizer
         self.vocabulary, self.sizes = Vocabulary(corpus.dictionary.idx2word, corpus.tokenizer), corpus.sizes
+        self.words_per_token = words_per_token(corpus)
         if args.batch_size < self.group.size:
             raise InputError(f"--batch-size {args.batch_size} is less than the number of processes "
                              f"({self.group.size}); use a larger one, or fewer processes")
@@ -183,7 +184,8 @@ class Run:
             "epoch": len(self.history) + 1, "lr": self.optimizer.param_groups[0]["lr"], "train_loss": train_loss,
             "valid_loss": loss, "valid_loss_raw": raw, "valid_loss_averaged": average,
             "best": loss <= self.checkpoints.best_loss, "switch_epoch": self.switch_epoch,
-            "switch_reason": self.switch_reason, "seconds": seconds, "tokens": tokens, "tokens_per_second": speed,
+            "switch_reason": self.switch_reason, "seconds": seconds, "tokens": tokens,
+            "words": round(tokens * self.words_per_token), "tokens_per_second": speed,
             "peak_memory_mib": peak_memory_mib(self.compute.device)})
         log(rule("-"), f"| end of {self.unit} {len(self.history):3d} | time: {seconds:5.2f}s "
             f"| {report(loss, 'valid ')}", rule("-"))

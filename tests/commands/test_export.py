@@ -1,4 +1,5 @@
 """export.py as a user runs it."""
+import json
 import os
 import sys
 
@@ -105,23 +106,35 @@ def test_a_failed_export_leaves_the_earlier_one(tmp_path):
         pass
 
 
-def test_tags_count_every_reading_of_the_training_text(toy, trained, tmp_path, call):
-    """In main.py and then in finetune.py; a model of an earlier version, which did not count, has no tag."""
-    tokens = sum(len(line.split()) + 1 for line in (toy / "train.txt").read_text().splitlines())
+def test_tags_count_the_words_of_every_reading_of_the_training_text(toy, trained, tmp_path, call):
+    """In main.py and then in finetune.py; a model of an earlier version, which counted tokens, has no tag."""
+    words = len((toy / "train.txt").read_text().split())
     (tmp_path / "m.pt").write_bytes((trained / "toy.pt").read_bytes())
     call("finetune.py", "--save", "m.pt", "--data", toy, *SMALL[6:8], "--epochs", 3, "--device", "cpu", "--lr", 4)
     for name, epochs in ("m.pt", 2), ("m.finetuned.pt", None):
         contents = checkpoint.load(tmp_path / name)
         epochs = epochs or 2 + len(contents["losses"]["history"])
-        assert 0 <= tokens * epochs - checkpoint.words_seen(contents) <= 8 * epochs      # what no whole row of 4 holds
+        assert 0 <= words * epochs - checkpoint.words_seen(contents) <= 8 * epochs       # what no whole row of 4 holds
         call("export.py", "--checkpoint", name, "--to", "fastai", "out", "--tag")
-        assert (tmp_path / "out" / f"chck_{round(tokens * epochs / 1000)}K" / "encoder.pth").exists()
+        assert (tmp_path / "out" / f"chck_{round(words * epochs / 1000)}K" / "encoder.pth").exists()
     contents = checkpoint.load(tmp_path / "m.pt")
     for epoch in contents["losses"]["history"]:
-        del epoch["tokens"]
+        del epoch["words"]
     checkpoint.save(tmp_path / "old.pt", contents)
     with pytest.raises(InputError, match="leave --tag out"):
         call("export.py", "--checkpoint", "old.pt", "--to", "fastai", "out", "--tag")
+
+
+def test_a_tag_counts_words_where_tokens_are_characters(tmp_path, call):
+    text = "".join(f"{'a bc ' * (i % 7)}{'dédé' * (i % 3)}\n" for i in range(900))
+    (tmp_path / "text.txt").write_text(text)
+    call("prepare.py", "text", "text.txt", "--out", "chars", "--tokenizer", "chars")
+    call("main.py", "--data", "chars", *SMALL, "--epochs", 2, "--save", "m.pt")
+    sizes = json.loads((tmp_path / "chars" / "tokenizer.json").read_text())["sizes"]["train"]
+    ends = (tmp_path / "chars" / "train.txt").read_text().count("\n")
+    words, contents = sizes["words"] - ends, checkpoint.load(tmp_path / "m.pt")    # the ends of lines are words there
+    assert checkpoint.words_seen(contents) == pytest.approx(words * len(contents["losses"]["history"]), rel=0.01)
+    assert words < len(text.split()) < 1.2 * words
 
 
 @pytest.mark.parametrize(("words", "name"), [(999_499, "chck_999K"), (999_500, "chck_1M"), (1_400_000, "chck_1M"),

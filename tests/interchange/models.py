@@ -32,7 +32,7 @@ def contents_of(words=WORDS, **settings):
         for parameter in model.parameters():
             parameter.uniform_(-0.7, 0.7)
     return model, checkpoint.contents_of(model, settings, Vocabulary(words), {"words_before": 0, "history": [
-        {"epoch": 1, "valid_loss": 3.0, "tokens": 700_000}, {"epoch": 2, "valid_loss": 2.0, "tokens": 700_000}]})
+        {"epoch": 1, "valid_loss": 3.0, "words": 700_000}, {"epoch": 2, "valid_loss": 2.0, "words": 700_000}]})
 
 
 def logprobs(model, ids):

@@ -1,12 +1,12 @@
-"""The README's tables, from the results of finished recipes: published perplexities beside ours.
+"""Tables from the results of finished recipes: what was measured here, beside what was published.
 
     python results/table.py            prints them
-    python results/table.py --readme   puts them into README.md
+    python results/table.py --write    puts those of what was measured into README.md, all others into docs/results.md
 
 A result counts if a recipe made it (the recipes in recipes/ say so to the scripts): copy `runs/*.result.json` into a
 folder beside this file. Ours are exact perplexities, validation / test, as the mean over seeds, with the standard
-deviation where there are several, and the number of runs. Rows of which nothing is known are left out, and so is the
-table of overnight.sh until a run of it is there.
+deviation where there are several, and the number of runs. Rows and columns of which nothing is known are left out, and
+so is the table of overnight.sh until a run of it is there.
 """
 import json
 import statistics
@@ -15,7 +15,7 @@ from collections import defaultdict
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-README = HERE.parent / "README.md"
+README, DOCS = HERE.parent / "README.md", HERE.parent / "docs" / "results.md"
 BEGIN, END = "<!-- made by results/table.py -->\n", "<!-- end -->\n"
 CORPORA = {"ptb": "PTB", "wt2": "WikiText-2"}
 
@@ -150,29 +150,42 @@ def small_ablations(results):
     return lines
 
 
+def first_page(results):
+    """What was measured here, as Markdown."""
+    return joined(line for corpus, name in CORPORA.items() for line in overnight(results, corpus, name))
+
+
 def tables(results):
-    """All tables as Markdown."""
-    lines = ["| | " + " | ".join(f"{name}: paper | published README | here" for name in CORPORA.values()) + " |",
-             "|---|" + "---|" * 3 * len(CORPORA)]
-    for title, suffix, script, published in MAIN:
+    """What was published, with what was measured here beside it, and the ablations, as Markdown."""
+    published = []
+    for title, suffix, script, theirs in MAIN:
         cells = [title]
         for corpus in CORPORA:
-            paper, readme = published.get(corpus, (None, None))
+            paper, readme = theirs.get(corpus, (None, None))
             cells += [shown(paper), shown(readme), shown_ours(ours(results[corpus + suffix, script]))]
         if any(cells[1:]):
-            lines.append("| " + " | ".join(cells) + " |")
-    lines += ["", "Without one ingredient (the paper's table 4):", "",
-              "| without | " + " | ".join(f"{name}: paper | here" for name in CORPORA.values()) + " |",
-              "|---|" + "---|" * 2 * len(CORPORA)]
-    for title, suffix, script, published in ABLATIONS:
+            published.append(cells)
+    heading = ["", *(f"{name}: {what}" for name in CORPORA.values() for what in ("paper", "published README", "here"))]
+    lines = without_empty_columns(heading, published)
+    without = []
+    for title, suffix, script, theirs in ABLATIONS:
         cells = [title]
         for corpus in CORPORA:
-            cells += [shown(published[corpus]), shown_ours(ours(results[corpus + suffix, script]))]
-        lines.append("| " + " | ".join(cells) + " |")
-    lines += small_ablations(results)
-    for corpus, name in CORPORA.items():
-        lines += overnight(results, corpus, name)
-    return "\n".join(line.replace("|  |", "| |").replace("|  |", "| |") for line in lines) + "\n"
+            cells += [shown(theirs[corpus]), shown_ours(ours(results[corpus + suffix, script]))]
+        without.append(cells)
+    heading = ["without", *(f"{name}: {what}" for name in CORPORA.values() for what in ("paper", "here"))]
+    lines += ["", "Without one ingredient (the paper's table 4):", "", *without_empty_columns(heading, without)]
+    return joined([*lines, *small_ablations(results)])
+
+
+def without_empty_columns(heading, rows):
+    """A table's lines as Markdown, of lists of cells."""
+    kept = [i for i in range(len(heading)) if any(row[i] for row in rows)]
+    return ["| " + " | ".join(row[i] for i in kept) + " |" for row in (heading, ["---"] * len(heading), *rows)]
+
+
+def joined(lines):
+    return "\n".join(line.replace("|  |", "| |").replace("|  |", "| |") for line in lines).strip("\n") + "\n"
 
 
 def overnight(results, corpus, name):
@@ -183,7 +196,7 @@ def overnight(results, corpus, name):
     # Of the median epoch: pauses (SIGSTOP), and epochs that had other work beside them, do not count.
     epochs = trained[0]["epochs"]
     hours = len(epochs) * statistics.median(epoch["seconds"] for epoch in epochs) / 3600
-    lines = ["", f"{name} on two CPU cores (`recipes/overnight.sh {corpus}`), after {len(epochs)} epochs "
+    lines = ["", f"{name} on two CPU cores (`recipes/overnight.sh {corpus}`; {processors(trained)}), {len(epochs)} epochs "
              f"in {hours:.1f} hours:", "", "| | paper, on a GPU | here |", "|---|---|---|"]
     for title, made_by, part, published in OVERNIGHT:
         found = ours(results[f"{corpus}-overnight", made_by], part)
@@ -192,17 +205,23 @@ def overnight(results, corpus, name):
     return lines
 
 
-def with_tables(readme, text):
-    """The README with `text` between the two marks."""
-    before, rest = readme.split(BEGIN)
+def processors(results):
+    """The names of what computed, without how many threads."""
+    return ", ".join(sorted({result["device"].removeprefix("cpu ").split(",")[0] for result in results}))
+
+
+def with_tables(page, text):
+    """The page with `text` between the two marks."""
+    before, rest = page.split(BEGIN)
     return before + BEGIN + text + END + rest.split(END, 1)[1]
 
 
 if __name__ == "__main__":
-    made = tables(read())
-    if sys.argv[1:] == ["--readme"]:
-        README.write_text(with_tables(README.read_text(encoding="utf-8"), made), encoding="utf-8")
-    elif sys.argv[1:]:
-        sys.exit(__doc__)
-    else:
-        print(made, end="")
+    made = read()
+    for page, text in (README, first_page(made)), (DOCS, tables(made)):
+        if sys.argv[1:] == ["--write"]:
+            page.write_text(with_tables(page.read_text(encoding="utf-8"), text), encoding="utf-8")
+        elif sys.argv[1:]:
+            sys.exit(__doc__)
+        else:
+            print(text)

@@ -126,7 +126,8 @@ def test_a_finished_run_leaves_its_result(toy, call, tmp_path):
 def a_result(recipe, script, seed, valid, test, date="2026-01-01", **more):
     evaluation = {"search_temperature": False, "mc_samples": None} if script == "evaluate.py" else {}
     return {"recipe": recipe, "script": script, "settings": {"seed": seed, **evaluation, **more.pop("settings", {})},
-            "date": date, "valid": {"perplexity": valid}, "test": {"perplexity": test}, **more}
+            "date": date, "valid": {"perplexity": valid}, "test": {"perplexity": test},
+            "device": "cpu AMD EPYC, 2 threads (AVX512)", **more}
 
 
 def write(folder, results):
@@ -145,7 +146,9 @@ def test_the_table_counts_seeds_and_only_recipes(tmp_path):
     assert "| AWD-LSTM | 60.7 / 58.8 | 61.2 / 58.8 | 61.00 ± 1.41 / 58.50 ± 0.71 (2) | 69.1 / 66.0 |" in text
     assert "| AR and TAR | 62.7 / 60.3 | | 73.2 / 70.1 | 75.04 / 71.06 (1) |" in text
     assert re.findall(r"\((\d+)\)", text) == ["2", "2", "1"]    # without fine-tuning is the model as trained
-    assert "overnight" not in text
+    assert "overnight" not in text and not table.first_page(table.read(tmp_path)).strip()
+    alone = table.tables(table.read(tmp_path / "nothing"))       # a column without any figure is left out
+    assert "here" not in alone and "| AWD-LSTM | 60.7 / 58.8 | 61.2 / 58.8 | 69.1 / 66.0 | 68.7 / 65.6 |" in alone
 
 
 def test_the_table_of_a_run_overnight(tmp_path):
@@ -161,8 +164,8 @@ def test_the_table_of_a_run_overnight(tmp_path):
         a_result("ptb-overnight", "ensemble.py", 1, 63.4, 61.4),
         a_result("ptb-overnight", "dynamiceval.py", 1, 53.0, 52.0,
                  valid_without_cache={"perplexity": 56.0}, test_without_cache={"perplexity": 55.0})])
-    text = table.tables(table.read(tmp_path))
-    assert "PTB on two CPU cores (`recipes/overnight.sh ptb`), after 40 epochs in 6.5 hours:" in text
+    text = table.first_page(table.read(tmp_path))
+    assert "PTB on two CPU cores (`recipes/overnight.sh ptb`; AMD EPYC), 40 epochs in 6.5 hours:" in text
     assert text[text.index("| as trained"):].splitlines() == [
         "| as trained | 60.7 / 58.8 | 64.00 / 62.00 (1) |",
         "| at a temperature chosen on validation | | 63.50 / 61.50 (1) |",
@@ -182,11 +185,11 @@ def test_the_table_joins_the_splits_of_an_evaluation(tmp_path):
     halves = [sampled("valid", valid=62.5), sampled("test", test=61.5)]
     trained = a_result("ptb-overnight", "main.py", 1, 64.0, 62.0, epochs=[{"seconds": 3600}])
     write(tmp_path, [trained, halves[0]])
-    assert "50 samples" not in table.tables(table.read(tmp_path))
+    assert "50 samples" not in table.first_page(table.read(tmp_path))
     write(tmp_path, [trained, *halves])
-    assert "| averaged over 50 samples | | 62.50 / 61.50 (1) |" in table.tables(table.read(tmp_path))
+    assert "| averaged over 50 samples | | 62.50 / 61.50 (1) |" in table.first_page(table.read(tmp_path))
     write(tmp_path, [trained, *halves, sampled("both", "2026-01-02", valid=60.0)])
-    assert "50 samples" not in table.tables(table.read(tmp_path))      # nothing of older results is mixed in
+    assert "50 samples" not in table.first_page(table.read(tmp_path))      # nothing of older results is mixed in
 
 
 def test_the_table_of_ablations_at_small_size(tmp_path):
@@ -201,9 +204,11 @@ def test_the_table_of_ablations_at_small_size(tmp_path):
         "| weight-dropping | 109.00 / 104.00 (1) | -2.00 | +11.6 |"]
 
 
-def test_the_readme_shows_the_table_as_it_is():
-    text = (ROOT / "README.md").read_text()
-    assert table.with_tables(text, table.tables(table.read())) == text
+def test_readme_and_docs_show_the_tables_as_they_are():
+    results = table.read()
+    for page, made in (table.README, table.first_page(results)), (table.DOCS, table.tables(results)):
+        text = page.read_text(encoding="utf-8")
+        assert table.with_tables(text, made) == text
 
 
 def test_pictures(toy, call, tmp_path):

@@ -33,6 +33,8 @@ def make_parser():
              metavar=("FORMAT", "FOLDER")),
         Flag("tag", False, "write to a folder in FOLDER named for the words between white space that the model has "
              "read in training, every reading counted, such as chck_1M", bool, only_true=True),
+        Flag("prepend_eos", False, "of hf: its tokenizer puts <eos>, the end of a line, before every text, so that the "
+             "first token is predicted, too", bool, only_true=True),
         Flag("from", None, f"read a model in FORMAT ({', '.join(FROM)}) from the file or folder SOURCE", nargs=2,
              metavar=("FORMAT", "SOURCE")),
         Flag("vocab_file", None, "the vocabulary of that model, where SOURCE has none: one word a line, or .pkl",
@@ -55,7 +57,7 @@ def export_to(args, kind, folder):
     words_seen = checkpoint.words_seen(contents)
     if args.tag:
         folder = os.path.join(folder, tag(words_seen, path))
-    TO[kind](contents, model.state_dict(), folder, words_seen)
+    TO[kind](contents, model.state_dict(), folder, words_seen, **({"prepend_eos": True} if args.prepend_eos else {}))
     log(f"| summary | {count_parameters(model):,} parameters, {len(contents['vocabulary']):,} words of {path} | "
         f"{kind} {folder}")
 
@@ -83,6 +85,8 @@ def main(argv=None):
         raise InputError("--vocab-file is for --from; a checkpoint has its vocabulary")
     if source and (args.tag or args.checkpoint):
         raise InputError(f"--{'tag' if args.tag else 'checkpoint'} is for --to; with --from, --save names the new file")
+    if args.prepend_eos and not (args.to and kind == "hf"):
+        raise InputError("--prepend-eos is for --to hf, where a tokenizer is written; leave it out")
     (export_to if args.to else import_from)(args, kind, path)
     return 0
 

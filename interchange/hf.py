@@ -54,8 +54,11 @@ def special_tokens(words):
     return {**found, **(dict.fromkeys(("bos_token", "eos_token"), EOS) if EOS in words else {}), "pad_token": pad}
 
 
-def make_tokenizer(vocabulary, tokenizers):
-    """A tokenizer that cuts a text as training did, with `<eos>` for the end of a line."""
+def make_tokenizer(vocabulary, tokenizers, prepend_eos=False):
+    """A tokenizer that cuts a text as training did, with `<eos>` for the end of a line.
+
+    prepend_eos: it also puts one before each text, unless it is told to add no special tokens.
+    """
     cut = vocabulary.tokenizer
     make = {"words": split_words, "chars": split_characters}.get(cut.name)
     made = make(vocabulary, tokenizers) if make else cut.library(vocabulary)
@@ -65,6 +68,9 @@ def make_tokenizer(vocabulary, tokenizers):
         lines = tokenizers.normalizers.Replace(tokenizers.Regex(r"\r\n|\r|\n"), end)
         made.normalizer = tokenizers.normalizers.Sequence([*lower, lines])
         made.add_special_tokens([tokenizers.AddedToken(EOS, normalized=cut.name != "words", special=True)])
+    if prepend_eos:
+        made.post_processor = tokenizers.processors.TemplateProcessing(
+            single=f"{EOS} $A", pair=f"{EOS} $A {EOS} $B", special_tokens=[(EOS, vocabulary.index(EOS))])
     pad = special_tokens(vocabulary)["pad_token"]
     made.add_special_tokens([tokenizers.AddedToken(pad, normalized=False, special=True)])    # the next id
     return made
@@ -110,12 +116,17 @@ def with_padding(state):
     return found
 
 
-def write(contents, state, folder, words_seen):
-    """A model as a folder for transformers. InputError for a cell that the modelling file has not."""
+def write(contents, state, folder, words_seen, prepend_eos=False):
+    """A model as a folder for transformers. InputError for a cell that the modelling file has not.
+
+    prepend_eos: as of `make_tokenizer`.
+    """
     settings, words = contents["settings"], vocabulary_of(contents)
     refuse(settings, "hf", CELLS, {"split", "mixture"})
+    if prepend_eos and EOS not in words:
+        raise InputError(f"the model has no {EOS} that --prepend-eos could put before a text; leave it out")
     save_file, tokenizers = packages()[0].save_file, packages()[1]
-    tokenizer = make_tokenizer(words, tokenizers)
+    tokenizer = make_tokenizer(words, tokenizers, prepend_eos)
     tokens = special_tokens(words)
     ids = {f"{role}_id": words.index(token) for role, token in tokens.items() if token in words and token != UNK}
     ids["pad_token_id"] = len(words)

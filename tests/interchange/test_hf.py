@@ -330,6 +330,29 @@ def test_without_unk_an_unknown_word_is_an_error(tmp_path):
         tokenizer("a c")
 
 
+def test_a_tokenizer_that_puts_the_end_of_a_line_before_a_text(tmp_path):
+    """So that a loss over the text is that of all its words, as with `--context reset`."""
+    model, contents = contents_of()
+    hf.write(contents, model.state_dict(), str(tmp_path / "out"), None, prepend_eos=True)
+    theirs, tokenizer = load(tmp_path / "out")
+    ids = [WORDS.index(word) for word in TEXT.split()]
+    given = tokenizer(TEXT, return_tensors="pt")
+    assert given["input_ids"].tolist() == [[0, *ids]]
+    assert tokenizer(TEXT, add_special_tokens=False)["input_ids"] == ids
+    assert tokenizer("w1", "w2")["input_ids"] == [0, WORDS.index("w1"), 0, WORDS.index("w2")]
+    scores = logprobs(model, [0, *ids])[0][:-1].gather(1, torch.tensor(ids)[:, None])
+    assert theirs(**given, labels=given["input_ids"]).loss.item() == pytest.approx(-scores.mean().item(), rel=1e-5)
+    tokenizer.save_pretrained(tmp_path / "again")
+    again = transformers.AutoTokenizer.from_pretrained(tmp_path / "again")
+    assert again(TEXT)["input_ids"] == [0, *ids]
+    assert again.decode([0, *ids]).split() == ["<eos>", *TEXT.split()]
+    back = settings.contents_of(*hf.read(str(tmp_path / "out"), None), "out")
+    assert same_model(back, contents)
+    model, contents = contents_of(["a", "b"])
+    with pytest.raises(InputError, match="--prepend-eos"):
+        hf.write(contents, model.state_dict(), str(tmp_path / "none"), None, prepend_eos=True)
+
+
 ALONE = """
 import json, sys, torch
 from transformers import AutoModelForCausalLM, AutoTokenizer

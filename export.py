@@ -1,8 +1,8 @@
 """Models for other programs, and from them.
 
---to hf FOLDER writes a folder for Hugging Face's AutoModelForCausalLM, --to fastai FOLDER an encoder and a vocabulary
-for fastai's AWD_LSTM. --from FORMAT SOURCE makes a checkpoint of such a folder, or of the state dict of a plain LSTM or
-GRU model.
+--to hf FOLDER writes a folder for Hugging Face's transformers, --to fastai FOLDER an encoder and a vocabulary for
+fastai's AWD_LSTM, --to onnx FILE models for speech engines such as sherpa-onnx. --from FORMAT SOURCE makes a checkpoint
+of a folder of the first two, or of the state dict of a plain LSTM or GRU model.
 """
 from runtime import errors  # isort: skip  (first: it prepares the process for the imports below)
 
@@ -11,6 +11,7 @@ import os
 import torch
 
 import checkpoint
+from evaluation.text import read_text
 from interchange import FROM, TO
 from interchange.settings import contents_of
 from model import count_parameters
@@ -22,6 +23,7 @@ from runtime.options import Flag
 from runtime.paths import check_output
 
 CPU = Compute(torch.device("cpu"), "fp32")
+OF = {"tag": ("hf", "fastai"), "prepend_eos": ("hf",), "int8": ("onnx",), "tokens": ("onnx",)}    # flags of formats
 
 
 def make_parser():
@@ -29,12 +31,16 @@ def make_parser():
     parser.add("model", (options.save("the model to export, its fine-tuned version if there is one; with --from the "
                                       "checkpoint to write"), options.READ_MODEL[1]))
     parser.add("other programs", (
-        Flag("to", None, f"write the model as FORMAT ({', '.join(TO)}) to FOLDER", nargs=2,
-             metavar=("FORMAT", "FOLDER")),
-        Flag("tag", False, "write to a folder in FOLDER named for the words between white space that the model has "
-             "read in training, every reading counted, such as chck_1M", bool, only_true=True),
+        Flag("to", None, f"write the model as FORMAT ({', '.join(TO)}) to TARGET, a folder, or of onnx a file", nargs=2,
+             metavar=("FORMAT", "TARGET")),
+        Flag("tag", False, "of hf and fastai: write to a folder in TARGET named for the words between white space that "
+             "the model has read in training, every reading counted, such as chck_1M", bool, only_true=True),
         Flag("prepend_eos", False, "of hf: its tokenizer puts <eos>, the end of a line, before every text, so that the "
              "first token is predicted, too", bool, only_true=True),
+        Flag("int8", None, "of onnx: also write models with 8-bit weights (dynamic quantisation), and log the "
+             "perplexity of TEXT under both, each line by itself", metavar="TEXT"),
+        Flag("tokens", None, "of onnx: a recogniser's tokens.txt, whose ids the models then take; the model is one of "
+             "text that was cut into these tokens", metavar="FILE"),
         Flag("from", None, f"read a model in FORMAT ({', '.join(FROM)}) from the file or folder SOURCE", nargs=2,
              metavar=("FORMAT", "SOURCE")),
         Flag("vocab_file", None, "the vocabulary of that model, where SOURCE has none: one word a line, or .pkl",
@@ -50,16 +56,28 @@ def tag(words_seen, path):
     return f"chck_{round(words_seen / 1e6)}M" if words_seen >= 999_500 else f"chck_{round(words_seen / 1e3)}K"
 
 
-def export_to(args, kind, folder):
+def options_of(args, vocabulary):
+    """What a format's `write` is told besides -> dict."""
+    found = {"prepend_eos": True} if args.prepend_eos else {}
+    if args.tokens:
+        found["tokens"] = args.tokens
+    if args.int8:
+        text = read_text(args.int8, vocabulary, "unk", "reset", CPU.device)
+        found["int8_lines"] = [stream.flatten().tolist()[1:-1] for stream in text.streams]     # without <eos> around it
+    return found
+
+
+def export_to(args, kind, target):
     path = checkpoint.choose(args)
     contents = checkpoint.load(path)
     model = checkpoint.restore(contents, path, CPU)
     words_seen = checkpoint.words_seen(contents)
     if args.tag:
-        folder = os.path.join(folder, tag(words_seen, path))
-    TO[kind](contents, model.state_dict(), folder, words_seen, **({"prepend_eos": True} if args.prepend_eos else {}))
+        target = os.path.join(target, tag(words_seen, path))
+    options_given = options_of(args, checkpoint.vocabulary_of(contents))
+    TO[kind](contents, model.state_dict(), target, words_seen, **options_given)
     log(f"| summary | {count_parameters(model):,} parameters, {len(contents['vocabulary']):,} words of {path} | "
-        f"{kind} {folder}")
+        f"{kind} {target}")
 
 
 def import_from(args, kind, source):
@@ -77,16 +95,17 @@ def main(argv=None):
     args = options.parse(make_parser(), argv)
     source = getattr(args, "from")
     if (args.to is None) == (source is None):
-        raise InputError("give one of --to FORMAT FOLDER and --from FORMAT SOURCE")
+        raise InputError("give one of --to FORMAT TARGET and --from FORMAT SOURCE")
     (kind, path), formats = args.to or source, TO if args.to else FROM
     if kind not in formats:
         raise InputError(f"{kind!r} is no format for --{'to' if args.to else 'from'}; use one of {', '.join(formats)}")
     if args.to and args.vocab_file:
         raise InputError("--vocab-file is for --from; a checkpoint has its vocabulary")
-    if source and (args.tag or args.checkpoint):
-        raise InputError(f"--{'tag' if args.tag else 'checkpoint'} is for --to; with --from, --save names the new file")
-    if args.prepend_eos and not (args.to and kind == "hf"):
-        raise InputError("--prepend-eos is for --to hf, where a tokenizer is written; leave it out")
+    if source and args.checkpoint:
+        raise InputError("--checkpoint is for --to; with --from, --save names the new file")
+    for name, takers in OF.items():
+        if getattr(args, name) and not (args.to and kind in takers):
+            raise InputError(f"--{name.replace('_', '-')} is for --to {' or '.join(takers)}; leave it out")
     (export_to if args.to else import_from)(args, kind, path)
     return 0
 

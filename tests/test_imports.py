@@ -21,7 +21,7 @@ ALLOWED["training"] = ALLOWED["evaluation"] | {"evaluation"}
 ALLOWED["interchange"] = ALLOWED["evaluation"]
 ALLOWED["tuning"] = ALLOWED["training"] | {"training"}
 ALLOWED |= dict.fromkeys(COMMANDS, ALLOWED["training"] | {"training"})
-ALLOWED["export"] = ALLOWED["interchange"] | {"interchange"}
+ALLOWED["export"] = ALLOWED["interchange"] | {"interchange", "evaluation"}
 ALLOWED["tune"] = ALLOWED["tune"] | {"tuning"}
 ALLOWED["awd_lstm"] = ALLOWED["training"]
 ALLOWED["setup"] = set()
@@ -31,7 +31,8 @@ NARROWER = {"ops": {"runtime.paths", "runtime.fastest"}}    # of a package that 
 STANDARD_LIBRARY_ONLY = {"corpus.demo", "corpus.prepare", "runtime.errors", "runtime.paths", "runtime.program",
                          "awd_lstm", "awd_lstm.command"}     # run before an install, or before torch is imported
 WHEN_ASKED_FOR = {"ops.compiled": {"cuda"},                 # inside functions, with a fallback or an error
-                  "interchange.hf": {"safetensors", "tokenizers"},
+                  "interchange.hf": {"safetensors", "tokenizers"}, "interchange.onnx": {"onnxruntime"},
+                  "interchange.onnx_graph": {"onnx"},
                   "corpus.tokenizers": {"tokenizers"}, "tuning.sampling": {"optuna"},
                   "tuning.report": {"matplotlib"}}
 ALONE = {"interchange.modeling_awd_lstm": {"torch", "transformers"},        # copied into a folder, to be read there

@@ -52,8 +52,8 @@ def test_a_run_as_a_user_types_it_and_one_line_for_what_is_wrong(plain, trained,
 
 
 @pytest.mark.parametrize(("words", "says"), [
-    ([], "--to FORMAT FOLDER"), (["--to", "fastai", "o", "--from", "hf", "o"], "one of"),
-    (["--to", "onnx", "o"], "onnx"), (["--from", "onnx", "o"], "onnx"),
+    ([], "--to FORMAT TARGET"), (["--to", "fastai", "o", "--from", "hf", "o"], "one of"),
+    (["--to", "ggml", "o"], "ggml"), (["--from", "onnx", "o"], "onnx"),
     (["--from", "fastai", "nowhere"], "--vocab-file"), (["--from", "hf", "nowhere"], "nowhere"),
     (["--from", "lstm", "x.pt"], "--vocab-file"), (["--to", "fastai", "o", "--vocab-file", "v"], "--vocab-file"),
     (["--from", "lstm", "x", "--tag"], "--tag"), (["--save", "gone.pt", "--to", "fastai", "o"], "gone.pt"),

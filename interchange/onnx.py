@@ -1,0 +1,203 @@
+"""ONNX: a model as sherpa-onnx and other speech engines read recurrent language models.
+
+`NAME.onnx` is one step with its state, for recognition as one speaks, `NAME.scorer.onnx` a scorer of whole hypotheses,
+`NAME.tokens.txt` says which id each token has. Quantised ones are `NAME.int8.onnx` and `NAME.scorer.int8.onnx`. What is
+written was computed by onnxruntime before, and compared. Needs the packages onnx and onnxruntime.
+"""
+import logging
+import math
+import os
+import tempfile
+
+import numpy
+import torch
+from tqdm import tqdm
+
+import model as network
+from checkpoint import vocabulary_of
+from data import EOS, UNK
+from interchange import onnx_graph
+from interchange.foreign import read_words
+from runtime.errors import InputError
+from runtime.log import log
+from runtime.paths import atomic_write, check_output
+
+MODEL_TYPE = "rnnlm"
+LARGEST = 2**31 - 2**20               # bytes of a model in one file
+TOLERANCE = 1e-3                      # of log-probabilities; what is usual is a hundredth of it
+END_NAMES = ("<sos/eos>", "</s>", "<s>", EOS)          # of recognisers for the end of a line, the first of them
+BATCH = 32
+
+
+def write(contents, state, path, words_seen, int8_lines=None, tokens=None):
+    """A model as ONNX models beside `path`.
+
+    int8_lines: lines of ids; with them also quantised models, and the perplexity of these lines under both. tokens: the
+    file with a recogniser's tokens, whose ids the models then take; None for the model's own.
+    """
+    settings, words = contents["settings"], vocabulary_of(contents)
+    runtime = packages()
+    if EOS not in words:
+        raise InputError(f"the model has no {EOS}, with which texts begin and end there")
+    names = Names(path)
+    names.check(runtime)
+    eos = words.index(EOS)
+    listed, table, end = (list(words), None, eos) if tokens is None else read_tokens(tokens, words)
+    if 4 * sum(tensor.numel() for tensor in state.values()) > LARGEST:
+        raise InputError("the model has more than 2 GiB of weights, which no single ONNX file holds")
+    about = {"model_type": MODEL_TYPE, "version": 1, "model_author": "awd-lstm", "sos_id": eos, "eos_id": eos}
+    step = onnx_graph.step_model(settings, {name: tensor.float() for name, tensor in state.items()}, about)
+    check(step, onnx_graph.scorer_model(step, about), restored(settings, state, len(words)), eos, runtime)
+    steps = {"": step}
+    if int8_lines is not None:
+        steps[".int8"] = quantised(step, runtime)
+        for kind, each in zip(("fp32", "int8"), steps.values()):
+            found = perplexity(onnx_graph.scorer_model(each, about), int8_lines, runtime, kind)
+            log(f"| {kind} | ppl {found:.2f} | each line by itself | {len(each.SerializeToString()) / 2**20:.1f} MiB")
+    if table:
+        about |= {"sos_id": end, "eos_id": end}
+        steps = {suffix: onnx_graph.renumbered(each, table, about) for suffix, each in steps.items()}
+    for suffix, each in steps.items():
+        for name, found in ((names.step, each), (names.scorer, onnx_graph.scorer_model(each, about))):
+            with atomic_write(name(suffix), "wb") as file:
+                file.write(found.SerializeToString())
+    with atomic_write(names.tokens) as file:
+        file.writelines(f"{token} {i}\n" for i, token in enumerate(listed))
+
+
+def packages():
+    """The module onnxruntime."""
+    onnx_graph.package()
+    try:
+        import onnxruntime
+    except ImportError:
+        raise InputError("ONNX models need the packages onnx and onnxruntime: pip install onnx onnxruntime") from None
+    return onnxruntime
+
+
+class Names:
+    """Of the files that stand beside NAME.onnx."""
+
+    def __init__(self, path):
+        self.stem = path.removesuffix(".onnx")
+        self.tokens = f"{self.stem}.tokens.txt"
+
+    def step(self, suffix):
+        return f"{self.stem}{suffix}.onnx"
+
+    def scorer(self, suffix):
+        return f"{self.stem}.scorer{suffix}.onnx"
+
+    def check(self, runtime):
+        """InputError for what cannot be written, or is there and is none of ours."""
+        for name in (self.step(""), self.step(".int8"), self.scorer(""), self.scorer(".int8"), self.tokens):
+            check_output(name)
+        if not os.path.exists(self.step("")):
+            there = next((name for name in (self.scorer(""), self.tokens) if os.path.exists(name)), None)
+        else:
+            there = None if is_ours(self.step(""), runtime) else self.step("")
+        if there:
+            raise InputError(f"{there} is there, and is not what an earlier export wrote; give another name")
+
+
+def is_ours(path, runtime):
+    try:
+        about = session(path, runtime).get_modelmeta().custom_metadata_map
+    except Exception:      # a file of another kind raises almost anything
+        return False
+    return about.get("model_type") == MODEL_TYPE
+
+
+def session(model, runtime):
+    """model: a path, or a model."""
+    options = runtime.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")       # other work may be on the machine
+    return runtime.InferenceSession(model if isinstance(model, str) else model.SerializeToString(), options,
+                                    providers=["CPUExecutionProvider"])
+
+
+def read_tokens(path, words):
+    """A recogniser's tokens, one a line with its id or without -> tokens, the model's id for each, and the end's there.
+
+    The end of a line has another name there; tokens that the model does not know are its <unk>.
+    """
+    listed = []
+    for i, line in enumerate(read_words(path)):
+        token, _, number = line.strip().rpartition(" ")
+        if not token:
+            token, number = number, str(i)
+        if number != str(i):
+            raise InputError(f"{path}: line {i + 1} is not a token and its id {i}")
+        listed.append(token)
+    ids = {word: i for i, word in enumerate(words)}
+    end = next((name for name in END_NAMES if name in listed), None)
+    if end is None:
+        raise InputError(f"{path}: has none of {' '.join(END_NAMES)} as the end of a line")
+    known = {**ids, **dict.fromkeys(END_NAMES, ids[EOS])}
+    unknown = [token for token in listed if token not in known]
+    if unknown and UNK not in ids:
+        raise InputError(f"{path}: {unknown[0]} is not in the model's vocabulary, and neither is {UNK}")
+    if len(unknown) > len(listed) / 2:
+        raise InputError(f"{path}: {len(unknown):,} of {len(listed):,} tokens are not in the model's vocabulary, such "
+                         f"as {unknown[-1]}; give the tokens that its training text was cut into")
+    if unknown:
+        log(f"| {len(unknown):,} of {len(listed):,} tokens of {path} are read as {UNK}: {' '.join(unknown[:8])}")
+    return listed, [known.get(token, ids.get(UNK)) for token in listed], listed.index(end)
+
+
+def restored(settings, state, ntoken):
+    found = network.build({**settings, "pdr": 0.0}, ntoken)
+    found.load_state_dict(state)
+    return found.eval()
+
+
+def check(step, scorer, ours, eos, runtime):
+    """InputError unless onnxruntime computes, from both models, what `ours` does with some texts."""
+    draw = torch.Generator().manual_seed(1)
+    x = torch.randint(len(ours.encoder.weight), (3, 12), generator=draw)                          # (N, T)
+    lengths = torch.tensor([12, 7, 0])
+    read = torch.cat([torch.full((3, 1), eos), x], 1)                                             # (N, 1 + T)
+    with torch.no_grad():
+        features, _ = ours(read.t(), ours.init_hidden(3))
+        wanted = ours.logprob(features).view(13, 3, -1)                                           # (1 + T, N, V)
+    run = session(step, runtime)
+    states = [numpy.zeros([part if isinstance(part, int) else 3 for part in info.shape], numpy.float32)
+              for info in run.get_inputs()[1:]]
+    worst = 0.0
+    for ids, logprobs in zip(read.t(), wanted):
+        found, *states = run.run(None, dict(zip(("x", "h0", "c0"), (ids[:, None].numpy(), *states))))
+        worst = max(worst, float(numpy.abs(found - logprobs.numpy()).max()))
+    nll, = session(scorer, runtime).run(None, {"x": x.numpy(), "x_lens": lengths.numpy()})
+    for row, (ids, length) in enumerate(zip(x.tolist(), lengths.tolist())):
+        total = -sum(wanted[t, row, i].item() for t, i in enumerate([*ids[:length], eos]))
+        worst = max(worst, abs(nll[row] - total) / (length + 1))
+    if not worst < TOLERANCE:
+        raise InputError(f"onnxruntime {runtime.__version__} computes something else from the ONNX model: "
+                         f"log-probabilities differ by {worst:.2g}; nothing was written")
+    log(f"| onnxruntime {runtime.__version__} gives the model's log-probabilities within {worst:.1g}")
+
+
+def quantised(step, runtime):
+    """A step with int8 weights, one scale for each row or word; activations are quantised as they come."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+    logging.getLogger().setLevel(logging.ERROR)            # it recommends what is done with other models
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "step.onnx")
+        quantize_dynamic(step, path, weight_type=QuantType.QInt8, per_channel=True)
+        return onnx_graph.package().load(path)
+
+
+def perplexity(scorer, lines, runtime, what):
+    """Of lines of ids, each read from a zero state after the end of another, with their ends."""
+    run, nats = session(scorer, runtime), 0.0
+    lines = sorted(lines, key=len)
+    for start in tqdm(range(0, len(lines), BATCH), desc=what, disable=None, leave=False):
+        batch = lines[start:start + BATCH]
+        x = numpy.zeros((len(batch), len(batch[-1])), numpy.int64)
+        for row, ids in zip(x, batch):
+            row[:len(ids)] = ids
+        nll, = run.run(None, {"x": x, "x_lens": numpy.array(list(map(len, batch)), numpy.int64)})
+        nats += float(nll.astype(numpy.float64).sum())
+    return math.exp(nats / sum(len(ids) + 1 for ids in lines))

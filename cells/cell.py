@@ -2,6 +2,7 @@
 from torch import nn
 from torch.nn import functional as F
 
+from ops.linear import linear
 from weight_drop import drop_weight
 
 
@@ -45,10 +46,7 @@ class Cell(nn.Module):
 
     def product(self, x, weight, bias=None):
         """`F.linear` in the matmul dtype: x (…, I), weight (O, I) -> (…, O) as `x` is."""
-        if not self.matmul_dtype:
-            return F.linear(x, weight, bias)
-        product = F.linear(x.to(self.matmul_dtype), weight.to(self.matmul_dtype)).to(x.dtype)
-        return product if bias is None else product + bias
+        return linear(x, weight, bias, self.matmul_dtype)
 
 
 def masked(state, mask):

@@ -9,6 +9,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from ops.fused_softmax import kernel_on
+from ops.linear import linear
 from runtime.options import ARCHITECTURE, MODEL, Flag, probability, width
 from softmaxes.softmax import ADVSOFT, Softmax
 from splitcross import SlicedSoftmax, chunks, each_target
@@ -65,17 +66,16 @@ class MixtureSoftmax(Softmax):
         return torch.cat(found)
 
     def logprob(self, weight, bias, features):
-        dtype, found = self._dtype(weight), []
+        found = []
         for rows in chunks(features, weight, self.components):
             latents, log_prior = self._components(features[rows], rows.start)
-            logits = F.linear(latents.to(dtype), weight.to(dtype)).to(bias.dtype) + bias          # (n, K, V)
+            logits = linear(latents, weight, None, self.matmul_dtype) + bias                      # (n, K, V)
             found.append((logits.log_softmax(2) + log_prior[:, :, None]).logsumexp(1))
         return torch.cat(found)
 
     def _components(self, features, first=0):
         """Of features (n, F), the rows from `first` on of a window: dropped latents (n, K, E), log π (n, K)."""
-        dtype = self._dtype(features)
-        latents = F.linear(features.to(dtype), self.latent.weight.to(dtype)).to(features.dtype) + self.latent.bias
+        latents = linear(features, self.latent.weight, None, self.matmul_dtype) + self.latent.bias
         latents = latents.tanh()                                                                  # (n, K·E)
         if self.masks is not None and self.training:
             rows = torch.arange(first, first + len(features), device=features.device)             # t·B + column

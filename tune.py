@@ -1,31 +1,389 @@
 """Search the settings of main.py: which values of its flags give the lowest validation loss.
 
-Takes all flags of main.py, which every trial gets, and searches those in --space. The first trial has main.py's own
-values, where they lie in the ranges. Trials train to the first of --rungs; the best of them go on, exactly where they
-were. The best trial is left as a run of main.py called --save.
+Takes all flags of main.py, which every trial gets, and searches those in --space. The search is a study of Optuna: its
+sampler chooses settings, its pruner ends trials that fall behind, its storage is shared by all processes of a search. A
+trial is a run of main.py. The best one is left as a run called --save.
 """
 from runtime import errors  # isort: skip  (first: it prepares the process for the imports below)
 
+import ctypes
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import torch
+
+import checkpoint
+from checkpoint import Files
+from data import read_corpus
+from model import refuse_unsupported, resolve
 from runtime import options
 from runtime.errors import InputError
-from runtime.log import log, surviving_broken_pipe
-from runtime.options import Flag
+from runtime.log import log, perplexity, surviving_broken_pipe, warn
+from runtime.options import Arguments, Flag, shown
+from runtime.paths import atomic_write
 from runtime.processes import resume_command
-from training import flags
-from tuning import report, sampling, settings, space, workers
-from tuning.search import Search
+from runtime.signals import Interruption, Stop, exclusive
+from softmaxes import SOFTMAXES
+from training import flags, optimizers, schedules, space
 
 FLAGS = (
     Flag("space", None, "what is searched: NAME=LOW:HIGH, NAME=log:LOW:HIGH or NAME=ONE,OTHER; if not given, AR, TAR, "
          "the dropouts and the learning rate, as far as they are not typed", metavar="NAME=RANGE", nargs="+"),
-    Flag("trials", 30, "how many", options.size, "N"),
-    Flag("sampler", "tpe", "tpe learns from the trials so far (needs the package optuna)",
-         choices=tuple(sampling.SAMPLERS)),
-    Flag("rungs", None, "epochs after which trials are compared, growing to --epochs; one number alone: no trial is "
-         "cut short. If not given, --epochs divided by --reduction, up to three times", options.size, "E", nargs="+"),
-    Flag("reduction", 3, "of so many trials at a rung, one goes on", options.size, "N"),
+    Flag("trials", 30, "number of trials, pruned and failed ones included", options.size, "N"),
+    Flag("sampler", "tpe", "what chooses settings: Optuna's tree-structured Parzen estimator, which learns from the "
+         "trials so far, or chance", choices=("tpe", "random")),
+    Flag("pruner", "halving", "what ends trials before --epochs: Optuna's successive halving or Hyperband, or nothing",
+         choices=("halving", "hyperband", "none")),
+    Flag("reduction", 3, "share of trials that the pruner lets go on: one of N", options.size, "N"),
+    Flag("min_epochs", None, "epochs of a trial before it may be pruned; if not given, --epochs divided three times by "
+         "--reduction", options.size, "E"),
     Flag("workers", 1, "trials at a time, each with a GPU or its share of the cores", options.size, "N"),
+    Flag("storage", None, "database of the study, a URL as Optuna takes it; if not given, an SQLite file in "
+         "NAME.search", metavar="URL"),
 )
+PER_TRIAL = {"save", "resume", "epochs", "max_minutes"}     # flags of main.py that the search sets
+MAIN = Path(__file__).resolve().parent / "main.py"
+HEARTBEAT, GRACE = 30, 120     # seconds between signs of life of a trial, and without one until it is taken for dead
+NO_LOSS = "no epoch had a finite validation loss"
+KILLS = 3                      # so often may a trial's process be killed in the same epoch
+
+
+def optuna():
+    """The package; a clear error where it is missing."""
+    try:
+        import optuna
+    except ImportError:
+        raise InputError("tune.py needs the package optuna: pip install optuna") from None
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    return optuna
+
+
+# ---- a trial's process
+
+class Ended(Exception):
+    """A trial's process has ended before its time. Its trial is continued unless it has a "reason" not to be."""
+
+
+def environments(workers, device):
+    """What each of so many workers has in its environment: a GPU, or its share of the cores."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    gpus = visible.split(",") if visible else [str(gpu) for gpu in range(torch.cuda.device_count())]
+    if gpus and torch.cuda.is_available() and device in ("auto", "cuda"):
+        return [{**os.environ, "CUDA_VISIBLE_DEVICES": gpus[worker % len(gpus)]} for worker in range(workers)]
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    shares = {} if workers == 1 else {"OMP_NUM_THREADS": str(max(1, cores // workers))}
+    return [{**shares, **os.environ}] * workers
+
+
+PRCTL = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
+
+
+def _end_with_parent():
+    PRCTL(1, signal.SIGTERM)                         # 1: PR_SET_PDEATHSIG
+
+
+def start(words, output, environment=None):
+    """Start main.py with its output in a file that is open -> process.
+
+    A Ctrl-C reaches the search alone, which stops its trials itself; should it be killed, they get a SIGTERM (on Linux)
+    and save.
+    """
+    return subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=environment,
+                            start_new_session=True, preexec_fn=_end_with_parent if PRCTL else None)
+
+
+def losses_of(path):
+    """The lowest validation loss so far after every epoch in a run's NAME.jsonl, infinite for none -> list."""
+    losses = []
+    for line in Path(path).read_text(encoding="utf-8").splitlines() if os.path.exists(path) else ():
+        try:
+            loss = json.loads(line)["valid_loss"]
+        except ValueError:                           # the last one, half written by a process that was killed
+            break
+        losses.append(min([math.inf if loss is None else loss, *losses[-1:]]))
+    return losses
+
+
+def last_words(path):
+    """Why main.py ended, from its output: its error, or its last line."""
+    lines = [line.strip() for line in Path(path).read_text(encoding="utf-8", errors="replace").splitlines()]
+    messages = [line.partition("error: ")[2] for line in lines if line.startswith("main.py: error: ")]
+    return (messages or [line for line in lines if line] or ["it printed nothing"])[-1]
+
+
+# ---- the search
+
+def folder_of(save):
+    return f"{Files(save).stem}.search"
+
+
+def lock(folder):
+    """Held by the process, and its worker, that decides something about the search in a folder."""
+    return exclusive(os.path.join(folder, "search.lock"), wait=True)
+
+
+def run_of(trial):
+    """The number of a trial's run: its own, or that of the first trial of this run, which it continues."""
+    return trial.user_attrs.get("continues", trial.number)
+
+
+class Search:
+    """A study of Optuna whose trials are runs of main.py.
+
+    args: the flags, resolved. dimensions: what is searched. of_main: main.py's flags, by name. Several processes may
+    share study and folder: one at a time, under a lock, decides what comes next.
+    """
+
+    def __init__(self, study, args, dimensions, of_main):
+        self.study, self.args, self.dimensions, self.flags = study, args, dimensions, of_main
+        self.files, self.folder = Files(args.save), folder_of(args.save)
+        self.states = optuna().trial.TrialState
+        self.fixed = [word for name, flag in of_main.items() if name in args.given and name not in PER_TRIAL
+                      for word in flag.words(getattr(args, name))]
+        self.stopping = threading.Event()
+
+    def trials(self):
+        """The trials so far, by the number of their run: of a run that was continued the last."""
+        return {run_of(trial): trial for trial in self.study.get_trials(deepcopy=False)}
+
+    def run_files(self, run):
+        return Files(os.path.join(self.folder, f"trial-{run:04}.pt"))
+
+    def command(self, values, epochs, save):
+        """main.py's command line for a trial's values -> words."""
+        searched = [word for name, value in values.items() for word in self.flags[name].words(value)]
+        return [sys.executable, str(MAIN), *self.fixed, *searched, "--epochs", str(epochs), "--save", save,
+                "--resume", "auto"]
+
+    def work(self, environment):
+        """Run trials, one after another, until none is left."""
+        idle_since = time.monotonic()
+        while not self.stopping.is_set():
+            with ExitStack() as stack:
+                stack.enter_context(lock(self.folder))
+                if self._is_one_left():
+                    self._run_trial(environment, stack.close)
+                    idle_since = time.monotonic()
+                    continue
+                if (time.monotonic() > idle_since + HEARTBEAT + GRACE     # what runs elsewhere is alive
+                      or all(trial.state != self.states.RUNNING for trial in self.trials().values())):
+                    return
+            self.stopping.wait(0.5)
+
+    def _is_one_left(self):
+        """Whether there is a trial to run: one that has ended before its time, or a new one. Called under the lock."""
+        optuna().storages.fail_stale_trials(self.study)
+        trials = self.trials()
+        for run, trial in trials.items():
+            unbegun = trial.state == self.states.RUNNING and "begun" not in trial.user_attrs
+            if unbegun:                              # killed while it had the lock, perhaps before its first heartbeat
+                self.study.tell(trial.number, state=self.states.FAIL)
+            if unbegun or (trial.state == self.states.FAIL and "reason" not in trial.user_attrs):
+                kept = {name: value for name, value in trial.user_attrs.items() if name != "begun"}
+                trials[run] = optuna().trial.create_trial(
+                    state=self.states.WAITING, params=trial.params, distributions=trial.distributions,
+                    user_attrs={**kept, "continues": run}, system_attrs=trial.system_attrs)
+                self.study.add_trial(trials[run])
+        if not trials:                               # main.py's own values come first, where they are in the ranges
+            values = vars(optimizers.resolve(self.args))
+            self.study.enqueue_trial({each.name: values[each.name] for each in self.dimensions
+                                      if each.contains(values[each.name])})
+        return (len(trials) < self.args.trials
+                or any(trial.state == self.states.WAITING for trial in trials.values()))
+
+    def _run_trial(self, environment, chosen):
+        """chosen: called once the trial is marked as running."""
+        samplers, pruners, args = optuna().samplers, optuna().pruners, self.args
+        study = optuna().load_study(study_name=self.study.study_name, storage=self.study._storage)
+        begun = sum(trial.state != self.states.WAITING for trial in study.get_trials(deepcopy=False))
+        seed = (args.seed * 1_000_003 + begun) % 2**32         # of each trial another, whichever process draws it
+        study.sampler = (samplers.TPESampler(n_startup_trials=5, seed=seed) if args.sampler == "tpe" else
+                         samplers.RandomSampler(seed=seed))
+        study.pruner = (pruners.SuccessiveHalvingPruner(args.min_epochs, args.reduction) if args.pruner == "halving"
+                        else pruners.HyperbandPruner(args.min_epochs, args.epochs, args.reduction)
+                        if args.pruner == "hyperband" else pruners.NopPruner())
+        try:
+            study.optimize(lambda trial: self._train(trial, environment, chosen), n_trials=1, callbacks=[self._log],
+                           catch=(Ended, optuna().exceptions.UpdateFinishedTrialError))
+        except ValueError as error:
+            if "Cannot tell a FAIL trial" not in str(error):
+                raise
+            warn("a trial gave no sign of life for so long that others took it for dead: it is continued")
+
+    def _train(self, trial, environment, chosen):
+        """Run a trial's main.py, or continue it -> the lowest validation loss."""
+        files, epochs, losses = self.run_files(run_of(trial)), self.args.epochs, []
+        values = {each.name: each.suggest(trial) for each in self.dimensions}
+        trial.set_user_attr("begun", True)
+        chosen()
+        with exclusive(files.lock, wait=True):       # a main.py whose search was killed may still be saving
+            pass
+        with open(f"{files.stem}.log", "ab") as output:
+            process = start([*self.command(values, epochs, files.best), "--no-test"], output, environment)
+        try:
+            running = True
+            while running:
+                running = process.poll() is None
+                for loss in losses_of(files.log)[len(losses):epochs]:
+                    losses.append(loss)
+                    trial.report(loss, len(losses))
+                    if len(losses) < epochs and trial.should_prune():
+                        raise optuna().TrialPruned
+                if running and self.stopping.wait(0.1):
+                    raise Ended
+        finally:
+            process.terminate()
+            status = process.wait()
+        if status == 0 and len(losses) == epochs and losses[-1] < math.inf:
+            return losses[-1]
+        return self._explain(trial, status, losses, f"{files.stem}.log")
+
+    def _explain(self, trial, status, losses, output):
+        """Raise Ended, with a "reason" where the trial is not to be continued."""
+        reason = NO_LOSS if status == 0 and losses else last_words(output)
+        if status > 128 or -status in Interruption.SIGNALS:
+            raise Ended                              # others have asked it to stop
+        if status < 0:
+            killed = [*trial.user_attrs.get("killed", []), len(losses)]
+            trial.set_user_attr("killed", killed)
+            if killed[-KILLS:] != [len(losses)] * KILLS:
+                raise Ended
+            reason = f"killed {KILLS} times in epoch {len(losses) + 1}, by {signal.Signals(-status).name}"
+        trial.set_user_attr("reason", reason)
+        raise Ended
+
+    def _log(self, study, trial):
+        outcome = (f"failed: {trial.user_attrs['reason']}" if "reason" in trial.user_attrs else
+                   "its process has ended: it will be continued" if trial.state == self.states.FAIL else
+                   f"valid loss {trial.value:6.3f} | valid ppl {perplexity(trial.value):8.2f}"
+                   f"{' | pruned' if trial.state == self.states.PRUNED else ''}")
+        values = (f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}"
+                  for name, value in trial.params.items())
+        log(f"| trial {run_of(trial):3d} | {len(trial.intermediate_values):3d} epochs | {outcome} | "
+            f"{' '.join(values)}")
+
+    def leave_best(self):
+        """Put the best run so far under `--save`, tested by the command that makes it -> whether there is one.
+
+        What was there before has a numbered name then.
+        """
+        trials, files = self.trials(), self.files
+        ended = [(trial.value, run) for run, trial in trials.items() if trial.value is not None and
+                 trial.state in (self.states.COMPLETE, self.states.PRUNED) and math.isfinite(trial.value)]
+        if not ended:
+            return False
+        loss, run = min(ended)
+        source = self.run_files(run)
+        epochs = len(checkpoint.read(source.state)["losses"]["history"])
+        with lock(self.folder), open(os.path.join(self.folder, "best.log"), "ab") as output:
+            if self.study.user_attrs.get("best") != [run, epochs] or not os.path.exists(files.best):
+                files.set_aside()
+                for old, new in (source.state, files.state), (source.best, files.best), (source.log, files.log):
+                    with open(old, "rb") as original, atomic_write(new, "wb") as copy:
+                        shutil.copyfileobj(original, copy)
+                if start(self.command(trials[run].params, epochs, files.best), output).wait():
+                    warn(f"{files.best} could not be tested: {last_words(output.name)}")
+                else:
+                    self.study.set_user_attr("best", [run, epochs])
+        log(f"| best: trial {run} | valid ppl {perplexity(loss):.2f} | model {files.best}, result {files.result}")
+        return True
+
+
+# ---- the command
+
+def completed(args):
+    """The command line with what other flags decide -> Arguments. InputError for what no search can be made of."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError("tune.py is started without torchrun; --workers N runs several trials at a time")
+    if args.resume not in (None, "auto"):
+        raise InputError(f"--resume {args.resume}: a search is continued by --resume auto and its --save")
+    if os.path.isdir(args.save) or not os.path.basename(args.save):
+        raise InputError(f"--save {args.save!r} is no file name; give one such as model.pt")
+    if "epochs" not in args.given or not args.epochs:
+        raise InputError("give --epochs: how long a trial is trained that is not pruned")
+    if args.reduction < 2:
+        raise InputError("--reduction 1 would let every trial go on; for that give --pruner none")
+    first = args.min_epochs or max(1, round(args.epochs / args.reduction ** 3))
+    if first > args.epochs:
+        raise InputError(f"--min-epochs {first} is more than --epochs {args.epochs}; give fewer")
+    words = args.space or space.default(args)
+    if not words:
+        raise InputError("there is nothing to search: all of it was typed; give --space")
+    return args.replaced(space=words, min_epochs=first)
+
+
+def check(args, dimensions):
+    """Raise InputError for what every trial's main.py would refuse: its text, and the flags at both ends of ranges."""
+    for dimension in dimensions:
+        if dimension.name in args.given:
+            raise InputError(f"{dimension.flag.typed} is typed and in --space; leave one of them out")
+    for end in (0, -1):
+        values = {each.name: (each.choices or (each.low, each.high))[end] for each in dimensions}
+        at_end = Arguments({**vars(args), **values}, args.given | values.keys())
+        refuse_unsupported(at_end)
+        schedules.plan(optimizers.resolve(at_end))
+    softmax = SOFTMAXES[args.softmax]
+    read_corpus(args, None, lambda ntoken: softmax.sorts_vocabulary(vars(resolve(args, ntoken))))
+
+
+@contextmanager
+def storage_errors(url):
+    """Inside the block a database that cannot be used is an error of one line."""
+    package = optuna()
+    import sqlalchemy
+    try:
+        yield
+    except (sqlalchemy.exc.SQLAlchemyError, package.exceptions.OptunaError, ImportError) as error:
+        raise InputError(f"{url}: the study cannot be used: {str(error).splitlines()[0]}") from None
+
+
+def open_study(args, url, flags):
+    """The study of this --save, made where there is none. InputError where it is not to be continued as typed."""
+    folder, name = folder_of(args.save), os.path.basename(Files(args.save).stem)
+    os.makedirs(folder, exist_ok=True)
+    with lock(folder):
+        storage = optuna().storages.RDBStorage(url, heartbeat_interval=HEARTBEAT, grace_period=GRACE)
+        study = optuna().create_study(storage=storage, study_name=name, load_if_exists=True)
+        if study.trials and args.resume is None:
+            raise InputError(f"{folder} holds a search already: --resume auto continues it; or choose another --save")
+        bound = {name: getattr(args, name) for name, flag in flags.items() if (flag.kept and name in args.given) or
+                 (flag in FLAGS and name not in ("workers", "storage", "trials"))}
+        saved = study.user_attrs.get("flags", bound)
+        for name in sorted({*saved, *bound}):
+            if saved.get(name) != bound.get(name):
+                there, typed = (shown(values[name]) if name in values else "(not given)" for values in (saved, bound))
+                raise InputError(f"the search in {folder} has {flags[name].typed} {there}, the command line asks for "
+                                 f"{typed}; give the same flags or choose another --save")
+        study.set_user_attr("flags", bound)
+    return study
+
+
+def run(search, workers):
+    """Run trials until none is left -> the Stop that ended it before, or None. workers: the environment of each."""
+    with (Interruption(search.args.max_minutes, "stopping the trials; press Ctrl-C again to give up") as interruption,
+          ThreadPoolExecutor(len(workers)) as pool):
+        at_work = [pool.submit(search.work, environment) for environment in workers]
+        try:
+            while wait(at_work, 0.1, FIRST_EXCEPTION).not_done and not any(w.done() and w.exception() for w in at_work):
+                interruption.check()
+        except Stop as stop:
+            return stop
+        finally:
+            search.stopping.set()
+            for worker in at_work:
+                worker.result()
 
 
 def make_parser():
@@ -34,26 +392,22 @@ def make_parser():
 
 def main(argv=None):
     parser = make_parser()
+    args = completed(options.parse(parser, argv))
     of_main = {name: flag for name, flag in parser.flags.items() if flag not in FLAGS}
-    names, args = settings.begin(options.parse(parser, argv), parser.flags)
     dimensions = space.parse(args.space, of_main)
-    if args.sampler == "tpe":
-        sampling.optuna()
-    settings.check(args, dimensions)
-    settings.keep(args, parser.flags, names)
-    log(f"| searching {options.shown(args.space)}",
-        f"| {args.trials} trials, rungs (epochs) {options.shown(args.rungs)}, in {names.folder}")
-    with surviving_broken_pipe(), report.Report(names, dimensions, args.rungs, args.trials) as shown:
-        search = Search(names, dimensions, sampling.SAMPLERS[args.sampler], args.rungs, args.reduction, args.trials,
-                        args.seed, workers.fixed_words(args, of_main), of_main, settings.defaults(args, dimensions),
-                        shown.update)
-        stop = search.run(workers.environments(args.workers, args.device), args.max_minutes)
-        best = search.leave_best()
-        shown.finish(search.trials(), best)
+    url = args.storage or f"sqlite:///{folder_of(args.save)}/study.db"
+    optuna()
+    check(args, dimensions)
+    with surviving_broken_pipe(), storage_errors(url):
+        search = Search(open_study(args, url, parser.flags), args, dimensions, of_main)
+        log(f"| searching {shown(args.space)}", f"| {args.trials} trials of at most {args.epochs} epochs, as "
+            f"`optuna-dashboard {url}` shows them")
+        stop = run(search, environments(args.workers, args.device))
+        if not search.leave_best() and not stop:
+            reasons = [trial.user_attrs.get("reason", NO_LOSS) for trial in search.trials().values()]
+            raise InputError(f"all trials failed, the last one: {reasons[-1]}; see {search.folder}")
         if stop:
-            log(f"| {stop}; everything is saved in {names.folder}", f"| to continue: {resume_command()}")
-    if not (best or stop):
-        raise InputError(f"all trials were bad, the last one: {search.trials()[-1].reason}; see {names.table}")
+            log(f"| {stop}; everything is saved in {search.folder}", f"| to continue: {resume_command()}")
     return stop.status if stop else 0
 
 

@@ -66,8 +66,10 @@ class Interruption:
 
 
 @contextmanager
-def exclusive(path):
+def exclusive(path, wait=False):
     """Hold the lock file `path`. Raises InputError, with the holder's process id, if another process holds it.
+
+    wait: until it is free, instead.
 
     The system drops the lock when its holder dies, however it dies: a file left behind locks nobody out. The package
     filelock does the same, but does not say who holds the lock.
@@ -80,7 +82,7 @@ def exclusive(path):
     while True:
         file = open(path, "a+")
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except OSError:
             file.seek(0)
             holder = file.read(20).strip() or "unknown"

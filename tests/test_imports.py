@@ -19,10 +19,8 @@ ALLOWED["checkpoint"] = ALLOWED["model"] | {"model", "corpus"}
 ALLOWED["evaluation"] = ALLOWED["checkpoint"] | {"checkpoint", "corpus", "data", "utils"}
 ALLOWED["training"] = ALLOWED["evaluation"] | {"evaluation"}
 ALLOWED["interchange"] = ALLOWED["evaluation"]
-ALLOWED["tuning"] = ALLOWED["training"] | {"training"}
 ALLOWED |= dict.fromkeys(COMMANDS, ALLOWED["training"] | {"training"})
 ALLOWED["export"] = ALLOWED["interchange"] | {"interchange", "evaluation"}
-ALLOWED["tune"] = ALLOWED["tune"] | {"tuning"}
 ALLOWED["awd_lstm"] = ALLOWED["training"]
 ALLOWED["setup"] = set()
 NEEDED = {"torch", "numpy", "tqdm"}
@@ -33,8 +31,7 @@ STANDARD_LIBRARY_ONLY = {"corpus.demo", "corpus.prepare", "runtime.errors", "run
 WHEN_ASKED_FOR = {"ops.compiled": {"cuda"},                 # inside functions, with a fallback or an error
                   "interchange.hf": {"safetensors", "tokenizers"}, "interchange.onnx": {"onnxruntime"},
                   "interchange.onnx_graph": {"onnx"},
-                  "corpus.tokenizers": {"tokenizers"}, "tuning.sampling": {"optuna"},
-                  "tuning.report": {"matplotlib"}}
+                  "corpus.tokenizers": {"tokenizers"}, "tune": {"optuna", "sqlalchemy"}}
 ALONE = {"interchange.modeling_awd_lstm": {"torch", "transformers"},        # copied into a folder, to be read there
          "setup": {"setuptools"}}                                           # run by pip
 
@@ -99,8 +96,7 @@ def test_there_is_nothing_else_at_the_top():
     ("dynamiceval", "from pointer import search"), ("evaluation.loss", "from training import windows"),
     ("corpus.prepare", "import torch"), ("training.step", "import matplotlib"),
     ("interchange.modeling_awd_lstm", "from interchange import hf"), ("evaluate", "from interchange import hf"),
-    ("tuning.search", "import optuna"), ("main", "from tuning import space"), ("finetune", "import main"),
-    ("tune", "import main"), ("training.run", "from tuning import space")])
+    ("training.space", "import optuna"), ("finetune", "import main"), ("tune", "import main")])
 def test_a_broken_rule_is_found(name, line, tmp_path):
     file = tmp_path / "broken.py"
     file.write_text(f"{modules()[name].read_text()}\n{line}\n")

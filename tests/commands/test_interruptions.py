@@ -1,4 +1,5 @@
 """Signals, closed streams, pipes: a run saves and says so, and nothing ends in a traceback."""
+import json
 import os
 import signal
 import subprocess
@@ -115,3 +116,25 @@ def test_a_fine_tuned_model_of_another_is_not_read(toy, trained, tmp_path, call)
     (tmp_path / "other.finetuned.pt").write_bytes((tmp_path / "a.finetuned.pt").read_bytes())
     said = run_script("evaluate.py", "--save", "other.pt", "--split", "test", cwd=tmp_path)
     assert "reading other.pt" in said.stdout and "fine-tuned from another model" in said.stderr
+
+
+def same_weights(*paths):
+    one, other = ({**contents["model"], **contents["criterion"]} for contents in
+                  (torch.load(path, weights_only=True) for path in paths))
+    return one.keys() == other.keys() and all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+
+
+def test_a_run_continued_to_more_epochs_is_the_longer_run(toy, call, tmp_path):
+    """With a test of the text and without one in between, and across the switch to averaging."""
+    words = ["--data", toy, *SMALL, "--nonmono", 1, "--lr", 60, "--resume", "auto"]
+    call("main.py", *words, "--epochs", 6, "--save", "whole.pt")
+    for epochs, test in (1, ["--no-test"]), (2, []), (4, ["--no-test"]), (6, []):
+        call("main.py", *words, "--epochs", epochs, *test, "--save", "parts.pt")
+        assert (tmp_path / "parts.result.json").exists() == (not test)
+    assert same_weights(tmp_path / "whole.pt", tmp_path / "parts.pt")
+    states = [torch.load(tmp_path / f"{name}.state.pt", weights_only=True) for name in ("whole", "parts")]
+    assert states[0]["progress"]["switch_epoch"]
+    assert same_weights(tmp_path / "whole.state.pt", tmp_path / "parts.state.pt")
+    assert torch.equal(*(state["generators"]["cpu"] for state in states))
+    results = [json.loads((tmp_path / f"{name}.result.json").read_text()) for name in ("whole", "parts")]
+    assert results[0]["test"] == results[1]["test"]

@@ -1,13 +1,12 @@
 """What may be searched, how it is written, and that what is drawn lies in it."""
 import math
-import random
 
 import pytest
 
 import main
 from runtime import options
 from runtime.errors import InputError
-from tuning import settings, space, workers
+from training import space
 
 FLAGS = main.make_parser().flags
 
@@ -15,6 +14,13 @@ FLAGS = main.make_parser().flags
 def one(word):
     dimension, = space.parse([word], FLAGS)
     return dimension
+
+
+def drawn(word, times):
+    """Values that Optuna draws at random."""
+    optuna = pytest.importorskip("optuna")
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=2))
+    return [one(word).suggest(study.ask()) for _ in range(times)]
 
 
 @pytest.mark.parametrize(("word", "wanted"), [
@@ -26,12 +32,9 @@ def test_what_can_be_written(word, wanted):
     found = one(word)
     assert (found.choices, found.low, found.high, found.log) == wanted
     assert found.choices or type(found.low) is type(wanted[1])
-    draw = random.Random(1)
-    for _ in range(200):
-        value = found.draw(draw)
-        assert found.holds(value)
-        assert 0 <= found.position(value) <= 1
-        words = workers.command([], FLAGS, {found.name: value}, 1, "a.pt")[2:]
+    for value in drawn(word, 20):
+        assert found.contains(value)
+        words = found.flag.words(value)
         assert getattr(options.parse(main.make_parser(), words), found.name) == value       # as main.py reads it
 
 
@@ -57,26 +60,18 @@ def test_a_flag_is_searched_once():
 
 
 def test_a_logarithmic_range_is_drawn_evenly_in_the_logarithm():
-    draw = random.Random(2)
-    rates = [one("lr=log:1:100").draw(draw) for _ in range(4000)]
-    sizes = [one("batch-size=log:1:8").draw(draw) for _ in range(8000)]
-    assert sum(rate < 10 for rate in rates) / len(rates) == pytest.approx(0.5, abs=0.03)
-    assert sizes.count(1) / len(sizes) == pytest.approx(math.log(1.5 / 0.5) / math.log(8.5 / 0.5), abs=0.03)
+    rates, sizes = drawn("lr=log:1:100", 400), drawn("batch-size=log:1:8", 400)
+    assert sum(rate < 10 for rate in rates) / len(rates) == pytest.approx(0.5, abs=0.1)
+    assert sizes.count(1) / len(sizes) == pytest.approx(math.log(1.5 / 0.5) / math.log(8.5 / 0.5), abs=0.1)
 
 
 @pytest.mark.parametrize(("words", "there", "missing"), [
     ([], {"lr": (1.5, 150), "alpha": (0, 4), "wdrop": (0, 0.7)}, []),
     (["--optimizer", "adam"], {"lr": (5e-5, 5e-3)}, []),
     (["--lr", "3", "--alpha", "2", "--nlayers", "1"], {"beta": (0, 2)}, ["lr", "alpha", "dropouth"])])
-def test_the_default_space(words, there, missing):
+def test_the_default_space(words, there, missing, monkeypatch):
     args = options.parse(main.make_parser(), words)
-    found = {d.name: d for d in space.parse(space.default(args, {"wdrop"}), FLAGS)}
+    found = {d.name: d for d in space.parse(space.default(args), FLAGS)}
     assert {name: (found[name].low, found[name].high) for name in there} == there and not set(missing) & set(found)
-    assert "wdrop" not in " ".join(space.default(args, set()))
-
-
-def test_the_first_trial_has_the_defaults_that_the_ranges_hold():
-    found = space.parse(["alpha=0:4", "beta=2:3", "lr=log:1e-4:1e-2", "model=LSTM,GRU", "nlayers=1,2"], FLAGS)
-    assert settings.defaults(options.parse(main.make_parser(), []), found) == {"alpha": 2, "model": "LSTM"}
-    adam = options.parse(main.make_parser(), ["--optimizer", "adam"])
-    assert settings.defaults(adam, found) == {"alpha": 2, "model": "LSTM", "lr": 1e-3}
+    monkeypatch.setattr(space, "supports", lambda settings: frozenset())
+    assert "wdrop" in found and "wdrop" not in " ".join(space.default(args))

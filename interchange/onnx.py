@@ -8,6 +8,7 @@ import logging
 import math
 import os
 import tempfile
+from contextlib import suppress
 
 import numpy
 import torch
@@ -18,11 +19,12 @@ from checkpoint import vocabulary_of
 from data import EOS, UNK
 from interchange import onnx_graph
 from interchange.foreign import read_words
+from interchange.settings import refuse
 from runtime.errors import InputError
 from runtime.log import log
 from runtime.paths import atomic_write, check_output
 
-MODEL_TYPE = "rnnlm"
+MODEL_TYPE, AUTHOR = "rnnlm", "awd-lstm"
 LARGEST = 2**31 - 2**20               # bytes of a model in one file
 TOLERANCE = 1e-3                      # of log-probabilities; what is usual is a hundredth of it
 END_NAMES = ("<sos/eos>", "</s>", "<s>", EOS)          # of recognisers for the end of a line, the first of them
@@ -36,16 +38,17 @@ def write(contents, state, path, words_seen, int8_lines=None, tokens=None):
     file with a recogniser's tokens, whose ids the models then take; None for the model's own.
     """
     settings, words = contents["settings"], vocabulary_of(contents)
+    refuse(settings, "onnx", set(onnx_graph.STEPS), {"split", "mixture"})
     runtime = packages()
     if EOS not in words:
         raise InputError(f"the model has no {EOS}, with which texts begin and end there")
     names = Names(path)
-    names.check(runtime)
+    names.check()
     eos = words.index(EOS)
     listed, table, end = (list(words), None, eos) if tokens is None else read_tokens(tokens, words)
     if 4 * sum(tensor.numel() for tensor in state.values()) > LARGEST:
         raise InputError("the model has more than 2 GiB of weights, which no single ONNX file holds")
-    about = {"model_type": MODEL_TYPE, "version": 1, "model_author": "awd-lstm", "sos_id": eos, "eos_id": eos}
+    about = {"model_type": MODEL_TYPE, "version": 1, "model_author": AUTHOR, "sos_id": eos, "eos_id": eos}
     step = onnx_graph.step_model(settings, {name: tensor.float() for name, tensor in state.items()}, about)
     check(step, onnx_graph.scorer_model(step, about), restored(settings, state, len(words)), eos, runtime)
     steps = {"": step}
@@ -58,9 +61,12 @@ def write(contents, state, path, words_seen, int8_lines=None, tokens=None):
         about |= {"sos_id": end, "eos_id": end}
         steps = {suffix: onnx_graph.renumbered(each, table, about) for suffix, each in steps.items()}
     for suffix, each in steps.items():
-        for name, found in ((names.step, each), (names.scorer, onnx_graph.scorer_model(each, about))):
-            with atomic_write(name(suffix), "wb") as file:
+        for name, found in zip(names.models(suffix), (each, onnx_graph.scorer_model(each, about))):
+            with atomic_write(name, "wb") as file:
                 file.write(found.SerializeToString())
+    for name in () if ".int8" in steps else names.models(".int8"):
+        with suppress(FileNotFoundError):
+            os.unlink(name)                                # of an earlier export, of another model
     with atomic_write(names.tokens) as file:
         file.writelines(f"{token} {i}\n" for i, token in enumerate(listed))
 
@@ -88,24 +94,27 @@ class Names:
     def scorer(self, suffix):
         return f"{self.stem}.scorer{suffix}.onnx"
 
-    def check(self, runtime):
+    def models(self, suffix):
+        return self.step(suffix), self.scorer(suffix)
+
+    def check(self):
         """InputError for what cannot be written, or is there and is none of ours."""
-        for name in (self.step(""), self.step(".int8"), self.scorer(""), self.scorer(".int8"), self.tokens):
+        models = (*self.models(""), *self.models(".int8"))
+        for name in (*models, self.tokens):
             check_output(name)
-        if not os.path.exists(self.step("")):
-            there = next((name for name in (self.scorer(""), self.tokens) if os.path.exists(name)), None)
-        else:
-            there = None if is_ours(self.step(""), runtime) else self.step("")
-        if there:
-            raise InputError(f"{there} is there, and is not what an earlier export wrote; give another name")
+        there = [name for name in (*models, self.tokens) if os.path.exists(name)]
+        ours = [name for name in there if name != self.tokens and is_ours(name)]
+        other = [name for name in there if name not in ours and (name != self.tokens or not ours)]
+        if other:
+            raise InputError(f"{other[0]} is there, and is not what an earlier export wrote; give another name")
 
 
-def is_ours(path, runtime):
+def is_ours(path):
     try:
-        about = session(path, runtime).get_modelmeta().custom_metadata_map
+        about = onnx_graph.package().load(path, load_external_data=False).metadata_props
     except Exception:      # a file of another kind raises almost anything
         return False
-    return about.get("model_type") == MODEL_TYPE
+    return ("model_author", AUTHOR) in ((entry.key, entry.value) for entry in about)
 
 
 def session(model, runtime):

@@ -139,18 +139,31 @@ def test_other_files_are_not_overwritten(tmp_path):
     model, contents = contents_of(model="GRU")
     write()
     assert (tmp_path / "lm.onnx").read_bytes() != first
-    for name, there in (("lm.onnx", "lm.onnx"), ("lm.tokens.txt", "lm.tokens.txt")):
+    rnnlm.write(contents, model.state_dict(), str(tmp_path / "lm.onnx"), None, int8_lines=[[1, 2]])
+    assert len(os.listdir(tmp_path)) == 5
+    write()                                                                        # no int8 model of another export
+    assert sorted(os.listdir(tmp_path)) == ["lm.onnx", "lm.scorer.onnx", "lm.tokens.txt"]
+    (tmp_path / "lm.int8.onnx").write_bytes(b"mine")
+    with pytest.raises(InputError, match=r"lm\.int8\.onnx"):
+        write()
+    for name in ("lm.onnx", "lm.tokens.txt"):
         for file in tmp_path.iterdir():
             file.unlink()
         (tmp_path / name).write_bytes(b"mine")
-        with pytest.raises(InputError, match=there):
+        with pytest.raises(InputError, match=name):
             write()
         assert os.listdir(tmp_path) == [name] and (tmp_path / name).read_bytes() == b"mine"
     (tmp_path / "lm.tokens.txt").unlink()
-    words = WORDS[1:]
-    model, contents = contents_of(words)
-    with pytest.raises(InputError, match="<eos>"):
-        write()
+
+
+def test_what_has_no_such_model_is_refused_by_name(tmp_path):
+    for words, change, says in ((WORDS[1:], {}, "<eos>"), (WORDS, {"model": "New"}, "--model New"),
+                                (WORDS, {"softmax": "new"}, "--softmax new")):
+        model, contents = contents_of(words)
+        contents["settings"].update(change)
+        with pytest.raises(InputError, match=says):
+            rnnlm.write(contents, model.state_dict(), str(tmp_path / "lm.onnx"), None)
+    assert not os.listdir(tmp_path)
 
 
 def test_as_a_user_types_it(trained, toy, tmp_path, call):

@@ -127,7 +127,7 @@ def test_the_network_without_a_head(pair):
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_a_classifier_reads_the_last_step_that_is_no_padding(side, pair):
+def test_a_classifier_reads_the_last_step_that_is_no_padding(side, pair, tmp_path):
     model, _, theirs, tokenizer = pair
     theirs = transformers.AutoModelForSequenceClassification.from_pretrained(
         theirs.name_or_path, trust_remote_code=True, num_labels=3)
@@ -138,6 +138,9 @@ def test_a_classifier_reads_the_last_step_that_is_no_padding(side, pair):
     wanted = torch.nn.functional.linear(wanted, theirs.score.weight, theirs.score.bias)
     assert torch.allclose(out.logits, wanted, atol=1e-5)
     assert torch.equal(theirs(given["input_ids"]).logits, out.logits)                # padding is known by its token
+    theirs.save_pretrained(tmp_path)
+    again = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path, trust_remote_code=True)
+    assert torch.equal(again(**given).logits, out.logits)
     loss = -wanted.double().log_softmax(-1)[range(3), [2, 0, 1]].mean()
     assert out.loss.item() == pytest.approx(loss.item(), rel=1e-5)
     out.loss.backward()

@@ -38,10 +38,10 @@ class Value:
         return self.graph("Mul", self, other)
 
     def __rmul__(self, other):
-        return self.graph("Mul", self.graph.constant(other), self)
+        return self.graph("Mul", self.graph.number(other), self)
 
     def __rsub__(self, other):
-        return self.graph("Sub", self.graph.constant(other), self)
+        return self.graph("Sub", self.graph.number(other), self)
 
     def __sub__(self, other):
         return self.graph("Sub", self, other)
@@ -59,22 +59,22 @@ class Value:
         return self.graph("LogSoftmax", self, axis=-1)
 
     def at(self, start, stop, axis):
-        return self.graph("Slice", self, *(self.graph.constant([i]) for i in (start, stop, axis)))
+        return self.graph("Slice", self, *(self.graph.whole([i]) for i in (start, stop, axis)))
 
 
 class Graph:
     """Nodes, and the tensors that they take.
 
-    tensors: a state dict; those that are used are stored, each once.
+    tensors: a state dict; those that are used are stored, each once. prefix: of the names of all else.
     """
 
-    def __init__(self, tensors):
-        self.onnx, self.tensors = package(), dict(tensors)
+    def __init__(self, tensors=(), prefix=""):
+        self.onnx, self.tensors, self.prefix = package(), dict(tensors), prefix
         self.nodes, self.stored, self.numbers = [], {}, count()
 
     def __call__(self, kind, *inputs, outputs=1, **attributes):
         """Add a node -> its Value, or several."""
-        names = [f"{kind}_{next(self.numbers)}" for _ in range(outputs)]
+        names = [f"{self.prefix}{kind}_{next(self.numbers)}" for _ in range(outputs)]
         self.nodes.append(self.onnx.helper.make_node(kind, [each.name for each in inputs], names, **attributes))
         found = [Value(self, name) for name in names]
         return found[0] if outputs == 1 else found
@@ -87,10 +87,15 @@ class Graph:
             self.stored[name] = self.onnx.numpy_helper.from_array(tensor.detach().contiguous().numpy(), name)
         return Value(self, name)
 
-    def constant(self, value):
-        """A number as float32, or a list of whole numbers as int64."""
-        array = numpy.array(value, numpy.int64 if isinstance(value, list) else numpy.float32)
-        name = f"{array.dtype}_" + "_".join(map(str, array.flatten().tolist()))
+    def number(self, value):
+        return self._constant(numpy.array(value, numpy.float32))
+
+    def whole(self, values):
+        """A whole number, or nested lists of them."""
+        return self._constant(numpy.array(values, numpy.int64))
+
+    def _constant(self, array):
+        name = f"{self.prefix}{array.dtype}_" + "_".join(map(str, [*array.shape, "of", *array.flatten().tolist()]))
         if name not in self.stored:
             self.stored[name] = self.onnx.numpy_helper.from_array(array, name)
         return Value(self, name)
@@ -203,7 +208,7 @@ def mixture(graph, features, decoder):
     latents, priors = (value.chunk(components) if components > 1 else [value] for value in (latents, priors))
     parts = [graph.linear(latent, decoder, "decoder.bias").log_softmax() + prior
              for latent, prior in zip(latents, priors)]
-    stacked = graph("Concat", *(graph("Unsqueeze", part, graph.constant([1])) for part in parts), axis=1)  # (N, K, V)
+    stacked = graph("Concat", *(graph("Unsqueeze", part, graph.whole([1])) for part in parts), axis=1)  # (N, K, V)
     return graph("ReduceLogSumExp", stacked, axes=[1], keepdims=0)
 
 
@@ -229,19 +234,19 @@ def step_model(settings, tensors, metadata):
     graph, widths = Graph(tensors), state_widths(settings)
     widest = max(max(parts) for parts in widths)
     past = [Value(graph, "h0"), Value(graph, "c0")]
-    words = graph("Reshape", Value(graph, "x"), graph.constant([-1]))                                      # (N,)
+    words = graph("Reshape", Value(graph, "x"), graph.whole([-1]))                                      # (N,)
     x = graph("Gather", graph.parameter("encoder.weight"), words)                                          # (N, E)
     outputs, after = [], ([], [])
     for layer, parts in enumerate(widths):
-        whole = [graph("Gather", part, graph.constant([layer]), axis=0) for part in past]                  # (1, N, W)
-        state = [graph("Reshape", part.at(0, width, 2), graph.constant([-1, width]))
+        whole = [graph("Gather", part, graph.whole([layer]), axis=0) for part in past]                  # (1, N, W)
+        state = [graph("Reshape", part.at(0, width, 2), graph.whole([-1, width]))
                  for part, width in zip(whole, parts)]                                                     # (N, ·)
         x, state = STEPS[settings["model"]](graph, f"rnns.{layer}", settings, x, state)
         outputs.append(x)
         for k, part in enumerate(whole):
             if k < len(state):
-                part = graph("Pad", state[k], graph.constant([0, 0, 0, widest - parts[k]]))
-                part = graph("Unsqueeze", part, graph.constant([0]))
+                part = graph("Pad", state[k], graph.whole([0, 0, 0, widest - parts[k]]))
+                part = graph("Unsqueeze", part, graph.whole([0]))
             after[k].append(part)
     features = sum(outputs[1:], outputs[0]) if settings["skip_output"] else outputs[-1]
     logprobs = log_probabilities(graph, settings, features)
@@ -280,51 +285,46 @@ def scorer_model(step, metadata):
 
     step: a model of `step_model`, also a quantised one. It is what a Scan repeats along the texts.
     """
-    onnx = package()
-    make, of = onnx.helper.make_node, onnx.numpy_helper.from_array
     about = {entry.key: entry.value for entry in step.metadata_props}
-    layers, widest, eos = int(about["num_layers"]), int(about["hidden_size"]), int(about["eos_id"])
-
-    def tensor(name, value):
-        return of(numpy.array(value, numpy.int64), name)
-
-    body = onnx.helper.make_graph(
-        [*_reading(step.graph.node, "word"), make("GatherElements", ["log_softmax", "target"], ["found"], axis=1),
-         make("Neg", ["found"], ["surprisal"]), make("Where", ["counts", "surprisal", "s_zero"], ["nll_t"])],
-        "step",
-        [*_infos({"h0": (layers, "N", widest), "c0": (layers, "N", widest)}),
-         *_infos({"word": ("N", 1), "target": ("N", 1)}, onnx.TensorProto.INT64),
-         *_infos({"counts": ("N", 1)}, onnx.TensorProto.BOOL)],
-        _infos({"next_h0": (layers, "N", widest), "next_c0": (layers, "N", widest), "nll_t": ("N", 1)}))
-    nodes = [
-        make("Shape", ["x"], ["s_shape"]),                                                       # N, T
-        make("Slice", ["s_shape", "s_0", "s_1"], ["s_n"]), make("Slice", ["s_shape", "s_1", "s_2"], ["s_t"]),
-        make("Concat", ["s_n", "s_1"], ["s_column"], axis=0),
-        make("Expand", ["s_eos", "s_column"], ["s_ends"]),                                       # (N, 1)
-        make("Concat", ["s_ends", "x"], ["s_read"], axis=1),                                     # (N, 1 + T)
-        make("Concat", ["x", "s_ends"], ["s_next"], axis=1),
-        make("Add", ["s_t", "s_1"], ["s_steps"]), make("Squeeze", ["s_steps"], ["s_count"]),
-        make("Range", ["s_first", "s_count", "s_by"], ["s_places"]),                             # (1 + T,)
-        make("Unsqueeze", ["x_lens", "s_1"], ["s_lengths"]),                                     # (N, 1)
-        make("Equal", ["s_places", "s_lengths"], ["s_last"]),
-        make("Where", ["s_last", "s_eos", "s_next"], ["s_targets"]),
-        make("Greater", ["s_places", "s_lengths"], ["s_behind"]), make("Not", ["s_behind"], ["s_counted"]),
-        *(node for name in ("s_read", "s_targets", "s_counted")
-          for node in (make("Transpose", [name], [f"{name}_t"], perm=[1, 0]),
-                       make("Unsqueeze", [f"{name}_t", "s_2"], [f"{name}_each"]))),                # (1 + T, N, 1)
-        make("Concat", ["s_layers", "s_n", "s_widest"], ["s_state"], axis=0),
-        make("ConstantOfShape", ["s_state"], ["s_zeros"]),
-        make("Scan", ["s_zeros", "s_zeros", "s_read_each", "s_targets_each", "s_counted_each"],
-             ["s_h", "s_c", "s_nll"], body=body, num_scan_inputs=3),
-        make("ReduceSum", ["s_nll", "s_02"], ["nll"], keepdims=0)]
-    stored = [*step.graph.initializer, tensor("s_eos", [[eos]]), tensor("s_layers", [layers]),
-              tensor("s_widest", [widest]), tensor("s_first", 0), tensor("s_by", 1), tensor("s_02", [0, 2]),
-              *(tensor(f"s_{i}", [i]) for i in range(3)), of(numpy.array(0, numpy.float32), "s_zero")]
-    model = model_of(nodes, stored, {"x": ("N", "T"), "x_lens": ("N",)}, {"nll": ("N",)},
+    layers, widest = int(about["num_layers"]), int(about["hidden_size"])
+    graph = Graph(prefix="text_")
+    x, lengths = Value(graph, "x"), graph("Unsqueeze", Value(graph, "x_lens"), graph.whole([1]))           # (N, 1)
+    texts, end = graph("Shape", x).at(0, 1, 0), graph.whole([[int(about["eos_id"])]])
+    ends = graph("Expand", end, graph("Concat", texts, graph.whole([1]), axis=0))                          # (N, 1)
+    read, following = graph("Concat", ends, x, axis=1), graph("Concat", x, ends, axis=1)                   # (N, 1 + T)
+    steps = graph("Squeeze", graph("Shape", read).at(1, 2, 0))
+    places = graph("Range", graph.whole(0), steps, graph.whole(1))                                         # (1 + T,)
+    targets = graph("Where", graph("Equal", places, lengths), end, following)
+    counts = graph("Not", graph("Greater", places, lengths))
+    by_step = [graph("Unsqueeze", graph("Transpose", value, perm=[1, 0]), graph.whole([2]))
+               for value in (read, targets, counts)]                                                    # (1 + T, N, 1)
+    zeros = graph("ConstantOfShape", graph("Concat", graph.whole([layers]), texts, graph.whole([widest]), axis=0))
+    body, stored = surprisal_step(step, (layers, "N", widest))
+    *_, nll = graph("Scan", zeros, zeros, *by_step, outputs=3, body=body, num_scan_inputs=3)            # (1 + T, N, 1)
+    graph.named(graph("ReduceSum", nll, graph.whole([0, 2]), keepdims=0), "nll")
+    model = model_of(graph.nodes, [*step.graph.initializer, *stored, *graph.stored.values()],
+                     {"x": ("N", "T"), "x_lens": ("N",)}, {"nll": ("N",)},
                      {**metadata, "comment": "the whole text", "vocab_size": about["vocab_size"]})
     del model.opset_import[:]
     model.opset_import.extend(step.opset_import)
     return model
+
+
+def surprisal_step(step, states):
+    """h0, c0, word, target, counts (N, 1) -> next_h0, next_c0, nll_t (N, 1), 0 where it does not count; as a graph.
+
+    Its parameters are those of the model around it, and what else is stored there, which is the second thing returned.
+    """
+    graph = Graph(prefix="each_")
+    surprisal = graph("Neg", graph("GatherElements", Value(graph, "log_softmax"), Value(graph, "target"), axis=1))
+    graph.named(graph("Where", Value(graph, "counts"), surprisal, graph.number(0)), "nll_t")
+    kinds = graph.onnx.TensorProto
+    body = graph.onnx.helper.make_graph(
+        [*_reading(step.graph.node, "word"), *graph.nodes], "step",
+        [*_infos({"h0": states, "c0": states}), *_infos({"word": ("N", 1), "target": ("N", 1)}, kinds.INT64),
+         *_infos({"counts": ("N", 1)}, kinds.BOOL)],
+        _infos({"next_h0": states, "next_c0": states, "nll_t": ("N", 1)}))
+    return body, graph.stored.values()
 
 
 def _reading(nodes, name):

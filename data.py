@@ -15,6 +15,7 @@ from corpus.cache import SPLITS, Spool, content_key, load, store
 from corpus.reading import blocks, naming, short
 from corpus.tokenizers import EOS, LONGEST_WORD, UNK, Words, too_long
 from runtime.errors import InputError
+from runtime.log import warn
 from runtime.paths import default_cache
 from utils import batchify
 
@@ -237,9 +238,19 @@ def untrained_unk(args, corpus):
             f"trained, and what the model makes of them says nothing. Write rare words as {UNK} there")
 
 
-def batchify_split(split, corpus, bsz, args):
-    """`batchify` of the split "train", "valid" or "test" -> (L, B), with errors that name the text."""
-    try:
-        return batchify(getattr(corpus, split), bsz, args)
-    except InputError as error:
-        raise InputError(f"{os.path.join(args.data, split)}.txt: {error}") from None
+def batchify_split(split, corpus, bsz, args, flag="", fewer=False):
+    """`batchify` of the split "train", "valid" or "test" -> (L, B), with errors that name the text.
+
+    flag: what was typed for `bsz`, for errors to name. fewer: of a text too short for it, as many streams as it has
+    tokens for, with a warning.
+    """
+    tokens, path = len(getattr(corpus, split)), f"{os.path.join(args.data, split)}.txt"
+    if tokens < 2:
+        raise InputError(f"{path} has {tokens} token{'' if tokens == 1 else 's'}; at least two are needed, for the "
+                         "first is not predicted")
+    if tokens < 2 * bsz and not fewer:
+        raise InputError(f"{path} has {tokens} tokens, too few for {flag} {bsz}; use {flag} {tokens // 2} or less, or "
+                         "more text")
+    if tokens < 2 * bsz:
+        warn(f"{path} has {tokens} tokens, too few for {flag} {bsz}: it is read in {tokens // 2} streams")
+    return batchify(getattr(corpus, split), min(bsz, tokens // 2), args)

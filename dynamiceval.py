@@ -73,7 +73,7 @@ def main(argv=None):
             found[f"{split}_without_dynamic_evaluation"] = record.figures(loss, len(stream), corpus.sizes.get(split))
             log(f"| without dynamic evaluation | {report_tokens(loss, split + ' ')}")
         if args.rule == "rms":
-            reading.gather(batchify_split("train", corpus, args.stat_batch_size, args))
+            reading.gather(batchify_split("train", corpus, args.stat_batch_size, args, "--stat-batch-size"))
         if args.search:
             lr, lamb = search(reading, beginning, args.rule)
             log(f"| chosen: --lr {lr:g} --lamb {lamb:g}")

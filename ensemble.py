@@ -9,9 +9,8 @@ figures have it, with batch size 1. The arithmetic is in evaluation/mixture.py.
 from runtime import errors  # isort: skip  (first: it prepares the process for the imports below)
 
 import dataclasses
-import sys
 import time
-from contextlib import redirect_stdout
+from contextlib import nullcontext
 
 import torch
 
@@ -25,7 +24,7 @@ from evaluation.scoring import Scores
 from evaluation.text import read_split
 from runtime import options, record
 from runtime.errors import InputError
-from runtime.log import log, report_tokens
+from runtime.log import log, log_on_stderr, report_tokens
 from runtime.options import Flag
 
 
@@ -68,7 +67,7 @@ def main(argv=None):
     if not members:
         raise InputError("name the models to mix, as in: ensemble.py A.pt B.pt:cache")
     outputs.check(args, [member.path for member in members], args.split != "both", "--split")
-    with redirect_stdout(sys.stderr if "-" in outputs.asked_for(args).values() else sys.stdout):
+    with log_on_stderr() if "-" in outputs.asked_for(args).values() else nullcontext():
         args, vocabulary = agree(members, args)
         splits = [split for split in ("valid", "test") if args.split in ("both", split) or args.weights == split]
         result = Files(members[0].path, result_name(members)).result

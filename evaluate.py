@@ -9,9 +9,8 @@ from runtime import errors  # isort: skip  (first: it prepares the process for t
 
 import math
 import os
-import sys
 import time
-from contextlib import redirect_stdout
+from contextlib import nullcontext
 
 from checkpoint import Files, choose, open_model
 from data import read_corpus
@@ -21,7 +20,7 @@ from evaluation.text import characters, read_split, read_text
 from model import count_parameters
 from runtime import options, record
 from runtime.errors import InputError
-from runtime.log import log, report_tokens
+from runtime.log import log, log_on_stderr, report_tokens
 from runtime.options import Flag
 from runtime.paths import part_of_name
 from runtime.signals import Interruption, Stop
@@ -146,7 +145,7 @@ def main(argv=None):
     corpus = None if file and not args.search_temperature else read_corpus(args, vocabulary)
     texts = read_texts(args, vocabulary, corpus, compute.device)
 
-    with redirect_stdout(sys.stderr if "-" in outputs.asked_for(args).values() else sys.stdout):
+    with log_on_stderr() if "-" in outputs.asked_for(args).values() else nullcontext():
         log(f"| reading {path}, on {compute}")
         began = time.monotonic()
         try:

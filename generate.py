@@ -1,15 +1,16 @@
 """Sample text from a trained model: each next word from its softmax, then fed back. The checkpoint is all it needs."""
 from runtime import errors  # isort: skip  (first: it prepares the process for the imports below)
 
-import itertools
 import sys
 import time
+from contextlib import nullcontext
 
 from checkpoint import open_model
 from data import EOS, UNK
 from evaluation.generation import sample
 from runtime import options
 from runtime.errors import InputError
+from runtime.log import data_stream
 from runtime.options import Flag
 from runtime.paths import check_output
 
@@ -34,13 +35,22 @@ def encode(prompt, vocabulary):
     return [ids.get(word, ids.get(UNK)) for word in words]
 
 
+def as_typed(prompt, tokenizer):
+    """The prompt as the beginning of a text: with the white space behind it that separates two tokens, if any does."""
+    return prompt if not prompt or prompt[-1].isspace() else prompt + tokenizer.separator
+
+
 def make_parser():
     parser = options.Parser(__doc__)
     parser.add("model", options.READ_MODEL)
     parser.add("text", (
         Flag("words", 1000, "words (tokens of the model) to generate", options.size, "N"),
-        Flag("temperature", 1.0, "of the softmax: < 1 sharpens it, > 1 flattens it", options.positive, "X"),
-        Flag("top_k", 0, "draw from the K likeliest words only, 0 from all", options.count, "K"),
+        Flag("samples", 1, "texts that go on from the prompt, an empty line between them", options.size, "N"),
+        Flag("temperature", 1.0, "temperature of the softmax: < 1 sharpens it, > 1 flattens it, 0 takes the likeliest "
+             "word each time", options.non_negative, "X"),
+        Flag("top_k", 0, "number of likeliest words that are drawn from, 0 for all", options.count, "K"),
+        Flag("top_p", 1.0, "probability of the likeliest words, together, that are drawn from, 1 for all",
+             options.weight, "P"),
         Flag("prompt", "", "words to go on from, the start of the text", metavar="TEXT"),
         Flag("outf", "generated.txt", "where to write; - is standard output", metavar="FILE")))
     parser.add("running", options.running(100, "words"))
@@ -56,14 +66,16 @@ def main(argv=None):
 
     print(f"| reading {path}, on {compute}", file=sys.stderr)
     began = time.monotonic()
-    with open(sys.stdout.fileno() if args.outf == "-" else args.outf, "w", encoding="utf-8",
-              closefd=args.outf != "-") as out:
-        ids = sample(model, [start, *prompt], args.words, args.temperature, args.top_k)
-        ids = reported(ids, args.words, args.log_interval)
-        for text in vocabulary.tokenizer.pieces(vocabulary[i] for i in itertools.chain(prompt, ids)):
-            out.write(text)
+    with nullcontext(data_stream()) if args.outf == "-" else open(args.outf, "w", encoding="utf-8") as out:
+        for number in range(args.samples):
+            ids = sample(model, [start, *prompt], args.words, args.temperature, args.top_k, args.top_p)
+            ids = reported(ids, args.words, args.log_interval)
+            out.write("\n\n" if number else "")
+            out.write(as_typed(args.prompt, vocabulary.tokenizer))
+            for text in vocabulary.tokenizer.pieces(vocabulary[i] for i in ids):
+                out.write(text)
         out.write("\n")
-    print(f"| summary | {args.words} words in {time.monotonic() - began:.1f} s"
+    print(f"| summary | {args.samples * args.words} words in {time.monotonic() - began:.1f} s"
           + ("" if args.outf == "-" else f" | text {args.outf}"), file=sys.stderr)
 
 

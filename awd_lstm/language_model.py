@@ -137,18 +137,19 @@ class LanguageModel:
             rows = torch.cat([outputs[layer][:, 0] for _, outputs in self._windows(words)])          # (N + 1, H)
         return rows[1:].float().cpu(), words                                       # the first is the <eos> before
 
-    def generate(self, prompt="", words=100, temperature=1.0, top_k=0, seed=None):
+    def generate(self, prompt="", words=100, temperature=1.0, top_k=0, seed=None, top_p=1.0):
         """Draw `words` words that go on from `prompt` -> list of words, <eos> where the model ends a line.
 
-        temperature: < 1 sharpens the softmax, > 1 flattens it. top_k: draw from so many likeliest words, 0 from all.
-        seed: the same seed draws the same words; None takes torch's generator.
+        temperature: < 1 sharpens the softmax, > 1 flattens it, 0 takes the likeliest word each time. top_k: draw from
+        so many likeliest words, 0 from all. top_p: draw from the likeliest that together have this probability. seed:
+        the same seed draws the same words; None takes torch's generator.
         """
-        if not (temperature > 0 and words >= 0 and top_k >= 0):
-            raise InputError(f"temperature={temperature}, words={words}, top_k={top_k}: temperature must be positive, "
-                             "the others at least 0")
+        if not (temperature >= 0 and words >= 0 and top_k >= 0 and 0 <= top_p <= 1):
+            raise InputError(f"temperature={temperature}, words={words}, top_k={top_k}, top_p={top_p}: all must be at "
+                             "least 0, top_p at most 1")
         generator = None if seed is None else torch.Generator().manual_seed(seed)
         with devices.computing(self.compute):
-            ids = generation.sample(self.model, self._ids(prompt), words, temperature, top_k, generator)
+            ids = generation.sample(self.model, self._ids(prompt), words, temperature, top_k, top_p, generator)
             return [self.vocabulary[i] for i in ids]
 
     @contextmanager

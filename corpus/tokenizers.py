@@ -58,9 +58,9 @@ class Tokenizer:
     """Cuts the lines of a text into tokens.
 
     name: in the registry. complete: whether all texts are made of tokens that it knows, so that there is no <unk>.
-    lower: whether text is put into lower case first.
+    lower: whether text is put into lower case first. separator: what stands between two tokens of a line.
     """
-    name, complete = "", False
+    name, complete, separator = "", False, ""
 
     def __init__(self, lower=False):
         self.lower = lower
@@ -111,7 +111,7 @@ class Tokenizer:
 
 class Words(Tokenizer):
     """What stands between white space. How much white space there was is lost."""
-    name = "words"
+    name, separator = "words", " "
 
     def cut_line(self, line):
         words = line.split()
@@ -121,7 +121,7 @@ class Words(Tokenizer):
 
     def pieces(self, tokens):
         for token in tokens:
-            yield token + ("\n" if token == EOS else " ")
+            yield token + ("\n" if token == EOS else self.separator)
 
     def show(self, tokens):
         return " ".join(tokens)

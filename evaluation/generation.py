@@ -7,15 +7,26 @@ import torch
 from evaluation.loss import evaluating
 
 
-def next_word(logprobs, temperature, top_k=0, generator=None):
-    """Draw an id from `logprobs` (V,), sharpened (temperature < 1) or flattened, of the `top_k` likeliest if not 0."""
+def next_word(logprobs, temperature, top_k=0, top_p=1.0, generator=None):
+    """Draw an id from `logprobs` (V,), sharpened (temperature < 1) or flattened; at temperature 0 the likeliest.
+
+    Only from the `top_k` likeliest, if that is not 0, and only from the likeliest that together have a probability of
+    `top_p` or more, after the temperature (Holtzman et al. 2020, 1904.09751): at least one.
+    """
+    if temperature == 0:
+        return logprobs.argmax().item()
     logits = logprobs / temperature
     if 0 < top_k < len(logits):
         logits = logits.masked_fill(logits < logits.topk(top_k).values[-1], -torch.inf)
-    return torch.multinomial(logits.softmax(0), 1, generator=generator).item()
+    probabilities = logits.softmax(0)
+    if top_p < 1:
+        ordered, ids = probabilities.sort(descending=True)
+        likelier = ordered.cumsum(0) - ordered                                         # all words before, together
+        probabilities = probabilities.index_fill(0, ids[1:][likelier[1:] >= top_p], 0)
+    return torch.multinomial(probabilities, 1, generator=generator).item()
 
 
-def sample(model, prompt, words, temperature, top_k=0, generator=None):
+def sample(model, prompt, words, temperature, top_k=0, top_p=1.0, generator=None):
     """Yield `words` ids that go on from `prompt`, a list of at least one id.
 
     generator: a CPU generator of random numbers; if not given, torch's own.
@@ -27,6 +38,6 @@ def sample(model, prompt, words, temperature, top_k=0, generator=None):
         for _ in range(words):
             features, hidden = model(data, hidden)                                     # (T, E)
             logprobs = model.logprob(features[-1:])                                    # (1, V)
-            word = next_word(logprobs[0].float().cpu(), temperature, top_k, generator)
+            word = next_word(logprobs[0].float().cpu(), temperature, top_k, top_p, generator)
             yield word
             data = torch.tensor([[word]], device=device)                               # (1, 1)

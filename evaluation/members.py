@@ -153,7 +153,7 @@ class MembersPass(ResumablePass):
             return ResumablePass(member.path, args.replaced(bptt=PLAIN_WINDOW)).inside(self)
         part = DynamicPass(member.path, args, model).inside(self)
         if args.rule == "rms":
-            part.gather(batchify_split("train", corpus, args.stat_batch_size, args))
+            part.gather(batchify_split("train", corpus, args.stat_batch_size, args, "--stat-batch-size"))
         return part
 
     def _read(self, part, member, args, split, stream, model):

@@ -15,6 +15,7 @@ from corpus.reading import lines, naming, short, size_of
 from corpus.tokenizers import Tokenizer, Words
 from data import EOS, UNK, batchify_split
 from runtime.errors import InputError
+from runtime.log import data_stream
 from runtime.paths import atomic_write
 from runtime.record import finite
 
@@ -187,8 +188,13 @@ def writing(path):
 
     Links are followed, and a device or a pipe is written to, not replaced.
     """
-    if path == "-" or _is_special(path):
-        with open(sys.__stdout__.fileno() if path == "-" else path, "w", encoding="utf-8", closefd=path != "-") as file:
+    if path == "-":
+        file = data_stream()
+        yield file
+        file.flush()
+        return
+    if _is_special(path):
+        with open(path, "w", encoding="utf-8") as file:
             yield file
         return
     with atomic_write(path) as file:

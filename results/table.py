@@ -196,8 +196,8 @@ def overnight(results, corpus, name):
     # Of the median epoch: pauses (SIGSTOP), and epochs that had other work beside them, do not count.
     epochs = trained[0]["epochs"]
     hours = len(epochs) * statistics.median(epoch["seconds"] for epoch in epochs) / 3600
-    lines = ["", f"{name} on two CPU cores (`recipes/overnight.sh {corpus}`; {processors(trained)}), {len(epochs)} epochs "
-             f"in {hours:.1f} hours:", "", "| | paper, on a GPU | here |", "|---|---|---|"]
+    lines = ["", f"{name} on two CPU cores (`recipes/overnight.sh {corpus}`; {processors(trained)}), {len(epochs)} "
+             f"epochs in {hours:.1f} hours:", "", "| | paper, on a GPU | here |", "|---|---|---|"]
     for title, made_by, part, published in OVERNIGHT:
         found = ours(results[f"{corpus}-overnight", made_by], part)
         if found:

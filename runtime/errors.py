@@ -18,7 +18,7 @@ def prepare_process():
     """What must be so before torch is imported, in a script of this project.
 
     Ctrl-C while modules are imported ends in silence. Closed standard streams are opened on nothing, or the next file
-    would become one of them.
+    would become one of them. What the encoding of a terminal does not have, such as that of a path, ends nothing.
     """
     signal.signal(signal.SIGINT, lambda number, frame: os._exit(128 + number))
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
@@ -27,6 +27,9 @@ def prepare_process():
             if descriptor != number:
                 os.dup2(descriptor, number)
             setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))
+    for stream in (sys.stdout, sys.stderr):     # what an ASCII terminal cannot show is shown as \\u017e
+        if hasattr(stream, "reconfigure") and not stream.encoding.lower().startswith("utf"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _is_script_of_this_project():

@@ -3,7 +3,7 @@ import math
 import os
 import shutil
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 
 from tqdm import tqdm
 
@@ -23,6 +23,28 @@ def log(*lines):
 def warn(*lines):
     """Log what is to be known before it is too late; None is nothing to be known."""
     log(*(f"| WARNING: {line}" for line in lines if line))
+
+
+_data = []               # what was standard output before the log went to stderr
+
+
+@contextmanager
+def log_on_stderr():
+    """Inside the block the log goes to stderr: standard output is for data, which go to `data_stream()`."""
+    _data.append(sys.stdout)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        _data.pop()
+
+
+def data_stream():
+    """Standard output, also inside `log_on_stderr`; it writes UTF-8, unless it is that of a notebook."""
+    stream = _data[-1] if _data else sys.stdout
+    if hasattr(stream, "reconfigure"):
+        stream.reconfigure(encoding="utf-8", errors="surrogateescape")
+    return stream
 
 
 @contextmanager

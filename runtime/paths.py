@@ -1,4 +1,5 @@
 """Where kept files lie, and how a file is written so that it is there whole or not at all."""
+import errno
 import os
 import shutil
 from contextlib import contextmanager, suppress
@@ -93,10 +94,13 @@ def _check_folder(path, files, mark):
 
 
 def _sync_folder(path):
-    """Make a rename durable."""
+    """Make a rename durable, where the file system can: CIFS and some of FUSE's refuse it for folders."""
     if os.name == "posix":
         folder = os.open(path, os.O_RDONLY)
         try:
             os.fsync(folder)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+                raise
         finally:
             os.close(folder)

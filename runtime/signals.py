@@ -1,4 +1,5 @@
-"""How a run is asked to stop: Ctrl-C, SIGTERM, a lost terminal, its own time limit. And who may run at all."""
+"""How a run is asked to stop: Ctrl-C, SIGTERM, a lost terminal, a scheduler's SIGUSR1 or SIGUSR2, its own time limit.
+And who may run at all."""
 import os
 import signal
 import sys
@@ -6,6 +7,7 @@ import time
 from contextlib import contextmanager, suppress
 
 from runtime.errors import InputError
+from runtime.log import warn
 
 
 class Stop(Exception):
@@ -23,7 +25,8 @@ class Interruption:
     by it. acknowledge: the line for it.
     """
 
-    SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+    SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
+                    if hasattr(signal, name))
     TIME_IS_UP = 1000      # in the place of a signal's number
 
     def __init__(self, max_minutes=None, acknowledge="stopping; press Ctrl-C again to give up"):
@@ -83,12 +86,14 @@ def exclusive(path, wait=False):
         file = open(path, "a+")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except OSError:
+        except BlockingIOError:
             file.seek(0)
             holder = file.read(20).strip() or "unknown"
             file.close()
             raise InputError(f"{path}: process {holder} is running with the same --save; "
                              "wait for it, stop it, or choose another name") from None
+        except OSError as error:          # some of NFS's, Lustre's and FUSE's have no locks
+            warn(f"{path}: this file system has no locks ({error.strerror}); start no second run with the same --save")
         try:
             if os.fstat(file.fileno()).st_ino == os.stat(path).st_ino:
                 break
@@ -101,5 +106,6 @@ def exclusive(path, wait=False):
     try:
         yield
     finally:
-        os.unlink(path)
+        with suppress(FileNotFoundError):
+            os.unlink(path)
         file.close()

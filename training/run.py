@@ -62,10 +62,10 @@ class Run:
             raise InputError("--patience takes the place of --nonmono; leave one of them out")
         self.unit = "turn" if args.turn_steps else "epoch"
         own = self.group.share(args.batch_size)
-        self.train = batchify_split("train", corpus, args.batch_size, args)[:, own]                    # (L, own B)
+        self.train = batchify_split("train", corpus, args.batch_size, args, "--batch-size")[:, own]    # (L, own B)
         if self.group.size > 1 and not self.train.is_cpu:
             self.train = self.train.contiguous()                  # the other streams need not lie on this GPU
-        self.valid = batchify_split("valid", corpus, args.eval_batch_size, args)
+        self.valid = batchify_split("valid", corpus, args.eval_batch_size, args, "--eval-batch-size", fewer=True)
         self.test = batchify_split("test", corpus, 1, args)
         self.step = TrainStep(model, optimizer, bptt=args.bptt, clip=args.clip, alpha=args.alpha, beta=args.beta,
                               state_drop=args.state_drop, group=self.group, share=self.train.size(1) / args.batch_size)

@@ -136,7 +136,8 @@ def test_a_sample_without_a_seed_follows_torch(made):
 @pytest.mark.parametrize(("asked", "named"), [
     (lambda lm: lm.score("a b"), "list of sentences"), (lambda lm: lm.score(["a"], context="line"), "line"),
     (lambda lm: lm.next("a", k=0), "k=0"), (lambda lm: lm.features("a", layer=3), "3 layers"),
-    (lambda lm: lm.features("a", layer=-4), "3 layers"), (lambda lm: lm.generate(temperature=0), "temperature"),
+    (lambda lm: lm.features("a", layer=-4), "3 layers"), (lambda lm: lm.generate(temperature=-1), "temperature"),
+    (lambda lm: lm.generate(top_p=1.5), "top_p"),
     (lambda lm: lm.perplexity([]), "no sentence"),
     (lambda lm: LanguageModel(lm.model, WORDS, unknown="skip"), "skip"),
     (lambda lm: LanguageModel(lm.model, ["a"]), "<eos>"),

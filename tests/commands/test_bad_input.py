@@ -77,7 +77,10 @@ def test_spoilt_texts(split, corpus, refuse, tmp_path):
     text.write_bytes(good[:200] + b"\0" + good[200:])
     refuse(*command, naming=[text.name, "NUL"])
     text.write_bytes(b"\n")
-    refuse(*command, naming=[text.name, "too few", "batch size" if split != "test" else ""])
+    refuse(*command, naming=[text.name, "1 token;", "two are needed"])
+    if split == "train":
+        text.write_bytes(b"a b\n")
+        refuse(*command, naming=[text.name, "3 tokens", "--batch-size 1"])
     text.unlink()
     refuse(*command, naming=[text.name])
     assert not (tmp_path / "a.pt").exists()

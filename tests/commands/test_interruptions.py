@@ -1,6 +1,8 @@
 """Signals, closed streams, pipes: a run saves and says so, and nothing ends in a traceback."""
+import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,6 +11,8 @@ import time
 import pytest
 import torch
 from conftest import ROOT, SMALL, run_script
+
+import evaluate
 
 STREAMS = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
 
@@ -23,7 +27,7 @@ def in_the_middle(folder):
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_saves_and_the_run_continues(number, toy, tmp_path):
     process = start("--data", toy, *SMALL, "--epochs", 500, "--save", "a.pt", cwd=tmp_path)
     in_the_middle(tmp_path)
@@ -138,3 +142,25 @@ def test_a_run_continued_to_more_epochs_is_the_longer_run(toy, call, tmp_path):
     assert torch.equal(*(state["generators"]["cpu"] for state in states))
     results = [json.loads((tmp_path / f"{name}.result.json").read_text()) for name in ("whole", "parts")]
     assert results[0]["test"] == results[1]["test"]
+
+
+@pytest.mark.parametrize("words", [["evaluate.py", "--checkpoint", "žluť.pt", "--split", "test"],
+                                   ["evaluate.py", "--checkpoint", "none/žluť.pt"],
+                                   ["generate.py", "--checkpoint", "žluť.pt", "--words", 3, "--prompt", "žluť"]])
+def test_a_terminal_without_the_letters_of_a_path(words, trained, tmp_path):
+    """An ASCII one shows them as escapes; what was asked for is done."""
+    shutil.copy(trained / "toy.pt", tmp_path / "žluť.pt")
+    fails = "--split" not in words
+    done = run_script(*words, "--device", "cpu", cwd=tmp_path, status=int(fails),
+                      env={**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"})
+    assert "\\u017elu\\u0165" in done.stdout + done.stderr
+
+
+def test_results_for_a_standard_output_that_is_no_file(trained, monkeypatch):
+    """As in notebooks, whose standard output has no file number: rows go there and the log to stderr."""
+    out, err = io.StringIO(), io.StringIO()
+    monkeypatch.setattr(sys, "stdout", out)
+    monkeypatch.setattr(sys, "stderr", err)
+    evaluate.main(["--checkpoint", str(trained / "toy.pt"), "--split", "test", "--per-sentence", "-"])
+    heading, *rows = out.getvalue().splitlines()
+    assert "perplexity" in heading.split("\t") and len(rows) == 60 and "| reading" in err.getvalue()

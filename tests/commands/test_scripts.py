@@ -1,4 +1,5 @@
 """The scripts as a user runs them, on a text that is learnt in seconds."""
+import io
 import json
 import os
 import re
@@ -12,6 +13,7 @@ import pytest
 import torch
 from conftest import ROOT, SMALL, run_script
 
+import generate
 import main
 import training.run
 from runtime import options
@@ -131,6 +133,18 @@ def test_character_corpora(call, tmp_path):
     assert float(re.findall(r"test bpc +([\d.]+)", done)[0]) < 1
 
 
+def test_a_short_validation_text_is_read_in_fewer_streams(toy, call, tmp_path):
+    for split in ("train", "test"):
+        shutil.copy(toy / f"{split}.txt", tmp_path)
+    (tmp_path / "valid.txt").write_text("w1 w8 w3 w1 w8\n")
+    done = call("main.py", "--data", tmp_path, *SMALL, "--epochs", 1, "--save", "a.pt")
+    assert "valid.txt has 6 tokens, too few for --eval-batch-size 10: it is read in 3 streams" in done
+    losses = [figure(done, "valid")]
+    losses.append(figure(call("main.py", "--data", tmp_path, *SMALL, "--epochs", 1, "--eval-batch-size", 3, "--save",
+                              "b.pt"), "valid"))
+    assert losses[0] == losses[1]
+
+
 def test_train_vocabulary_reads_other_words_as_unk(toy, call, tmp_path, capsys):
     for split in ("train", "valid", "test"):
         (tmp_path / f"{split}.txt").write_text((toy / f"{split}.txt").read_text() + f"only_{split} here\n")
@@ -139,7 +153,7 @@ def test_train_vocabulary_reads_other_words_as_unk(toy, call, tmp_path, capsys):
     assert "only_train" in vocabulary and "<unk>" in vocabulary and "only_test" not in vocabulary
     call("pointer.py", "--save", "u.pt", "--window", 9)
     call("generate.py", "--save", "u.pt", "--words", 3, "--prompt", "only_test")
-    assert (tmp_path / "generated.txt").read_text().startswith("<unk> ")
+    assert (tmp_path / "generated.txt").read_text().startswith("only_test ")     # as typed, though read as <unk>
 
 
 def test_search_finds_what_the_flags_then_give(trained, call):
@@ -159,7 +173,22 @@ def test_generate_is_repeatable_and_top_one_is_greedy(trained, call, tmp_path):
     assert len(first.split()) == 40
     assert generate("--seed", 1) == first != generate("--seed", 2)
     assert generate("--top-k", 1, "--seed", 1) == generate("--top-k", 1, "--seed", 2)
-    assert generate("--temperature", "0.0001") == generate("--top-k", 1)
+    assert generate("--temperature", "0.0001") == generate("--top-k", 1) == generate("--temperature", 0)
+    assert generate("--top-p", 0) == generate("--temperature", 0)
+    assert generate("--top-p", 0.9, "--seed", 1) != generate("--temperature", 0)
+    several = generate("--samples", 3, "--prompt", "w1  w2", "--seed", 1).split("\n\n")
+    assert len(several) == 3 and len(set(several)) == 3
+    assert all(text.startswith("w1  w2 ") and len(text.split()) == 42 for text in several)
+    assert several[0] + "\n" == generate("--prompt", "w1  w2", "--seed", 1)
+
+
+def test_generate_writes_to_a_standard_output_that_is_no_file(trained, monkeypatch):
+    """As in notebooks, whose standard output has no file number."""
+    out = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", out)
+    generate.main(["--checkpoint", str(trained / "toy.pt"), "--words", "5", "--outf", "-", "--prompt", "w1",
+                   "--device", "cpu"])
+    assert out.getvalue().startswith("w1 ") and len(out.getvalue().split()) == 6
 
 
 def test_an_earlier_run_is_kept_under_a_number(toy, call, tmp_path):

@@ -99,6 +99,11 @@ class Names:
 
     def check(self):
         """InputError for what cannot be written, or is there and is none of ours."""
+        folder = os.path.dirname(self.stem) or "."
+        if os.path.isdir(self.stem) or not os.path.basename(self.stem):
+            raise InputError(f"{self.stem} is a folder; give the name of a file in it, such as lm.onnx")
+        if not os.path.isdir(folder):
+            raise InputError(f"{folder}: no such folder; make it first")
         models = (*self.models(""), *self.models(".int8"))
         for name in (*models, self.tokens):
             check_output(name)

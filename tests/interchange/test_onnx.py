@@ -68,6 +68,16 @@ def test_a_model_that_onnxruntime_computes_otherwise_is_not_written(tmp_path, mo
     assert not os.listdir(tmp_path)
 
 
+def test_a_name_that_is_none_of_a_file(tmp_path, monkeypatch):
+    model, contents = contents_of()
+    monkeypatch.chdir(tmp_path)
+    for name, says in ((".", "is a folder"), ("./", "is a folder"), (str(tmp_path), "is a folder"),
+                       ("nowhere/lm.onnx", "nowhere: no such folder")):
+        with pytest.raises(InputError, match=says):
+            rnnlm.write(contents, model.state_dict(), name, None)
+    assert not os.listdir(tmp_path)
+
+
 @pytest.mark.parametrize("kind", ["lstm", "gru", "untied", "mixture"])
 def test_int8(kind, tmp_path, capsys):
     """Its weights take a quarter of the room, its perplexity is logged beside that of fp32, and both are true."""

@@ -1,6 +1,12 @@
-"""What only a GPU can show. Without one, all of it is skipped."""
+"""What only a GPU can show. Without one, all of it is skipped.
+
+Where a GPU is there for minutes, `-m essential` is a choice of a minute: arithmetic, graphs, no waiting, resuming.
+"""
+import functools
+import itertools
 import json
 import math
+import os
 import warnings
 
 import pytest
@@ -77,10 +83,14 @@ def learnable(rows, columns):
     return torch.stack(text).cuda()
 
 
-@pytest.mark.parametrize("model", ["LSTM", "GRU", "QRNN"])
-@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
-def test_graphs_equal_eager_steps(precision, optimizer, model):
+STEPS = [pytest.param(*case, marks=[pytest.mark.essential] if case in (
+    ("LSTM", "sgd", "tf32"), ("LSTM", "adam", "tf32"), ("LSTM", "adam", "bf16"), ("GRU", "sgd", "tf32"),
+    ("QRNN", "sgd", "tf32")) else [])
+    for case in itertools.product(("LSTM", "GRU", "QRNN"), ("sgd", "adam"), ("fp32", "tf32", "bf16"))]
+
+
+@pytest.mark.parametrize(("model", "optimizer", "precision"), STEPS)
+def test_graphs_equal_eager_steps(model, optimizer, precision):
     """Losses over 200 steps with dropout on: the same random numbers, so the same curve within rounding."""
     columns, lengths = learnable(2400, 20), [12, 9, 12, 15, 9, 12, 12, 5, 9, 12] * 20
     eager, recorded = (train(make({**TOY, "model": model}, 30, precision, DROPOUTS, optimizer, graphs, bptt=12),
@@ -92,10 +102,12 @@ def test_graphs_equal_eager_steps(precision, optimizer, model):
     torch.testing.assert_close(recorded[-20:].mean(), eager[-20:].mean(), rtol=2e-2, atol=0)  # rounding has grown
 
 
+@pytest.mark.essential
 @pytest.mark.parametrize("precision", ["tf32", "bf16"])
 @pytest.mark.parametrize("graphs", [False, True])
-def test_a_step_does_not_wait_for_the_gpu_nor_copy_its_weights(graphs, precision):
-    step = make(PTB, 10_000, precision, DROPOUTS, graphs=graphs)
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_a_step_does_not_wait_for_the_gpu_nor_copy_its_weights(optimizer, graphs, precision):
+    step = make(PTB, 10_000, precision, DROPOUTS, optimizer, graphs)
     columns = torch.randint(10_000, (300, 20), device="cuda")
     hidden = step.model.init_hidden(20)
     with warnings.catch_warnings():
@@ -132,23 +144,35 @@ def test_wide_batches_can_be_recorded():
     assert train(step, torch.randint(500, (400, 80), device="cuda"), [70] * 5).isfinite().all()
 
 
-@pytest.mark.parametrize("model", ["LSTM", "GRU", "QRNN"])
-@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
-def test_gradients_against_float64(precision, model):
-    """At the paper's size, padded widths and all; what float64 says comes from the CPU."""
-    step = make({**PTB, "model": model}, 10_000, precision, NO_DROPOUTS)
-    data, targets = torch.randint(10_000, (35, 20)), torch.randint(10_000, (700,))
-    loss, _, found = step.forward_backward(data.cuda(), targets.cuda(), step.model.init_hidden(20), 1)
+@functools.cache
+def in_float64(model):
+    """A window, its targets, and the loss and gradients that the CPU computes in float64, at the paper's size."""
     exact = make({**PTB, "model": model}, 10_000, "fp32", NO_DROPOUTS)
     exact.model.cpu().double()
     exact.model.softmax.fused = None
     exact.parameters = list(exact.model.parameters())
-    wanted_loss, _, wanted = exact.forward_backward(data, targets, exact.model.init_hidden(20), 1)
-    assert abs(loss.cpu() - wanted_loss) <= TOLERANCES[precision] * wanted_loss
-    for a, b in zip(found, wanted):
+    data, targets = torch.randint(10_000, (35, 20)), torch.randint(10_000, (700,))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, os.cpu_count() // 4))     # tests run four at a time
+    loss, _, gradients = exact.forward_backward(data, targets, exact.model.init_hidden(20), 1)
+    torch.set_num_threads(threads)
+    return data, targets, loss, gradients
+
+
+@pytest.mark.essential
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
+@pytest.mark.parametrize("model", ["LSTM", "GRU", "QRNN"])
+def test_gradients_against_float64(model, precision):
+    """At the paper's size, padded widths and all."""
+    data, targets, exact_loss, exact = in_float64(model)
+    step = make({**PTB, "model": model}, 10_000, precision, NO_DROPOUTS)
+    loss, _, gradients = step.forward_backward(data.cuda(), targets.cuda(), step.model.init_hidden(20), 1)
+    assert abs(loss.cpu() - exact_loss) <= TOLERANCES[precision] * exact_loss
+    for a, b in zip(gradients, exact):
         assert (a.cpu() - b).norm() <= TOLERANCES[precision] * b.norm()
 
 
+@pytest.mark.essential
 def test_the_softmax_kernel_is_there_and_right():
     assert fused_softmax.available(0)        # which has compared it with torch
     x, weight = torch.randn(300, 40, device="cuda"), torch.randn(33_278, 40, device="cuda")
@@ -175,9 +199,13 @@ def test_auto_is_tf32_on_cards_that_have_it():
     assert pick_precision("auto", "cuda", False)[0] == ("tf32" if has_tf32 else "fp32")
 
 
-@pytest.mark.parametrize("flags", [[], ["--no-graphs"], ["--optimizer", "adam", "--lr", "0.01"], ["--model", "GRU"],
-                                   ["--model", "QRNN"], ["--dropoutr", "0.2"],
-                                   ["--cutoffs", "10", "20"], ["--precision", "bf16"]], ids=" ".join)
+ADAM = ["--optimizer", "adam", "--lr", "0.01"]
+
+
+@pytest.mark.parametrize("flags", [
+    pytest.param([], marks=pytest.mark.essential), ["--no-graphs"], ADAM,
+    pytest.param([*ADAM, "--one-cycle", "1", "1", "1", "1"], marks=pytest.mark.essential), ["--model", "GRU"],
+    ["--model", "QRNN"], ["--dropoutr", "0.2"], ["--cutoffs", "10", "20"], ["--precision", "bf16"]], ids=" ".join)
 def test_a_run_continued_on_the_gpu(flags, toy, call, tmp_path):
     """Stopped between epochs and continued: the curve of a run never stopped, within rounding."""
     def losses(name):
@@ -200,5 +228,6 @@ def test_scripts_on_the_gpu(toy, tmp_path):
     run_script("generate.py", "--save", "a.pt", "--words", 20, "--outf", "-", cwd=tmp_path)
 
 
+@pytest.mark.essential
 def test_the_self_check_agrees():
     assert check_graphs(torch.device("cuda", 0)) is None

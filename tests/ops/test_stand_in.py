@@ -41,6 +41,49 @@ def test_training_is_recorded_without_a_violation(model, flags, toy, tmp_path):
     assert problems(errors) == "none" and "without CUDA graphs" not in errors
 
 
+ONE_CYCLE = """
+import ctypes
+import sys
+import torch
+from training import step
+
+library = ctypes.CDLL(None)
+library.fake_stat.restype = ctypes.c_long
+real, replayed, waited = step.GraphedStep.__call__, [0], [0, 0]
+
+def call(self, data, targets, hidden):
+    known = len(self.graphs._recorded)
+    before = [library.fake_stat(what) for what in (b"sync", b"h2d")]
+    found = real(self, data, targets, hidden)
+    if known == len(self.graphs._recorded) and any(inputs[0].shape == data.shape
+                                                   for _, inputs, _ in self.graphs._recorded.values()):
+        replayed[0] += 1
+        for i, what in enumerate((b"sync", b"h2d")):
+            waited[i] += library.fake_stat(what) - before[i]
+    return found
+
+step.GraphedStep.__call__ = call
+import main
+status = main.main()
+print("offset", torch.cuda.default_generators[0].get_offset(), "replayed", *replayed, "waited, copied", *waited)
+sys.exit(status)
+"""
+
+
+def test_adam_in_one_cycle_is_replayed_without_waiting_and_continued(toy, tmp_path):
+    """The path of recipes/fast.sh: rate and beta1 differ in every step, and the update follows the graph."""
+    (tmp_path / "one_cycle.py").write_text(ONE_CYCLE)
+    flags = ["--data", toy, *TOY, "--batch-size", 40, "--bptt", 6, "--optimizer", "adam", "--lr", 5e-3, "--one-cycle",
+             1, 2, 2, 1, "--clip", 0.12]
+    whole, errors = run(str(tmp_path / "one_cycle.py"), *flags, "--save", "a.pt", cwd=tmp_path)
+    offset, replayed, *waited = re.search(r"offset (\d+) replayed (\d+) waited, copied (\d+) (\d+)", whole).groups()
+    assert int(replayed) > 50 and waited == ["0", "0"]
+    assert problems(errors) == "none" and "without CUDA graphs" not in errors
+    run("main.py", *flags, "--epochs", 3, "--no-test", "--save", "b.pt", cwd=tmp_path)
+    parts, _ = run(str(tmp_path / "one_cycle.py"), "--epochs", 6, "--save", "b.pt", "--resume", "auto", cwd=tmp_path)
+    assert "continuing from" in parts and f"offset {offset} " in parts           # the same random numbers to the end
+
+
 def test_every_script(toy, tmp_path):
     run("main.py", "--data", toy, *TOY, "--epochs", 1, "--save", "a.pt", cwd=tmp_path)
     out, _ = run("main.py", "--epochs", 2, "--save", "a.pt", "--resume", "auto", cwd=tmp_path)

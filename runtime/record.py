@@ -95,10 +95,11 @@ def finite(value):
 
 
 def commit():
-    """The commit of this program, with a + where files were changed since; None where git cannot tell."""
+    """The commit of this program, with a + where files were changed since; None where git cannot tell. A copy without
+    its repository has that in $AWD_LSTM_COMMIT."""
     here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     if not os.path.exists(os.path.join(here, ".git")):     # installed, perhaps inside of another program's repository
-        return None
+        return os.environ.get("AWD_LSTM_COMMIT")
     try:
         done = subprocess.run(["git", "-C", here, "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"],
                               capture_output=True, text=True, check=True, timeout=10)

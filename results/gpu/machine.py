@@ -1,6 +1,5 @@
 """What a figure must name, as JSON: the card, its driver, versions, commit, date."""
 import json
-import os
 import subprocess
 import sys
 import time
@@ -23,6 +22,6 @@ def driver():
 
 json.dump({"device": record.device_name("cuda" if torch.cuda.is_available() else "cpu"), "driver": driver(),
            "python": sys.version.split()[0], "torch": torch.__version__, "cuda": torch.version.cuda,
-           "cudnn": torch.backends.cudnn.version(), "commit": os.environ.get("COMMIT") or record.commit(),
+           "cudnn": torch.backends.cudnn.version(), "commit": record.commit(),
            "date": time.strftime("%Y-%m-%d %H:%M:%S %z")}, sys.stdout, indent=1)
 print()

@@ -64,7 +64,7 @@ def main(argv=None):
     lr, lamb = learning_rate(args), args.lamb
     log(f"| reading {path}, on {compute}")
 
-    result = Files(path, "dynamic").result
+    result = record.result_path(Files(path, "dynamic").result, args)
     record.remove(result)
     began, found = time.monotonic(), {}
     with DynamicPass(path, args, model) as reading:
@@ -90,7 +90,8 @@ def main(argv=None):
             found[split] = {**record.figures(loss, len(stream), corpus.sizes.get(split)), "tokens_per_second": speed}
         log(rule("="), f"| End of dynamic evaluation | {report(loss, split + ' ')}", rule("="))
         seconds = time.monotonic() - began
-        record.write(result, args.replaced(lr=lr, lamb=lamb), count_parameters(model), seconds=seconds, **found)
+        settings = args.replaced(lr=lr, lamb=lamb)
+        result = record.write(result, settings, count_parameters(model), args, seconds=seconds, **found)
         record.summarise({split: found[split] for split in texts}, seconds, result=result)
     return reading.status
 

@@ -70,7 +70,7 @@ def main(argv=None):
     with log_on_stderr() if "-" in outputs.asked_for(args).values() else nullcontext():
         args, vocabulary = agree(members, args)
         splits = [split for split in ("valid", "test") if args.split in ("both", split) or args.weights == split]
-        result = Files(members[0].path, result_name(members)).result
+        result = record.result_path(Files(members[0].path, result_name(members)).result, args)
         record.remove(result)
         began, readings, found = time.monotonic(), [], {}
         with MembersPass(members, args) as reading:
@@ -92,8 +92,8 @@ def main(argv=None):
             models = [{"model": member.label, "weight": weight, "parameters": each.parameters,
                        "settings": each.settings, **{split: figures(each.logprobs[split]) for split in splits}}
                       for member, weight, each in zip(members, weights.tolist(), readings)]
-            record.write(result, args, sum(each.parameters for each in readings), seconds=seconds, **found,
-                         models=models)
+            result = record.write(result, args, sum(each.parameters for each in readings), seconds=seconds, **found,
+                                  models=models)
             record.summarise({split: found[split] for split in splits}, seconds, **outputs.written(args), result=result)
     return reading.status
 

@@ -160,8 +160,8 @@ def main(argv=None):
             log(f"| {stop}; nothing was written")
             return stop.status
         seconds = time.monotonic() - began
-        result = Files(path, name).result
-        record.write(result, args, count_parameters(model), seconds=seconds, **found)
+        result = record.result_path(Files(path, name).result, args)
+        result = record.write(result, args, count_parameters(model), seconds=seconds, **found)
         record.summarise(found, seconds, **outputs.written(args), result=result)
     return 0
 

@@ -51,7 +51,7 @@ def main(argv=None):
     corpus = read_corpus(args, vocabulary)
     log(f"| reading {path}, on {compute}")
 
-    result = Files(path, "pointer").result
+    result = record.result_path(Files(path, "pointer").result, args)
     record.remove(result)
     began, found = time.monotonic(), {}
     theta, lambdasm = args.theta, args.lambdasm
@@ -71,7 +71,7 @@ def main(argv=None):
         log(rule("="), f"| End of pointer | {report(loss, 'test ')}", rule("="))
         seconds = time.monotonic() - began
         settings = args.replaced(theta=theta, lambdasm=lambdasm)
-        record.write(result, settings, count_parameters(model), seconds=seconds, **found)
+        result = record.write(result, settings, count_parameters(model), args, seconds=seconds, **found)
         record.summarise({split: found[split] for split in ("valid", "test")}, seconds, result=result)
     return reading.status
 

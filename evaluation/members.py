@@ -64,7 +64,8 @@ def result_name(members):
     first, *others = members
     parts = [part_of_name("-".join([checkpoint.Files(os.path.basename(other.path)).stem, *other.methods]))
              for other in others]
-    return ".".join(["ensemble", *first.methods, *parts])[:150]         # file systems take names of 255 bytes
+    name = ".".join(["ensemble", *first.methods, *parts])
+    return name.encode()[:150].decode(errors="ignore")                  # file systems take names of 255 bytes
 
 
 def agree(members, args):

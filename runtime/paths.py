@@ -22,8 +22,9 @@ def check_output(path):
 
 
 def part_of_name(text):
-    """Any text as a part of a file's name."""
-    return "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in text)
+    """Any text as a part of a file's name: at most 100 bytes of it, for file systems take names of 255."""
+    name = "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in text)
+    return name.encode()[:100].decode(errors="ignore")
 
 
 @contextmanager

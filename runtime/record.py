@@ -1,4 +1,5 @@
 """What a finished run leaves for the tables: a JSON file that says what was done, by what, where, and how it ended."""
+import itertools
 import json
 import math
 import os
@@ -57,25 +58,61 @@ def per_unit(figures):
     return f" ({figures['word_perplexity']:.2f} per word, {figures['bits_per_byte']:.3f} bits per byte)"
 
 
-def write(path, args, parameters, **found):
-    """Write `found` and all about the run to `path`, whole or not at all; what cannot be written is only logged."""
+# Flags that do not tell two runs of a script apart: where it runs, how long, and what it writes besides its result.
+NOT_COMPARED = frozenset((
+    "save", "checkpoint", "cache", "device", "cuda", "log_interval", "recipe", "resume", "max_minutes",
+    "checkpoint_minutes", "per_token", "per_sentence", "format", "html", "features", "rescored", "best"))
+
+
+def typed(args):
+    """The flags that the user typed and that decide what comes out -> dict, as JSON has it."""
+    return json.loads(json.dumps({name: getattr(args, name) for name in sorted(args.given - NOT_COMPARED)}))
+
+
+def result_path(path, args):
+    """The name for the result of a run with the flags `args`: `path` or, where an earlier run with other flags left its
+    result there, that name with a number, which is logged."""
+    stem = path.removesuffix(".result.json")
+    names = itertools.chain([path], (f"{stem}.{number}.result.json" for number in itertools.count(2)))
+    name = next(name for name in names if not os.path.lexists(name) or _typed_for(name) == typed(args))
+    if name != path:
+        log(f"| {path} is of a run with other flags and is kept; the result of this one goes to {name}")
+    return name
+
+
+def _typed_for(path):
+    """The flags that the result at `path` was made with; None where that is not known."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            return json.load(file).get("typed")
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def write(path, args, parameters, asked=None, **found):
+    """Write `found` and all about the run to `path`, whole or not at all -> the path. What cannot be written is only
+    logged -> None. args: the flags as they were used; asked: as they were typed, where a search has chosen others."""
     contents = {"recipe": args.recipe, "command": shlex.join(sys.argv), "commit": commit(),
-                "date": time.strftime("%Y-%m-%d %H:%M:%S %z"), **about(args, parameters), **found}
+                "date": time.strftime("%Y-%m-%d %H:%M:%S %z"), "typed": typed(asked or args),
+                **about(args, parameters), **found}
     try:
         with atomic_write(path) as file:
             json.dump(finite(contents), file, indent=1)
             file.write("\n")
     except OSError as error:
         log(f"| WARNING: {path} could not be written ({error.strerror})")
+        return None
+    return path
 
 
 def summarise(found, seconds, *facts, **files):
-    """The last line of a script: what came out (`figures` by name), what it took, and the files to look at."""
+    """The last line of a script: what came out (`figures` by name), what it took, and the files to look at, if any."""
     parts = ["| summary",
              *(f"{name} ppl {figures['perplexity']:.2f}{per_unit(figures)}" for name, figures in found.items()),
              ", ".join([*facts, duration(seconds)])]
-    if files:
-        parts.append(", ".join(f"{what} {path}" for what, path in files.items()))
+    written = [f"{what} {path}" for what, path in files.items() if path]
+    if written:
+        parts.append(", ".join(written))
     log(" | ".join(parts))
 
 

@@ -256,11 +256,11 @@ class Run:
         seconds = sum(epoch["seconds"] for epoch in self.history)
         found = {"valid": record.figures(self.checkpoints.best_loss, len(self.valid), self.sizes.get("valid")),
                  "test": record.figures(loss, len(self.test), self.sizes.get("test"))}
-        record.write(self.files.result, self.args, count_parameters(model), epochs=self.history,
-                     seconds=seconds, switch_epoch=self.switch_epoch, **found)
+        result = record.write(self.files.result, self.args, count_parameters(model), epochs=self.history,
+                              seconds=seconds, switch_epoch=self.switch_epoch, **found)
         record.summarise({"best valid": found["valid"], "test": found["test"]}, seconds,
                          f"{self.unit}s {len(self.history)}", model=self.files.best, log=self.files.log,
-                         result=self.files.result)
+                         result=result)
 
     # ---- what it saves, and continues from
 

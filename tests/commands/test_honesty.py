@@ -1,10 +1,13 @@
 """What scripts say is so: flags without effect, ends of grids, divergence, units, names of results."""
+import errno
 import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
@@ -12,6 +15,7 @@ import torch
 from conftest import ROOT, SMALL, run_script
 
 import checkpoint
+from runtime import record
 from runtime.devices import Compute
 from runtime.log import duration
 
@@ -183,3 +187,55 @@ def test_every_run_has_a_folder_of_curves_of_its_own(toy, call, monkeypatch):
 def test_a_restored_model_evaluates(trained):
     path = str(trained / "toy.pt")
     assert not checkpoint.restore(checkpoint.load(path), path, Compute(torch.device("cpu"), "fp32")).training
+
+
+def test_a_result_of_other_flags_is_kept(trained, call, tmp_path):
+    """The name tells some runs apart, a number the others; the same command takes the place of its own result."""
+    shutil.copy(trained / "toy.pt", tmp_path)
+    (tmp_path / "one").mkdir()
+    (tmp_path / "other").mkdir()
+    for folder in "one", "other":
+        (tmp_path / folder / "text.txt").write_text("w1 w8\n")
+    common = {"evaluate.py": ["--save", "toy.pt", "--device", "cpu"]}
+    common["pointer.py"] = [*common["evaluate.py"], "--window", 9]
+    common["ensemble.py"] = ["--device", "cpu"]
+    runs = [("evaluate.py", ["--text", "one/text.txt"], "toy.evaluation.text-txt"),
+            ("evaluate.py", ["--text", "other/text.txt"], "toy.evaluation.text-txt.2"),
+            ("evaluate.py", ["--text", "one/text.txt", "--unknown", "error"], "toy.evaluation.text-txt.3"),
+            ("evaluate.py", ["--text", "one/text.txt", "--precision", "bf16"], "toy.evaluation.text-txt.4"),
+            ("pointer.py", ["--theta", 1], "toy.pointer"), ("pointer.py", ["--theta", 2], "toy.pointer.2"),
+            ("pointer.py", ["--theta", 2, "--search"], "toy.pointer.3"),
+            ("ensemble.py", ["toy.pt", "toy.pt:cache,theta=1.0"], "toy.ensemble.toy-cache"),
+            ("ensemble.py", ["toy.pt", "toy.pt:cache,theta=2.0"], "toy.ensemble.toy-cache.2"),
+            ("ensemble.py", ["toy.pt", "toy.pt:cache,theta=2.0", "--split", "test"], "toy.ensemble.toy-cache.3")]
+    for _ in range(2):
+        for script, words, name in runs:
+            said = call(script, *common[script], *words)
+            assert f"result {name}.result.json" in said
+            assert ("is kept; the result of this one goes to" in said) == name[-1].isdigit()
+    assert {path.name for path in tmp_path.glob("*.result.json")} == {f"{name}.result.json" for *_, name in runs}
+
+
+def test_a_text_whose_name_is_as_long_as_names_can_be(trained, call, tmp_path):
+    shutil.copy(trained / "toy.pt", tmp_path)
+    names = ["a" * 240, "ž" * 120]
+    for name in names:
+        (tmp_path / name).write_text("w1 w8\n")
+        said = call("evaluate.py", "--save", "toy.pt", "--text", name, "--device", "cpu")
+        assert "could not be written" not in said and "| result toy.evaluation." in said.replace(", result", "| result")
+    assert len(list(tmp_path.glob("*.result.json"))) == 2
+
+
+def test_a_result_that_cannot_be_written_is_not_named_as_written(trained, call, tmp_path, monkeypatch):
+    shutil.copy(trained / "toy.pt", tmp_path)
+
+    @contextmanager
+    def full(path, *more):
+        raise OSError(errno.ENOSPC, "No space left on device")
+        yield
+
+    monkeypatch.setattr(record, "atomic_write", full)
+    for script in "evaluate.py", "pointer.py":
+        said = call(script, "--save", "toy.pt", "--device", "cpu")
+        assert "could not be written (No space left on device)" in said
+        assert "result.json" not in said[said.index("| summary"):]

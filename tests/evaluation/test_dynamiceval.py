@@ -146,8 +146,8 @@ def evaluate(trained, changed, call, tmp_path):
     def run(*words, data=changed):
         said = call("dynamiceval.py", "--save", "toy.pt", "--data", data, "--device", "cpu", "--stat-batch-size", 20,
                     *words)
-        path = tmp_path / "toy.dynamic.result.json"
-        return said, json.loads(path.read_text()) if path.exists() else None
+        written = re.search(r"result (toy\.dynamic\S*\.result\.json)$", said, re.MULTILINE)
+        return said, written and json.loads((tmp_path / written[1]).read_text())
     return run
 
 

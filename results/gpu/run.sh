@@ -41,7 +41,7 @@ while [ $# -gt 0 ]; do
     esac
     shift
 done
-[ -n "$out" ] || usage
+[[ -n $out && $seconds =~ ^[1-9][0-9]*$ ]] || usage
 limit=${LIMIT:-60}             # seconds of tests, and of steps
 [ ${#parts[@]} -gt 0 ] || parts=(tests steps fast models)
 mkdir -p "$out" "$WORK/runs" "$WORK/logs" "$WORK/pieces"

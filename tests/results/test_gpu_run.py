@@ -102,6 +102,14 @@ def packed(files):
         return {member.name: archive.extractfile(member).read().decode() for member in archive if member.isfile()}
 
 
+@pytest.mark.parametrize("words", [[], ["OUT", "--seconds", "soon"], ["OUT", "all"], ["OUT", "--fast"]], ids=" ".join)
+def test_what_it_does_not_understand_is_answered_with_its_usage(words, tmp_path):
+    done = subprocess.run(["bash", ROOT / "results" / "gpu" / "run.sh", *words], cwd=tmp_path, capture_output=True,
+                          text=True, check=False)
+    assert (done.returncode, done.stdout, list(tmp_path.iterdir())) == (2, "", [])
+    assert done.stderr.strip() == "bash results/gpu/run.sh OUT [PART…] [--seconds S] [--device cuda:0|cpu] [--quick]"
+
+
 BREAKING = """#!/bin/bash
 case "$*" in *pytest*) kill -SEGV $$ ;; *step_times.py*) sleep 1000 ;; esac
 exec {python} "$@"

@@ -3,7 +3,7 @@
 The text is a split of the corpus, which is scored as published figures are: with batch size 1 from a zero state, all
 words but the first. Or it is any text, a file or standard input, of which all words are scored, the first one after
 <eos>. With --context reset all words of either are scored, every line on its own, from a zero state and after <eos>;
-lines are then read in batches. So are the hypotheses of n-best lists.
+lines are then read in batches. So are the hypotheses of n-best lists and minimal pairs.
 """
 from runtime import errors  # isort: skip  (first: it prepares the process for the imports below)
 
@@ -14,7 +14,7 @@ from contextlib import nullcontext
 
 from checkpoint import Files, choose, open_model
 from data import read_corpus
-from evaluation import hidden_states, nbest, outputs, scoring
+from evaluation import hidden_states, minimal_pairs, nbest, outputs, pair_files, scoring
 from evaluation.formats import FORMATS
 from evaluation.text import characters, read_split, read_text
 from model import count_parameters
@@ -57,6 +57,7 @@ def make_parser():
         *outputs.flags(FORMATS), *outputs.SURPRISAL, *hidden_states.FLAGS,
         Flag("max_minutes", None, "stop after M minutes", options.positive, "M")))
     parser.add("n-best lists", nbest.FLAGS)
+    parser.add("minimal pairs", minimal_pairs.FLAGS)
     parser.add("running", (*options.running(), *options.RECIPE))
     return parser
 
@@ -99,6 +100,10 @@ def result_name(args):
     """What tells this evaluation from others of the same model, as part of its result's name."""
     file = args.text or args.nbest
     parts = [] if args.split == "both" or file else [args.split]
+    if args.minimal_pairs:
+        names = [os.path.basename(os.path.normpath(name)) for name in args.minimal_pairs]
+        parts += ["pairs", *map(part_of_name, names[:3]), *(["and-more"] if len(names) > 3 else [])]
+        parts += [name for name in ("normalise", "without_eos") if getattr(args, name)]
     if file:
         parts.append(part_of_name("stdin" if file == "-" else os.path.basename(file)))
     if args.context == "reset":
@@ -137,13 +142,16 @@ def main(argv=None):
     args = outputs.prepare(options.parse(make_parser(), argv))
     if args.search_temperature and "temperature" in args.given:
         raise InputError("--temperature and --search-temperature are two ways to choose one; give one of them")
+    items = pair_files.read(args.minimal_pairs or [], args.good, args.bad)
+    minimal_pairs.check_flags(args, items)
     file = args.text or args.nbest
-    outputs.check(args, [choose(args)] + ([file] if file not in (None, "-") else []), file or args.split != "both",
-                  "--split or --text")
+    outputs.check(args, [choose(args)] + ([file] if file not in (None, "-") else []),
+                  file or items or args.split != "both", "--split or --text")
     path, args, vocabulary, compute, model = open_model(args)
     layers = hidden_states.chosen_layers(args.layer, model)
-    corpus = None if file and not args.search_temperature else read_corpus(args, vocabulary)
-    texts = read_texts(args, vocabulary, corpus, compute.device)
+    corpus = None if (file or items) and not args.search_temperature else read_corpus(args, vocabulary)
+    pairs = items and minimal_pairs.cut(items, vocabulary, compute.device, args.unknown, args.untrained_unk)
+    texts = [] if items else read_texts(args, vocabulary, corpus, compute.device)
 
     with log_on_stderr() if "-" in outputs.asked_for(args).values() else nullcontext():
         log(f"| reading {path}, on {compute}")
@@ -154,6 +162,7 @@ def main(argv=None):
                 if args.search_temperature:
                     args = args.replaced(temperature=search_temperature(args, model, corpus, interruption.check))
                 found = {}
+                judged = minimal_pairs.evaluate(args, items, pairs, model, interruption.check) if items else {}
                 for text in texts:
                     found |= score(args, path, model, text, layers, interruption.check)
         except Stop as stop:
@@ -161,8 +170,8 @@ def main(argv=None):
             return stop.status
         seconds = time.monotonic() - began
         result = record.result_path(Files(path, name).result, args)
-        result = record.write(result, args, count_parameters(model), seconds=seconds, **found)
-        record.summarise(found, seconds, **outputs.written(args), result=result)
+        result = record.write(result, args, count_parameters(model), seconds=seconds, **found, **judged)
+        record.summarise(found, seconds, *minimal_pairs.facts(judged), **outputs.written(args), result=result)
     return 0
 
 

@@ -1,7 +1,7 @@
 """AWD-LSTM language models, for programs and notebooks: `from awd_lstm import LanguageModel`."""
 
-__all__ = ["NTASGD", "InputError", "LanguageModel", "LockedDropout", "Sentence", "SplitCrossEntropyLoss", "WeightDrop",
-           "Word", "embedded_dropout", "has_stalled"]
+__all__ = ["NTASGD", "InputError", "LanguageModel", "LockedDropout", "Preference", "Sentence",
+           "SplitCrossEntropyLoss", "WeightDrop", "Word", "embedded_dropout", "has_stalled"]
 
 
 def __getattr__(name):

@@ -12,7 +12,7 @@ import checkpoint
 import model as network
 from corpus.tokenizers import Vocabulary
 from data import EOS, UNK, short
-from evaluation import generation, scoring
+from evaluation import generation, minimal_pairs, scoring
 from evaluation.loss import PLAIN_WINDOW, evaluating
 from evaluation.text import sentences as numbers_of_sentences
 from evaluation.text import to_text
@@ -40,6 +40,16 @@ class Sentence(NamedTuple):
     """
     logprob: float
     words: list[Word]
+
+
+class Preference(NamedTuple):
+    """Log-probabilities of two texts in nats, and which is the likelier: 1 the good one, 0 the bad one, 0.5 neither.
+
+    None where a word that is not in both is unknown to the model: the comparison says nothing of it.
+    """
+    good: float
+    bad: float
+    outcome: float | None
 
 
 class LanguageModel:
@@ -114,6 +124,29 @@ class LanguageModel:
         if not words:
             raise InputError("there is no sentence to score")
         return perplexity(-math.fsum(word.logprob for word in words) / len(words))
+
+    def prefer(self, good, bad, normalise=False, eos=True):
+        """Which of two texts is the likelier -> Preference; of two lists of texts, for each pair -> list of them.
+
+        normalise: compare log-probabilities per token. eos: whether that of the <eos> behind counts. The same figures
+        as of `evaluate.py --minimal-pairs`.
+        """
+        if isinstance(good, str) != isinstance(bad, str):
+            raise InputError("prefer takes two texts, or two lists of them")
+        if isinstance(good, str):
+            return self.prefer([good], [bad], normalise, eos)[0]
+        if len(good) != len(bad):
+            raise InputError(f"prefer takes as many good texts as bad ones, not {len(good)} and {len(bad)}")
+        return [self._preference(*pair, normalise, eos) for pair in zip(self.score(good), self.score(bad))]
+
+    @staticmethod
+    def _preference(good, bad, normalise, eos):
+        lines = [sentence.words if eos else sentence.words[:-1] for sentence in (good, bad)]
+        found = [math.fsum(word.logprob for word in line) / (max(1, len(line)) if normalise else 1) for line in lines]
+        unknown = minimal_pairs.differ_unknown([minimal_pairs.Reading(
+            [word.word for word in sentence.words], None, [word.unknown for word in sentence.words], None)
+            for sentence in (good, bad)])
+        return Preference(*found, None if unknown else minimal_pairs.outcome(*found))
 
     def next(self, prefix="", k=10):
         """The `k` likeliest words after `prefix` -> list of (word, probability), the likeliest first."""

@@ -1,5 +1,5 @@
 """The public names of the package, from where they are."""
-from awd_lstm.language_model import LanguageModel, Sentence, Word
+from awd_lstm.language_model import LanguageModel, Preference, Sentence, Word
 from embed_regularize import embedded_dropout
 from evaluation import has_stalled
 from locked_dropout import LockedDropout

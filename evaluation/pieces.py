@@ -22,6 +22,11 @@ def word_index(tokens):
     return index
 
 
+def word_numbers(tokenizer, line, tokens):
+    """The number of the word between white space that each of the tokens of `line`, with <eos> behind, is of."""
+    return list(range(len(tokens))) if isinstance(tokenizer, Words) else word_index(tokens)
+
+
 def bytes_of(token):
     """The bytes of the text that a token stands for; of <unk> and <eos> those of their names."""
     return token.encode() if token in (EOS, UNK) else data_of(token)

@@ -80,9 +80,16 @@ class LSTM(Gated):
     def forward(self, x, hidden):
         if self.settings["gate"] == "plain":
             return super().forward(x, hidden)
+        weight_hh, mask = self.weight_dropped(self.weight_hh_l0), self.state_mask(hidden[0][0])
+        if not x.is_cpu:
+            return self.step_by_step(x, hidden, weight_hh, mask)
+        return recur(f"{self.settings['gate']} LSTM", x, hidden, self.weight_ih_l0, weight_hh, self.bias_ih_l0, None,
+                     self.matmul_dtype, mask)
+
+    def step_by_step(self, x, hidden, weight_hh, mask):
+        """The same in operators of torch, differentiated by autograd."""
         h, c, outputs = hidden[0][0], hidden[1][0], []
-        mask = self.state_mask(h)
-        h_gates = repeated(self.weight_dropped(self.weight_hh_l0), len(h), dtype=self.matmul_dtype)
+        h_gates = repeated(weight_hh, len(h), dtype=self.matmul_dtype)
         for x_gates in self.product(x, self.weight_ih_l0, self.bias_ih_l0):                    # (B, G·H)
             h, c = self.step(x_gates + h_gates(masked(h, mask)), c)
             outputs.append(h)

@@ -106,22 +106,38 @@ class InTorch:
 
     @staticmethod
     def lstm_forward(x_gates, h_gates, bias, gates, c_before, c, out, h):       # -> gates (B, 4H), c, out, h (B, H)
-        i, f, g, o = (bias + x_gates + h_gates).chunk(4, 1)
-        i, f, g, o = i.sigmoid_(), f.sigmoid_(), g.tanh_(), o.sigmoid_()
-        torch.cat([i, f, g, o], 1, out=gates)
-        torch.addcmul(f * c_before, i, g, out=c)
-        torch.mul(o, c.tanh(), out=out)
-        h.copy_(out)
+        i, f, g, o = _lstm_gates(bias + x_gates + h_gates, 4, gates)
+        _lstm_state(i, f, g, o, c_before, c, out, h)
+
+    @staticmethod
+    def capped_lstm_forward(x_gates, h_gates, bias, gates, c_before, c, out, h):            # gates: i before the cap
+        i, f, g, o = _lstm_gates(bias + x_gates + h_gates, 4, gates)
+        _lstm_state(torch.minimum(i, 1 - f), f, g, o, c_before, c, out, h)
+
+    @staticmethod
+    def coupled_lstm_forward(x_gates, h_gates, bias, gates, c_before, c, out, h):           # -> gates (B, 3H)
+        f, g, o = _lstm_gates(bias + x_gates + h_gates, 3, gates)
+        _lstm_state(1 - f, f, g, o, c_before, c, out, h)
 
     @staticmethod
     def lstm_backward(d_out, d_h, dc, gates, c_before, c, d_gates):             # -> d_gates (B, 4H), dc (B, H)
         i, f, g, o = gates.chunk(4, 1)
-        t = c.tanh()
-        dh = d_out + d_h
-        d_cell = torch.addcmul(dc, dh * o, 1 - t * t)
-        torch.mul(d_cell, f, out=dc)
-        d_gates.copy_(torch.cat([d_cell * g * i * (1 - i), d_cell * c_before * f * (1 - f), d_cell * i * (1 - g * g),
-                                 dh * t * o * (1 - o)], 1))                     # may be `gates`: written last
+        d_i, *d_rest = _lstm_gradients(d_out, d_h, dc, i, f, g, o, c_before, c)
+        d_gates.copy_(torch.cat([d_i * i * (1 - i), *d_rest], 1))               # may be `gates`: written last
+
+    @staticmethod
+    def capped_lstm_backward(d_out, d_h, dc, gates, c_before, c, d_gates):
+        i, f, g, o = gates.chunk(4, 1)
+        capped = i >= 1 - f
+        d_i, d_f, *d_rest = _lstm_gradients(d_out, d_h, dc, torch.where(capped, 1 - f, i), f, g, o, c_before, c)
+        d_f = torch.where(capped, d_f - d_i * f * (1 - f), d_f)
+        d_gates.copy_(torch.cat([(d_i * i * (1 - i)).masked_fill_(capped, 0), d_f, *d_rest], 1))
+
+    @staticmethod
+    def coupled_lstm_backward(d_out, d_h, dc, gates, c_before, c, d_gates):     # -> d_gates (B, 3H), dc (B, H)
+        f, g, o = gates.chunk(3, 1)
+        d_i, d_f, *d_rest = _lstm_gradients(d_out, d_h, dc, 1 - f, f, g, o, c_before, c)
+        d_gates.copy_(torch.cat([d_f - d_i * f * (1 - f), *d_rest], 1))
 
     @staticmethod
     def gru_forward(x_gates, h_gates, x_bias, h_bias, gates, before, out, h):   # -> gates (B, 4H), out, h (B, H)
@@ -143,12 +159,36 @@ class InTorch:
         torch.mul(dh, z, out=carry)
 
 
+def _lstm_gates(sums, count, gates):
+    """sums (B, count·H), the last but one of which is g's -> gates after their nonlinearities, also in `gates`."""
+    *sigmoids, g, o = sums.chunk(count, 1)
+    activated = [*(gate.sigmoid_() for gate in sigmoids), g.tanh_(), o.sigmoid_()]
+    torch.cat(activated, 1, out=gates)
+    return activated
+
+
+def _lstm_state(i, f, g, o, c_before, c, out, h):
+    torch.addcmul(f * c_before, i, g, out=c)
+    torch.mul(o, c.tanh(), out=out)
+    h.copy_(out)
+
+
+def _lstm_gradients(d_out, d_h, dc, i, f, g, o, c_before, c):
+    """-> the gradient of i after its nonlinearity, those of f, g and o before; dc becomes that of c_before."""
+    t = c.tanh()
+    dh = d_out + d_h
+    d_cell = torch.addcmul(dc, dh * o, 1 - t * t)
+    torch.mul(d_cell, f, out=dc)
+    return d_cell * g, d_cell * c_before * f * (1 - f), d_cell * i * (1 - g * g), dh * t * o * (1 - o)
+
+
 class Compiled:
     """The same functions on the same tensors, contiguous ones, by one call into the library each."""
 
     def __init__(self, library, name):
-        for step in ("lstm_forward", "lstm_backward", "gru_forward", "gru_backward"):
-            setattr(self, step, _on_tensors(getattr(library, f"{step}_{name}")))
+        for kind in ("lstm", "capped_lstm", "coupled_lstm", "gru"):
+            for step in (f"{kind}_forward", f"{kind}_backward"):
+                setattr(self, step, _on_tensors(getattr(library, f"{step}_{name}")))
 
 
 def _on_tensors(function):
@@ -156,13 +196,13 @@ def _on_tensors(function):
     address = Tensor.data_ptr
 
     def step(*tensors):
-        rows, width = tensors[-3].shape         # in each of the four the third from the end is (B, H)
+        rows, width = tensors[-3].shape         # in each of them the third from the end is (B, H)
         function(integer(rows), integer(width), *map(pointer, map(address, tensors)))
     return step
 
 
 def pointwise_steps(dtype, states):
-    """The four functions of `InTorch` for products of `dtype` and such `states`."""
+    """The functions of `InTorch` for products of `dtype` and such `states`."""
     if has_compiled_steps(dtype, states):
         return Compiled(compiled.library("cells"), str(dtype).removeprefix("torch."))
     return InTorch
@@ -228,14 +268,15 @@ def _weight_gradient(d_gates, inputs, float_type):
 class _LSTM(torch.autograd.Function):
 
     @staticmethod
-    def forward(ctx, dtype, keep, mask, x, h, c, weight_ih, weight_hh, bias_ih, bias_hh):
-        weight_ih, weight_hh, bias = weight_ih.to(dtype), weight_hh.to(dtype), bias_ih + bias_hh
+    def forward(ctx, dtype, keep, mask, x, h, c, weight_ih, weight_hh, bias_ih, bias_hh, kind):
+        weight_ih, weight_hh = weight_ih.to(dtype), weight_hh.to(dtype)
+        bias = bias_ih if bias_hh is None else bias_ih + bias_hh
         inputs, x_gates = _input_gates(x, weight_ih)                                   # (N, I), (T, B, 4H)
         gates = _every_step(x_gates.shape, x, keep) if dtype != x.dtype else x_gates
         cells = _from(c, len(x), x.dtype)                                              # (T + 1, B, H)
         outputs, states = _states(h, len(x), dtype, mask)
         product = packed(weight_hh, len(h))
-        step = pointwise_steps(dtype, x).lstm_forward
+        step = getattr(pointwise_steps(dtype, x), f"{kind}_forward")
         cell, output, state = cells.unbind(), outputs.unbind(), states.unbind()
         for t, (x_gate, gate) in enumerate(zip(x_gates.unbind(), gates.unbind())):
             step(x_gate, product(state[t]), bias, gate, cell[t], cell[t + 1], output[t + 1], state[t + 1])
@@ -243,6 +284,7 @@ class _LSTM(torch.autograd.Function):
                 state[t + 1].mul_(mask)
         ctx.save_for_backward(weight_ih, weight_hh)
         ctx.kept, ctx.dtype, ctx.mask = (inputs, gates, cells, states), dtype, mask
+        ctx.cell_kind, ctx.biases = kind, 1 if bias_hh is None else 2
         return outputs[1:], outputs[-1].clone(), cells[-1].clone()
 
     @staticmethod
@@ -253,7 +295,7 @@ class _LSTM(torch.autograd.Function):
         d_gates = torch.empty_like(gates, dtype=ctx.dtype) if ctx.dtype != gates.dtype else gates   # overwritten
         dc = dc.clone()
         product = packed(weight_hh.t(), len(dc))
-        step = pointwise_steps(ctx.dtype, gates).lstm_backward
+        step = getattr(pointwise_steps(ctx.dtype, gates), f"{ctx.cell_kind}_backward")
         dh, above = dh.to(ctx.dtype).contiguous(), d_output.contiguous().unbind()
         gate, d_gate, cell = gates.unbind(), d_gates.unbind(), cells.unbind()
         for t in reversed(range(len(above))):
@@ -263,7 +305,8 @@ class _LSTM(torch.autograd.Function):
         d_bias = column_sums(d_gates, float_type)
         return (None, None, None, _input_gradient(ctx, d_gates, weight_ih, d_output), dh.to(float_type), dc,
                 _weight_gradient(d_gates, inputs, float_type),
-                _weight_gradient(d_gates, states[:-1].flatten(0, 1), float_type), d_bias, d_bias)
+                _weight_gradient(d_gates, states[:-1].flatten(0, 1), float_type), d_bias,
+                d_bias if ctx.biases == 2 else None, None)
 
 
 class _GRU(torch.autograd.Function):
@@ -307,17 +350,18 @@ class _GRU(torch.autograd.Function):
 
 
 def recur(kind, x, hidden, weight_ih, weight_hh, bias_ih, bias_hh, dtype=None, mask=None):
-    """One layer of `kind`, "LSTM" or "GRU" -> output (T, B, H), new hidden.
+    """One layer of `kind`, "LSTM", "capped LSTM", "coupled LSTM" or "GRU" -> output (T, B, H), new hidden.
 
     x (T, B, I); hidden h (1, B, H), for an LSTM the pair (h, c); weight_ih (G·H, I), weight_hh (G·H, H) and the biases
-    (G·H,) as in `torch.nn.LSTM` and `torch.nn.GRU`. dtype: the matmul dtype, by default
+    (G·H,) as in `torch.nn.LSTM` and `torch.nn.GRU`; bias_hh may be None in an LSTM. The input gate of a capped LSTM is
+    at most 1 minus the forget gate; a coupled one's is that, and G is 3: f, g, o (1707.05589). dtype: the matmul dtype, by default
     that of `x`; with torch.bfloat16 accumulation, states, gates and all that is returned stay as `x` is.
     mask (B, H): factors on the state wherever weight_hh is multiplied by it, the same at every step.
     """
     rest = dtype or x.dtype, torch.is_grad_enabled(), mask, x
     weights = (weight_ih, weight_hh, bias_ih, bias_hh)
-    if kind == "LSTM":
-        output, h, c = _LSTM.apply(*rest, hidden[0][0], hidden[1][0], *weights)
+    if kind != "GRU":
+        output, h, c = _LSTM.apply(*rest, hidden[0][0], hidden[1][0], *weights, kind.lower().replace(" ", "_"))
         return output, (h[None], c[None])
     output, h = _GRU.apply(*rest, hidden[0], *weights)
     return output, h[None]

@@ -1,7 +1,7 @@
 // One time step of the recurrent cells, forward and backward: everything but the matrix products, in one pass.
 //
 // B rows, H hidden units. P is the type that products are made in, float or bfloat16; states and gates are float.
-// Gates lie as in torch: an LSTM's i, f, g, o and a GRU's r, z, n, each H wide, side by side in a row. The same
+// Gates lie as in torch: an LSTM's i, f, g, o (COUPLED f, g, o) and a GRU's r, z, n, each H wide, side by side in a row. The same
 // arithmetic in torch, easier to read, is in ops/recurrence.py. Vectorised by the compiler: no intrinsics, any processor.
 
 #include "numbers.h"
@@ -16,24 +16,34 @@ static inline float hyperbolic_tangent(float x) {
     return fabsf(x) < 0.3f ? near : far;
 }
 
-// x_gates, h_gates (B, 4H): the products with the input and with the state before; bias (4H,): both biases' sum.
-// Writes gates (B, 4H) after their nonlinearities, c and out (B, H), and the new state again as P into h.
-template <class P>
+// An LSTM's input gate: its own; that but at most 1 - f; or 1 - f, where the gates are f, g, o alone.
+enum Gate { PLAIN, CAPPED, COUPLED };
+
+// x_gates, h_gates (B, 4H), COUPLED (B, 3H), as all gates: the products with the input and with the state before; bias
+// (4H,): the sum of all biases. Writes gates (B, 4H) after their nonlinearities, the input gate before it is capped,
+// c and out (B, H), and the new state again as P into h.
+template <class P, Gate gate>
 static void lstm_forward(int64_t B, int64_t H, const P *x_gates, const P *h_gates, const float *bias, float *gates,
                          const float *c_before, float *c, float *out, P *h) {
+    const int64_t F = gate == COUPLED ? 0 : H, G = F + H, O = G + H, width = O + H;     // where f, g and o begin
     #pragma omp parallel for if (B * H > 4096)
     for (int64_t b = 0; b < B; b++) {
-        const P *x = x_gates + b * 4 * H, *r = h_gates + b * 4 * H;
-        float *a = gates + b * 4 * H;
+        const P *x = x_gates + b * width, *r = h_gates + b * width;
+        float *a = gates + b * width;
         #pragma omp simd
         for (int64_t j = 0; j < H; j++) {
-            float i = sigmoid(load(x[j]) + load(r[j]) + bias[j]);
-            float f = sigmoid(load(x[H + j]) + load(r[H + j]) + bias[H + j]);
-            float g = hyperbolic_tangent(load(x[2 * H + j]) + load(r[2 * H + j]) + bias[2 * H + j]);
-            float o = sigmoid(load(x[3 * H + j]) + load(r[3 * H + j]) + bias[3 * H + j]);
+            float f = sigmoid(load(x[F + j]) + load(r[F + j]) + bias[F + j]);
+            float i = 1 - f;
+            if (gate != COUPLED) {
+                float own = sigmoid(load(x[j]) + load(r[j]) + bias[j]);
+                a[j] = own;
+                i = gate == CAPPED && own >= i ? i : own;
+            }
+            float g = hyperbolic_tangent(load(x[G + j]) + load(r[G + j]) + bias[G + j]);
+            float o = sigmoid(load(x[O + j]) + load(r[O + j]) + bias[O + j]);
             float cell = f * c_before[b * H + j] + i * g;
             float state = o * hyperbolic_tangent(cell);
-            a[j] = i; a[H + j] = f; a[2 * H + j] = g; a[3 * H + j] = o;
+            a[F + j] = f; a[G + j] = g; a[O + j] = o;
             c[b * H + j] = cell;
             out[b * H + j] = state;
             store(h[b * H + j], state);
@@ -43,23 +53,26 @@ static void lstm_forward(int64_t B, int64_t H, const P *x_gates, const P *h_gate
 
 // d_out, d_h (B, H): the gradient of this step's output, from above and from the step after. dc (B, H): the cell's, on
 // return that of the cell before. Writes d_gates (B, 4H), which may be `gates` itself.
-template <class P>
+template <class P, Gate gate>
 static void lstm_backward(int64_t B, int64_t H, const float *d_out, const P *d_h, float *dc, const float *gates,
                           const float *c_before, const float *c, P *d_gates) {
+    const int64_t F = gate == COUPLED ? 0 : H, G = F + H, O = G + H, width = O + H;
     #pragma omp parallel for if (B * H > 4096)
     for (int64_t b = 0; b < B; b++) {
-        const float *a = gates + b * 4 * H;
-        P *d = d_gates + b * 4 * H;
+        const float *a = gates + b * width;
+        P *d = d_gates + b * width;
         #pragma omp simd
         for (int64_t j = 0; j < H; j++) {
-            float i = a[j], f = a[H + j], g = a[2 * H + j], o = a[3 * H + j];
+            float own = a[j], f = a[F + j], g = a[G + j], o = a[O + j];
+            bool capped = gate == COUPLED || (gate == CAPPED && own >= 1 - f);      // then the input gate is 1 - f
+            float i = capped ? 1 - f : own;
             float t = hyperbolic_tangent(c[b * H + j]);
             float dh = d_out[b * H + j] + load(d_h[b * H + j]);
             float d_cell = dc[b * H + j] + dh * o * (1 - t * t);
-            store(d[j], d_cell * g * i * (1 - i));
-            store(d[H + j], d_cell * c_before[b * H + j] * f * (1 - f));
-            store(d[2 * H + j], d_cell * i * (1 - g * g));
-            store(d[3 * H + j], dh * t * o * (1 - o));
+            if (gate != COUPLED) store(d[j], capped ? 0.f : d_cell * g * i * (1 - i));
+            store(d[F + j], d_cell * (capped ? c_before[b * H + j] - g : c_before[b * H + j]) * f * (1 - f));
+            store(d[G + j], d_cell * i * (1 - g * g));
+            store(d[O + j], dh * t * o * (1 - o));
             dc[b * H + j] = d_cell * f;
         }
     }
@@ -110,13 +123,18 @@ static void gru_backward(int64_t B, int64_t H, const float *d_out, const P *d_h,
     }
 }
 
-#define EXPORT(P, name) \
-extern "C" void lstm_forward_##name(int64_t B, int64_t H, const P *x, const P *r, const float *bias, float *gates, \
+#define EXPORT_LSTM(P, name, kind, gate) \
+extern "C" void kind##_forward_##name(int64_t B, int64_t H, const P *x, const P *r, const float *bias, float *gates, \
         const float *c_before, float *c, float *out, P *h) \
-    { lstm_forward(B, H, x, r, bias, gates, c_before, c, out, h); } \
-extern "C" void lstm_backward_##name(int64_t B, int64_t H, const float *d_out, const P *d_h, float *dc, \
+    { lstm_forward<P, gate>(B, H, x, r, bias, gates, c_before, c, out, h); } \
+extern "C" void kind##_backward_##name(int64_t B, int64_t H, const float *d_out, const P *d_h, float *dc, \
         const float *gates, const float *c_before, const float *c, P *d_gates) \
-    { lstm_backward(B, H, d_out, d_h, dc, gates, c_before, c, d_gates); } \
+    { lstm_backward<P, gate>(B, H, d_out, d_h, dc, gates, c_before, c, d_gates); }
+
+#define EXPORT(P, name) \
+EXPORT_LSTM(P, name, lstm, PLAIN) \
+EXPORT_LSTM(P, name, capped_lstm, CAPPED) \
+EXPORT_LSTM(P, name, coupled_lstm, COUPLED) \
 extern "C" void gru_forward_##name(int64_t B, int64_t H, const P *x, const P *y, const float *x_bias, \
         const float *h_bias, float *gates, const float *before, float *out, P *h) \
     { gru_forward(B, H, x, y, x_bias, h_bias, gates, before, out, h); } \

@@ -1,10 +1,12 @@
 """LSTMs with capped and coupled gates against a naive loop in float64; the bias of the forget gates."""
 import pytest
 import torch
-from naive import check_bfloat16, check_masks, check_two_windows, compare
+from naive import Recorded, check_bfloat16, check_masks, check_two_windows, compare
 
 from cells import LSTM
 from model import RNNModel, count_parameters
+from ops import compiled
+from utils import flat_hidden
 
 T, B, E, H = 5, 3, 4, 6        # E: width of the input
 GATES = ["capped", "coupled"]
@@ -44,6 +46,52 @@ def given():
 @pytest.mark.parametrize("dropouts", [(0, 0), (0.5, 0.4)])
 def test_the_layer_equals_a_naive_loop(gate, dropouts):
     compare(make(gate, *dropouts), naive, *given())
+
+
+@pytest.mark.parametrize("gate", GATES)
+@pytest.mark.parametrize("dropouts", [(0, 0), (0.5, 0.4)])
+def test_the_steps_of_a_gpu_equal_a_naive_loop(gate, dropouts):
+    layer = make(gate, *dropouts)
+    layer.forward = lambda x, hidden: layer.step_by_step(x, hidden, layer.weight_dropped(layer.weight_hh_l0),
+                                                         layer.state_mask(hidden[0][0]))
+    compare(layer, naive, *given())
+
+
+@pytest.mark.parametrize("gate", GATES)
+@pytest.mark.parametrize("in_torch", [False, True])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(None, 3e-6), (torch.bfloat16, 2e-2)])
+def test_single_and_reduced_precision_are_near_float64(gate, in_torch, dtype, tolerance, monkeypatch):
+    """Outputs, final state and all gradients, of the compiled steps and of those in torch, with both dropouts."""
+    if in_torch:
+        monkeypatch.setattr(compiled, "library", lambda name: None)
+    elif not compiled.library("cells"):
+        pytest.skip("no C++ compiler here")
+    torch.manual_seed(0)
+    layer, x = LSTM(30, 50, settings={"gate": gate, "dropoutr": 0.5, "wdrop": 0.4}), torch.randn(7, 4, 30)
+    layer.matmul_dtype = dtype
+    hidden = tuple(torch.randn(1, 4, 50) for _ in range(2))
+    drew, results = Recorded(layer), []
+    output, end = layer(*inputs(x, hidden, layer))
+    results.append(outputs_and_gradients(output, end, layer))
+    exact = LSTM(30, 50, settings=layer.settings).double()
+    exact.load_state_dict(layer.state_dict())
+    exact.state_mask, exact.weight_dropped = lambda _: drew.masks[0].double(), lambda w: w * drew.factors[0].double()
+    output, end = exact.step_by_step(*inputs(x.double(), tuple(h.double() for h in hidden), exact),
+                                     exact.weight_dropped(exact.weight_hh_l0), exact.state_mask(None))
+    results.append(outputs_and_gradients(output, end, exact))
+    for a, b in zip(*results, strict=True):
+        assert (a - b).norm() < tolerance * b.norm()
+
+
+def inputs(x, hidden, layer):
+    layer.leaves = [leaf.detach().clone().requires_grad_() for leaf in (x, *hidden)]
+    return layer.leaves[0], tuple(layer.leaves[1:])
+
+
+def outputs_and_gradients(output, end, layer):
+    total = (output * torch.linspace(-1, 1, output.numel()).view_as(output)).sum()
+    total = total + sum(state.pow(2).sum() for state in flat_hidden(end))
+    return [output, *flat_hidden(end), *torch.autograd.grad(total, [*layer.leaves, *layer.parameters()])]
 
 
 def test_both_sides_of_the_cap_are_met():

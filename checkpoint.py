@@ -2,9 +2,9 @@
 
 Every file holds `format`, `model` and `criterion` (state dicts: the network's, and its softmax's), `settings` (the
 flags), `vocabulary` (words in the order of their ids), `tokenizer` (how text is cut into them; without it at white
-space) and `losses`. A training state holds besides what continuing exactly needs: see `training/state.py`.
+space) and `losses`. A best model has its `digest`, too. A training state holds besides what continuing exactly needs:
+see `training/state.py`.
 """
-import copy
 import hashlib
 import os
 import sys
@@ -19,6 +19,7 @@ from corpus import tokenizers
 from runtime import devices, options
 from runtime.errors import InputError
 from runtime.paths import atomic_write
+from runtime.run_files import Files
 
 FORMAT = "awd-lstm 1"
 TYPES = {"model": dict, "criterion": dict, "settings": dict, "vocabulary": list, "losses": dict}
@@ -26,44 +27,6 @@ MADE_OF = "finetuned_from"    # in the settings of a fine-tuned model: the diges
 UNTRAINED_UNK = "untrained_unk"   # in the settings of a model whose training text had no <unk>: True
 SOFTMAX = "softmax."         # how the names of the softmax's parameters begin in a model's state dict
 PAST = "past."              # and those of past decode regularisation, which only training needs
-
-
-class Files:
-    """Names of what a run called `--save NAME.pt` writes; `stage` is "" for main.py, "finetuned" for finetune.py."""
-
-    def __init__(self, save, stage=""):
-        stem = save[:-3] if save.endswith(".pt") else save
-        self.stem, self.stage = stem, stage
-        base = f"{stem}.{stage}" if stage else stem
-        self.best = f"{base}.pt" if stage else save   # the best model so far
-        self.state = f"{base}.state.pt"               # where training stands, to continue from
-        self.previous = f"{base}.state.previous.pt"   # the state before that, in case the newest is damaged
-        self.log = f"{base}.jsonl"                    # one line of JSON per epoch
-        self.result = f"{base}.result.json"           # what came out in the end
-        self.lock = f"{base}.lock"
-
-    def kept(self):
-        """All of them, the states first: renamed in this order, no state is ever left without the rest of its run."""
-        return [self.state, self.previous, self.best, self.log, self.result]
-
-    def set_aside(self):
-        """Give what an earlier run left under these names numbered names -> the number, or None if nothing was there.
-
-        What was fine-tuned from the earlier model goes with it.
-        """
-        old = self.kept() + ([] if self.stage else Files(self.best, "finetuned").kept())
-        old = [name for name in old if os.path.lexists(name)]
-        if not old:
-            return None
-        number = 1
-        while any(os.path.lexists(self._numbered(name, number)) for name in old):
-            number += 1
-        for name in old:
-            os.rename(name, self._numbered(name, number))
-        return number
-
-    def _numbered(self, name, number):
-        return f"{self.stem}.{number}{name[len(self.stem):]}"
 
 
 def contents_of(model, settings, vocabulary, losses):
@@ -217,60 +180,6 @@ def load_weights(model, contents, where):
         raise InputError(f"{where}: there are weights that are not finite")
 
 
-def load_optimizer(optimizer, saved, where):
-    """Put a state dict into `optimizer`; InputError, starting with `where`, if it is not one of such an optimizer."""
-    fresh = optimizer.state_dict()
-    saved = {**saved, "param_groups": [{**group, **_own(own)} for group, own
-                                       in zip(saved["param_groups"], optimizer.param_groups, strict=True)]}
-    if [{**group, "params": len(group["params"])}.keys() for group in fresh["param_groups"]] != [
-            dict(group).keys() for group in saved["param_groups"]]:
-        raise InputError(f"{where} is of another optimizer")
-    for group, like in zip(saved["param_groups"], fresh["param_groups"]):
-        for name, value in like.items():
-            if (name == "params" and group[name] != value) or not _is_like(group[name], value):
-                raise InputError(f"{where}: the optimizer's {name} is not what it should be")
-    params = [p for group in optimizer.param_groups for p in group["params"]]
-    for index, entries in saved["state"].items():
-        for name, value in entries.items():
-            if isinstance(value, torch.Tensor):
-                _check_kept(value, params[index], f"{where}: the optimizer's {name}")
-    optimizer.load_state_dict(copy.deepcopy(saved))  # or it would go on working in the mapped file's pages
-    try:
-        _try_step(copy.deepcopy(optimizer))
-    except (RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
-        if isinstance(error, torch.OutOfMemoryError):
-            return                   # nothing is wrong with the state
-        raise InputError(f"{where}: the optimizer's state does not fit ({str(error).splitlines()[0][:120]})") from None
-
-
-def _try_step(optimizer):
-    """A step of a copy, without gradients: what an optimizer keeps is known to nobody but itself."""
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            parameter.grad = torch.zeros_like(parameter)
-    optimizer.step()
-
-
-def _check_kept(tensor, parameter, where):
-    """What an optimizer keeps of a parameter is finite, and of the parameter's sizes: moments, factors, counters."""
-    if tensor.device.type != "cpu" or tensor.layout != torch.strided or not tensor.is_contiguous():
-        raise InputError(f"{where} is not a plain tensor")
-    if tensor.dim() > parameter.dim() or not set(tensor.shape) <= {1, *parameter.shape}:
-        raise InputError(f"{where} has the shape {tuple(tensor.shape)}, which does not fit its parameter's")
-    if not bool(torch.isfinite(tensor).all()):
-        raise InputError(f"{where} is not finite")
-
-
-def _own(group):
-    """How a step is computed is a matter of this machine, not of the one that saved."""
-    return {name: group[name] for name in ("foreach", "fused", "capturable") if name in group}
-
-
-def _is_like(value, example):
-    number = (int, float)
-    return type(value) is type(example) or (type(value) in number and type(example) in number)
-
-
 def check_tensors(found, wanted, where):
     """Raise InputError unless both dicts have the same names and, behind them, tensors of one shape and type."""
     if set(found) != set(wanted):
@@ -318,11 +227,16 @@ def choose(args):
 
 
 def digest(contents):
-    """What tells a model from any other: SHA-256 of its weights, in hexadecimal."""
+    """What tells a model from any other: SHA-256 of its weights, in hexadecimal. A model's file has it under "digest".
+
+    It is computed for what earlier versions saved.
+    """
+    if isinstance(contents.get("digest"), str):
+        return contents["digest"]
     found = hashlib.sha256()
     for name, tensor in sorted(weights(contents).items()):
         found.update(name.encode())
-        found.update(tensor.contiguous().numpy())
+        found.update(tensor.contiguous().cpu().numpy())
     return found.hexdigest()
 
 

@@ -9,7 +9,7 @@ import itertools
 import math
 import time
 
-from checkpoint import Files, open_model
+from checkpoint import open_model
 from data import batchify_split, read_corpus
 from evaluation.dynamic import FLAGS, LEARNING_RATE, DynamicPass, learning_rate
 from evaluation.loss import PLAIN_WINDOW, evaluate
@@ -19,6 +19,7 @@ from runtime import options, record
 from runtime.errors import InputError
 from runtime.log import log, report, report_tokens, rule
 from runtime.options import Flag
+from runtime.run_files import Files
 
 FACTORS = (0.4, 0.7, 1, 1.5, 2.5, 4)          # of the learning rate above, in a search
 LAMBDAS = (0.001, 0.002, 0.005)

@@ -14,7 +14,6 @@ from contextlib import nullcontext
 
 import torch
 
-from checkpoint import Files
 from data import read_corpus
 from evaluation import dynamic, outputs
 from evaluation.members import MembersPass, agree, parse_member, result_name
@@ -26,6 +25,7 @@ from runtime import options, record
 from runtime.errors import InputError
 from runtime.log import log, log_on_stderr, report_tokens
 from runtime.options import Flag
+from runtime.run_files import Files
 
 
 def make_parser():

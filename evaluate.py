@@ -12,7 +12,7 @@ import os
 import time
 from contextlib import nullcontext
 
-from checkpoint import Files, choose, open_model
+from checkpoint import choose, open_model
 from data import read_corpus
 from evaluation import hidden_states, minimal_pairs, nbest, outputs, pair_files, scoring
 from evaluation.formats import FORMATS
@@ -23,6 +23,7 @@ from runtime.errors import InputError
 from runtime.log import log, log_on_stderr, report_tokens
 from runtime.options import Flag
 from runtime.paths import part_of_name
+from runtime.run_files import Files
 from runtime.signals import Interruption, Stop
 
 TEMPERATURES = [t / 100 for t in range(70, 141, 5)]

@@ -6,13 +6,13 @@ PTB.pt becomes PTB.finetuned.pt. Flags of the model and its data that are not gi
 from runtime import errors  # isort: skip  (first: it prepares the process for the imports below)
 
 import checkpoint
-from checkpoint import Files
 from data import read_corpus, untrained_unk
 from model import count_parameters, model_flags, refuse_unsupported, supports
 from nt_asgd import NTASGD
 from runtime import devices, options
 from runtime.log import log
 from runtime.processes import init_distributed
+from runtime.run_files import Files
 from training.run import Run
 from training.state import continued, find_state
 

@@ -3,12 +3,13 @@ from runtime import errors  # isort: skip  (first: it prepares the process for t
 
 import torch
 
-from checkpoint import UNTRAINED_UNK, Files, vocabulary_of
+from checkpoint import UNTRAINED_UNK, vocabulary_of
 from data import read_corpus, untrained_unk
 from model import build, count_parameters, refuse_unsupported, resolve, set_precision, supports
 from runtime import devices, options
 from runtime.log import log, warn
 from runtime.processes import init_distributed
+from runtime.run_files import Files
 from softmaxes import SOFTMAXES
 from training import flags, optimizers, schedules
 from training.run import Run

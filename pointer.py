@@ -8,13 +8,14 @@ import time
 
 from tqdm import tqdm
 
-from checkpoint import Files, open_model
+from checkpoint import open_model
 from data import batchify_split, read_corpus
 from evaluation.neural_cache import at_the_edge, cache_logprobs, mean_loss, mix, recall_logprobs
 from evaluation.resumable import ResumablePass
 from model import count_parameters
 from runtime import options, record
 from runtime.log import log, report, report_tokens, rule
+from runtime.run_files import Files
 
 THETAS = (0.1, 0.3, 0.5, 0.66, 0.8, 1.0, 1.3, 1.6, 2.0, 2.5, 3.0, 4.0)
 LAMBDAS = (0.02, 0.05, 0.08, 0.1, 0.13, 0.16, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5)

@@ -24,7 +24,6 @@ from pathlib import Path
 import torch
 
 import checkpoint
-from checkpoint import Files
 from data import read_corpus
 from model import refuse_unsupported, resolve
 from runtime import options
@@ -33,6 +32,7 @@ from runtime.log import log, perplexity, surviving_broken_pipe, warn
 from runtime.options import Arguments, Flag, shown
 from runtime.paths import atomic_write
 from runtime.processes import resume_command
+from runtime.run_files import Files
 from runtime.signals import Interruption, Stop, exclusive
 from softmaxes import SOFTMAXES
 from training import flags, optimizers, schedules, space

@@ -20,6 +20,7 @@ from runtime import devices, options
 from runtime.errors import InputError
 from runtime.log import log
 from runtime.paths import part_of_name
+from runtime.run_files import Files
 
 METHODS = {"dynamic": dynamic.FLAGS, "cache": options.NEURAL_CACHE}
 
@@ -62,7 +63,7 @@ def parse_member(word):
 def result_name(members):
     """What tells this ensemble from others that begin with the same model, as part of its files' names."""
     first, *others = members
-    parts = [part_of_name("-".join([checkpoint.Files(os.path.basename(other.path)).stem, *other.methods]))
+    parts = [part_of_name("-".join([Files(os.path.basename(other.path)).stem, *other.methods]))
              for other in others]
     name = ".".join(["ensemble", *first.methods, *parts])
     return name.encode()[:150].decode(errors="ignore")                  # file systems take names of 255 bytes

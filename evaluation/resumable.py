@@ -15,6 +15,7 @@ from evaluation.loss import evaluating, windows
 from runtime.errors import InputError
 from runtime.log import log
 from runtime.processes import resume_command
+from runtime.run_files import Files
 from runtime.signals import Interruption, Stop
 from utils import flat_hidden
 
@@ -29,7 +30,7 @@ class ResumablePass:
     """
 
     def __init__(self, path, args, stage="pointer"):
-        self.file, self.args = checkpoint.Files(path, stage).state, args
+        self.file, self.args = Files(path, stage).state, args
         self.key = content_key([path], ["long pass", args.precision])    # of the model's very weights
         self.splits = {}                                 # name -> lists of PARTS with an item per window, and hidden
         self.status = 0

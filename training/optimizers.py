@@ -1,10 +1,12 @@
 """The optimizers that --optimizer offers. A new one is an entry here; whatever it keeps is saved and continued."""
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 
+from checkpoint import check_tensor
 from nt_asgd import NTASGD, Averaging
 from runtime.errors import InputError
 from runtime.options import RUN, Flag, own_flags, probability
@@ -70,3 +72,62 @@ def resolve(args):
 def make(args, model):
     """The optimizer that the flags describe, over all parameters of `model`."""
     return OPTIMIZERS[args.optimizer].make(list(model.parameters()), vars(args))
+
+
+def load_state_dict(optimizer, saved, where):
+    """Put a state dict into an optimizer that has made no step yet, before the weights are loaded.
+
+    Raises InputError, starting with `where`, if it is not one of such an optimizer, and any other error if it is none.
+    """
+    fresh = optimizer.state_dict()["param_groups"]
+    groups = [{**group, **_of_this_machine(own)} for group, own
+              in zip(saved["param_groups"], optimizer.param_groups, strict=True)]
+    if [group.keys() for group in fresh] != [group.keys() for group in groups]:
+        raise InputError(f"{where} is of another optimizer")
+    for group, like in zip(groups, fresh):
+        for name, value in like.items():
+            if (name == "params" and group[name] != value) or not _is_like(group[name], value):
+                raise InputError(f"{where}: the optimizer's {name} is not what it should be")
+    params = [p for group in optimizer.param_groups for p in group["params"]]
+    initial = copy.deepcopy(optimizer.state_dict()["state"])                # some have one before their first step
+    examples = _state_after_a_step(optimizer, params)
+    for index, entries in saved["state"].items():
+        missing = examples[index].keys() - entries.keys()
+        if missing:
+            raise InputError(f"{where}: the optimizer's {min(missing)} is missing")
+        for name, value in entries.items():
+            like, what = examples[index].get(name, params[index]), f"{where}: the optimizer's {name}"
+            if isinstance(like, torch.Tensor):          # an average, say, that comes later is like its parameter
+                check_tensor(value, like, what)
+                if not bool(torch.isfinite(value).all()):
+                    raise InputError(f"{what} is not finite")
+            elif not _is_like(value, like):
+                raise InputError(f"{what} is not what it should be")
+    # A copy, or it would go on working in the mapped file's pages.
+    optimizer.load_state_dict(copy.deepcopy({"param_groups": groups, "state": {**initial, **saved["state"]}}))
+
+
+def _state_after_a_step(optimizer, params):
+    """What an optimizer keeps of each parameter, known to nobody but itself: as it is after a step that moves none."""
+    rates = [group["lr"] for group in optimizer.param_groups]
+    for group in optimizer.param_groups:
+        group["lr"] = 0.0
+    for parameter in params:
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    for parameter in params:
+        parameter.grad = None
+    for group, rate in zip(optimizer.param_groups, rates):
+        group["lr"] = rate
+    state = optimizer.state_dict()["state"]
+    return {index: state.get(index, {}) for index in range(len(params))}
+
+
+def _of_this_machine(group):
+    """How a step is computed is a matter of this machine, not of the one that saved."""
+    return {name: group[name] for name in ("foreach", "fused", "capturable") if name in group}
+
+
+def _is_like(value, example):
+    number = (int, float)
+    return type(value) is type(example) or (type(value) in number and type(example) in number)

@@ -26,6 +26,7 @@ from runtime.meter import Meter
 from runtime.paths import check_output
 from runtime.processes import ProcessGroup
 from runtime.signals import Interruption, Stop, exclusive
+from training import optimizers
 from training.losses import Losses
 from training.partial_shuffle import Rotated, offsets
 from training.self_check import check_graphs
@@ -289,8 +290,8 @@ class Run:
             raise InputError(f"{where} is of {rows} tokens in each stream of the batch, now they have "
                              f"{len(self.train)}: use the --data and --batch-size it was trained with")
         self._begin_text(index(progress.get("times_read", len(state["losses"]["history"]))))
+        optimizers.load_state_dict(self.optimizer, state["optimizer"], where)
         checkpoint.load_weights(self.model, state, f"{where}: model")
-        checkpoint.load_optimizer(self.optimizer, state["optimizer"], where)
         for group in self.optimizer.param_groups:
             if "weight_decay" in group:
                 group["weight_decay"] = self.args.wdecay

@@ -14,12 +14,12 @@ import time
 from contextlib import nullcontext
 
 import checkpoint
-from checkpoint import Files
 from model import count_parameters, is_finite
 from runtime import options, program, record
 from runtime.errors import InputError
 from runtime.log import log
 from runtime.processes import resume_command
+from runtime.run_files import Files
 
 
 def find_state(args, flags, stage=""):
@@ -121,6 +121,7 @@ class CheckpointManager:
         self.best_loss, self.unsaved_best = loss, None
         with getattr(self.run.optimizer, "averaged", nullcontext)():
             contents = self._contents()
+            contents["digest"] = checkpoint.digest(contents)
             if not (now and self._write(self.run.files.best, contents)):
                 self.unsaved_best = copy.deepcopy(contents)
 

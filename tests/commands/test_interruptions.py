@@ -12,6 +12,7 @@ import pytest
 import torch
 from conftest import ROOT, SMALL, run_script
 
+import checkpoint
 import evaluate
 
 STREAMS = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
@@ -115,6 +116,9 @@ def test_a_fine_tuned_model_of_another_is_not_read(toy, trained, tmp_path, call)
     (tmp_path / "a.pt").write_bytes((trained / "toy.pt").read_bytes())
     call("finetune.py", "--save", "a.pt", "--epochs", 1)
     assert "reading a.finetuned.pt" in call("evaluate.py", "--save", "a.pt", "--split", "test")
+    tuned, model = (checkpoint.read(tmp_path / name) for name in ("a.finetuned.pt", "a.pt"))
+    assert tuned["settings"][checkpoint.MADE_OF] == model["digest"] != tuned["digest"]
+    assert checkpoint.digest({**model, "digest": None}) == model["digest"]          # as of an earlier version's file
     (tmp_path / "other.finetuned.pt").write_bytes((tmp_path / "a.finetuned.pt").read_bytes())
     call("main.py", "--data", toy, *SMALL, "--epochs", 1, "--seed", 7, "--save", "other.pt", "--resume", "auto")
     (tmp_path / "other.finetuned.pt").write_bytes((tmp_path / "a.finetuned.pt").read_bytes())

@@ -10,7 +10,7 @@ from model import build
 from nt_asgd import NTASGD
 from runtime.errors import InputError
 from training.adabelief import AdaBelief
-from training.optimizers import OPTIMIZERS
+from training.optimizers import OPTIMIZERS, load_state_dict
 from training.step import TrainStep
 
 BETAS = {"beta1": 0.8, "beta2": 0.99}
@@ -60,12 +60,41 @@ def test_continued_from_its_state_it_goes_on_the_same(name):
         take(whole, parameters, step)
     others = [torch.nn.Parameter(p.detach().clone()) for p in parameters]
     parts = make(others, settings)
-    parts.load_state_dict(copy.deepcopy(whole.state_dict()))
+    load_state_dict(parts, copy.deepcopy(whole.state_dict()), "a.state.pt")
+    assert all(torch.equal(a, b) and b.grad is None for a, b in zip(parameters, others))
     for step in gradients[4:]:
         take(whole, parameters, step)
         take(parts, others, step)
     assert all(torch.equal(a, b) for a, b in zip(parameters, others))
     assert not torch.equal(parameters[0], problem()[0][0])
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_damaged_state_is_refused_by_name(name):
+    """Without an entry, or with one of another shape or type, or that is not finite."""
+    parameters, gradients = problem()
+    make, settings = OPTIMIZERS[name].make, {"lr": 0.1, "wdecay": 0.01, **BETAS}
+    optimizer = make(parameters, settings)
+    if OPTIMIZERS[name].averages:
+        optimizer.start_averaging()
+    take(optimizer, parameters, gradients[0])
+    entries = optimizer.state_dict()["state"][1]
+    assert entries
+    for entry, value in entries.items():
+        for damaged in (None, torch.zeros(7, 7, dtype=torch.double), "x", torch.full_like(value, math.nan)
+                        if isinstance(value, torch.Tensor) else [value]):
+            saved = copy.deepcopy(optimizer.state_dict())
+            if damaged is None:
+                del saved["state"][1][entry]
+            else:
+                saved["state"][1][entry] = damaged
+            if entry == "average" and damaged is None:
+                continue                         # it is begun anew with the next step
+            with pytest.raises(InputError, match=f"a.state.pt.*{entry}"):
+                load_state_dict(make(problem()[0], settings), saved, "a.state.pt")
+    other = next(other for other in ("sgd", "adagrad") if other != name)
+    with pytest.raises(InputError, match="another optimizer"):
+        load_state_dict(OPTIMIZERS[other].make(problem()[0], settings), optimizer.state_dict(), "a.state.pt")
 
 
 def test_averaged_adam_is_adam_and_the_mean_of_its_weights():

@@ -1,0 +1,40 @@
+"""The files of a run, by the name that --save gives it."""
+import os
+
+
+class Files:
+    """Names of what a run called `--save NAME.pt` writes; `stage` is "" for main.py, "finetuned" for finetune.py."""
+
+    def __init__(self, save, stage=""):
+        stem = save[:-3] if save.endswith(".pt") else save
+        self.stem, self.stage = stem, stage
+        base = f"{stem}.{stage}" if stage else stem
+        self.best = f"{base}.pt" if stage else save   # the best model so far
+        self.state = f"{base}.state.pt"               # where training stands, to continue from
+        self.previous = f"{base}.state.previous.pt"   # the state before that, in case the newest is damaged
+        self.log = f"{base}.jsonl"                    # one line of JSON per epoch
+        self.result = f"{base}.result.json"           # what came out in the end
+        self.lock = f"{base}.lock"
+
+    def kept(self):
+        """All of them, the states first: renamed in this order, no state is ever left without the rest of its run."""
+        return [self.state, self.previous, self.best, self.log, self.result]
+
+    def set_aside(self):
+        """Give what an earlier run left under these names numbered names -> the number, or None if nothing was there.
+
+        What was fine-tuned from the earlier model goes with it.
+        """
+        old = self.kept() + ([] if self.stage else Files(self.best, "finetuned").kept())
+        old = [name for name in old if os.path.lexists(name)]
+        if not old:
+            return None
+        number = 1
+        while any(os.path.lexists(self._numbered(name, number)) for name in old):
+            number += 1
+        for name in old:
+            os.rename(name, self._numbered(name, number))
+        return number
+
+    def _numbered(self, name, number):
+        return f"{self.stem}.{number}{name[len(self.stem):]}"

@@ -40,8 +40,8 @@ def make_parser():
     parser.add("text", (
         Flag("split", "both", "of the corpus; both: valid and test", choices=("both", "train", "valid", "test")),
         Flag("text", None, "score this text instead, one sentence a line; - is standard input", metavar="FILE"),
-        Flag("column", None, "the text is TSV with a heading: score this column, and keep the others in the output",
-             metavar="NAME"),
+        Flag("column", None, "the text is a table with a heading, TSV or CSV: score this column, and keep the others in"
+             " the output", metavar="NAME"),
         Flag("unknown", "unk", "words that the model does not know: read as <unk>, or refused",
              choices=("unk", "error")),
         Flag("context", "carry", "carry the state from line to line, as published (of a split the first word is then "

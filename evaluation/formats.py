@@ -6,7 +6,6 @@ predicts the word, before it is read; its reduction is max(0, H of the word befo
 """
 import math
 
-from data import EOS
 from evaluation.text import sentences
 from runtime.log import perplexity
 
@@ -40,12 +39,13 @@ def token_rows(text, scores, unit=None):
 
 
 def neural_complexity_rows(text, scores, unit=None):
-    """As neural-complexity writes them, but for the separator: numbers from 0 on, and <eos> counts but has no row."""
+    """As neural-complexity writes them, but for the separator: numbers from 0 on, and the <eos> that ends a line counts
+    but has no row."""
     numbers, unit = sentences(text.ends), unit or "bits"
     reduced, start = reductions(scores.entropies, numbers), 0
     for i, word in enumerate(text.words):
         start = i if i and text.ends[i - 1] else start
-        if word != EOS:
+        if not text.ends[i]:
             yield {"word": word, "sentid": numbers[i] - 1, "sentpos": i - start, "wlen": len(word),
                    "surp": in_unit(-scores.logprobs[i], unit), "entropy": in_unit(scores.entropies[i], unit),
                    "entred": in_unit(reduced[i], unit)}
@@ -60,8 +60,9 @@ def lm_zoo_rows(text, scores, unit=None):
                "surprisal": in_unit(-scores.logprobs[i], unit or "bits")}
 
 
-FORMATS = {"tsv": token_rows, "json": token_rows, "neural-complexity": neural_complexity_rows, "lm-zoo": lm_zoo_rows}
-PLAIN = ("tsv", "json")                        # all others are those of other tools
+FORMATS = {"tsv": token_rows, "csv": token_rows, "json": token_rows,
+           "neural-complexity": neural_complexity_rows, "lm-zoo": lm_zoo_rows}
+PLAIN = ("tsv", "csv", "json")                        # all others are those of other tools
 WITH_ENTROPY = {"neural-complexity"}
 
 

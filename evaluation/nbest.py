@@ -2,7 +2,8 @@
 import math
 
 from evaluation.formats import sentence_rows
-from evaluation.text import read_utf8_lines, write_rows
+from evaluation.tables import write_rows
+from evaluation.text_files import read_utf8_lines
 from runtime import options
 from runtime.errors import InputError
 from runtime.options import Flag

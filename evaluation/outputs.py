@@ -5,7 +5,8 @@ N tokens.
 from evaluation import page
 from evaluation.formats import FORMATS, PLAIN, WITH_ENTROPY, sentence_rows
 from evaluation.pieces import whole_words
-from evaluation.text import check_outputs, write_rows, writing
+from evaluation.tables import write_rows
+from evaluation.text_files import check_outputs, writing
 from runtime.errors import InputError
 from runtime.options import Flag
 from runtime.paths import check_output
@@ -20,9 +21,10 @@ def flags(formats=PLAIN):
         Flag("per_token", None, "write every word, its log-probability in nats and, of one model, its rank",
              metavar="FILE"),
         Flag("per_sentence", None, "write every line, its log-probability and perplexity", metavar="FILE"),
-        Flag("format", "tsv", "of these two; - is standard output" + (f". {tools}: words as these tools write them, "
-             "joined where they were read in pieces, to standard output without --per-token" if tools else ""),
-             choices=tuple(formats)),
+        Flag("format", "tsv", "format of these two; - is standard output. csv puts words in quotes; without this flag "
+             "the columns of a table (--column) are written as they were read" + (f". {tools}: words as these tools "
+             "write them, joined where they were read in pieces, to standard output without --per-token" if tools else
+             ""), choices=tuple(formats)),
         Flag("html", None, "write a page with every word shaded by its surprisal", metavar="FILE"),
     )
 
@@ -94,11 +96,12 @@ def needs_entropy(args):
 def write(args, text, scores, title):
     """Write what was asked for of a `Text` with its `Scores`, lists (N,)."""
     unit = getattr(args, "unit", None)
+    dialect = None if "format" in args.given else text.dialect          # a table's columns go back as they came
     if args.per_token:
         rows_of = (text, scores) if args.format in PLAIN else whole_words(text, scores)
-        write_rows(args.per_token, FORMATS[args.format](*rows_of, unit), args.format)
+        write_rows(args.per_token, FORMATS[args.format](*rows_of, unit), args.format, dialect)
     if args.per_sentence:
-        write_rows(args.per_sentence, sentence_rows(text, scores.logprobs, unit), args.format)
+        write_rows(args.per_sentence, sentence_rows(text, scores.logprobs, unit), args.format, dialect)
     if args.html:
         with writing(args.html) as file:
             file.write(page.page(text, scores.logprobs, scores.ranks, title))

@@ -1,12 +1,10 @@
-"""A text that is scored: its words read, and rows of what was found about them written.
+"""A text that is scored: its words read.
 
 N tokens.
 """
-import json
 import os
 import sys
 from collections import Counter
-from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -14,18 +12,17 @@ import torch
 from corpus.reading import lines, naming, short, size_of
 from corpus.tokenizers import Tokenizer, Words
 from data import EOS, UNK, batchify_split
+from evaluation.tables import Dialect, read_table
 from runtime.errors import InputError
-from runtime.log import data_stream
-from runtime.paths import atomic_write
-from runtime.record import finite
 
 
 class Text(NamedTuple):
     """Words to be scored, and the streams of ids that they are in, (N + 1, 1) in all, of each all but its first.
 
     ends: whether each word is the <eos> that ends its line; unknown: whether it is read as <unk> in place of itself.
-    columns: for each line, what else the file says of it, a dict. size: how many "tokens", "words" and "bytes" the text
-    has, where that is known. tokenizer: what cut the text into these words, which may be pieces of words.
+    columns: for each line, what else the file says of it, a dict; dialect: that of the table it comes from. size: how
+    many "tokens", "words" and "bytes" the text has, where that is known. tokenizer: what cut the text into these words,
+    which may be pieces of words.
     """
     name: str
     words: list
@@ -33,6 +30,7 @@ class Text(NamedTuple):
     unknown: list
     streams: list
     columns: list | None = None
+    dialect: Dialect | None = None
     size: dict | None = None
     tokenizer: Tokenizer = Words()
 
@@ -44,19 +42,19 @@ def read_text(path, vocabulary, unknown, context, device, column=None, untrained
     """The words of a file, or of standard input for `-`, with <eos> after each line -> Text.
 
     vocabulary: the model's `Vocabulary`; unknown: "unk" reads others as <unk>, and says so on stderr, "error" refuses
-    them. column: the file is TSV with a heading, and this column of it is the text, one line each. untrained_unk: the
-    model never saw <unk> in training, which is said where it is read. read_rows: what reads a table of another kind,
-    called as `read_table`.
+    them. column: the file is a table with a heading, and this column of it is the text, one line each. untrained_unk:
+    the model never saw <unk> in training, which is said where it is read. read_rows: what reads a file of another kind
+    as rows, called as `tables.read_table`.
     """
     ids = {word: i for i, word in enumerate(vocabulary)}
     if EOS not in ids:
         raise InputError(f"the model does not know {EOS}, which ends the lines of a text; it can score its splits only")
     name = "standard input" if path == "-" else path
-    file, rows = (os.dup(0) if path == "-" else path), None
+    file, rows, dialect = (os.dup(0) if path == "-" else path), None, None
     if column is None:
         raw = list(lines(file, name))
     else:
-        rows = (read_rows or read_table)(file, name, column)
+        rows, dialect = (read_rows(file, name, column), None) if read_rows else read_table(file, name, column)
         raw = [row[column] for row in rows]
     if not raw:
         raise InputError(f"{name}: the text is empty")
@@ -68,8 +66,8 @@ def read_text(path, vocabulary, unknown, context, device, column=None, untrained
     unknown_words = Counter(word for word in words if word not in ids)
     if unknown_words:
         warn_of_unknown(name, unknown_words, len(words), unknown, UNK in ids, untrained_unk)
-    return to_text(words, ends, ids, context, device, columns=rows, size={"tokens": len(words), **size_of(raw)},
-                   tokenizer=vocabulary.tokenizer)
+    return to_text(words, ends, ids, context, device, columns=rows, dialect=dialect, tokenizer=vocabulary.tokenizer,
+                   size={"tokens": len(words), **size_of(raw)})
 
 
 def to_text(words, ends, ids, context, device, **more):
@@ -81,29 +79,6 @@ def to_text(words, ends, ids, context, device, **more):
     stream = torch.tensor([ids[EOS], *(ids.get(word, ids.get(UNK)) for word in words)], device=device)       # (N + 1,)
     return Text("text", words, ends, [word not in ids for word in words],
                 contexts(stream[:, None], [True, *ends], context), **more)
-
-
-def read_utf8_lines(file, name):
-    """The lines of a path or descriptor, without their ends, which may be \\n, \\r\\n or \\r -> list."""
-    with naming(name), open(file, encoding="utf-8-sig", newline=None) as lines:
-        try:
-            return [line.rstrip("\n") for line in lines]
-        except UnicodeDecodeError:
-            raise InputError("is not UTF-8; convert it to UTF-8 text") from None
-
-
-def read_table(file, name, column):
-    """A TSV file's rows as dicts. Raises InputError where it has no such column, or rows of another length."""
-    heading, *rows = [line.split("\t") for line in read_utf8_lines(file, name)] or [[]]
-    with naming(name):
-        if not heading:
-            raise InputError("the text is empty")
-        if column not in heading:
-            raise InputError(f"has no column {column!r} in its heading: {', '.join(heading[:8])}")
-        for number, row in enumerate(rows, start=2):
-            if len(row) != len(heading):
-                raise InputError(f"line {number} has {len(row)} columns, the heading {len(heading)}")
-    return [dict(zip(heading, row)) for row in rows]
 
 
 UNTRAINED = f"; the model saw no {UNK} in training: what it makes of them says nothing"
@@ -170,58 +145,3 @@ def characters(text):
     """How many characters a text of words is written in: a separator after each, and a line's end for an empty line."""
     return sum(len(word) + 1 if not end else before for before, word, end in
                zip([True, *text.ends], text.words, text.ends))
-
-
-def write_rows(path, rows, kind):
-    """Rows, dicts with the same names, as one JSON object per line if `kind` is "json", else as TSV with a heading."""
-    with writing(path) as file:
-        for i, row in enumerate(rows):
-            if kind == "json":
-                file.write(json.dumps(finite(row), ensure_ascii=False) + "\n")
-            else:
-                file.write(("\t".join(row) + "\n" if i == 0 else "") + "\t".join(map(str, row.values())) + "\n")
-
-
-@contextmanager
-def writing(path):
-    """A text file that appears whole or not at all; `-` is standard output, also where that stands for stderr now.
-
-    Links are followed, and a device or a pipe is written to, not replaced.
-    """
-    if path == "-":
-        file = data_stream()
-        yield file
-        file.flush()
-        return
-    if _is_special(path):
-        with open(path, "w", encoding="utf-8") as file:
-            yield file
-        return
-    with atomic_write(path) as file:
-        yield file
-
-
-def _is_special(path):
-    return os.path.exists(path) and not os.path.isfile(path)
-
-
-def check_outputs(outputs, inputs):
-    """Say now, not after the work, that one of `outputs` cannot be written, or stands in for another file."""
-    taken = {os.path.realpath(path) for path in inputs}
-    for path in outputs:
-        if os.path.isdir(path):
-            raise InputError(f"{path} is a folder; give the name of a file")
-        name = path if path == "-" else os.path.realpath(path)
-        if name in taken:
-            what = "standard output" if path == "-" else path
-            raise InputError(f"{what} is wanted for two things; give every output a file of its own")
-        if path != "-" and _is_special(path):
-            continue                                                   # /dev/null holds any number of things
-        taken.add(name)
-        if path != "-":
-            try:
-                with open(f"{name}.partial", "w"):
-                    pass
-                os.unlink(f"{name}.partial")
-            except OSError as error:
-                raise InputError(f"{path} cannot be written ({error.strerror})") from None

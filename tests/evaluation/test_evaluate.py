@@ -11,7 +11,7 @@ import pytest
 import torch
 from conftest import SMALL, run_script
 
-from evaluation import formats, scoring
+from evaluation import formats, scoring, tables, text_files
 from evaluation import page as surprisal_page
 from evaluation import text as scored_text
 from evaluation.loss import evaluate, windows
@@ -181,8 +181,8 @@ def test_links_and_pipes_are_written_to_and_neighbours_left_alone(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     reader = subprocess.Popen(["cat", tmp_path / "pipe"], stdout=subprocess.PIPE, text=True)
     for name in ("link", "pipe"):
-        scored_text.check_outputs([str(tmp_path / name)], [])
-        scored_text.write_rows(str(tmp_path / name), [{"a": 1}], "tsv")
+        text_files.check_outputs([str(tmp_path / name)], [])
+        tables.write_rows(str(tmp_path / name), [{"a": 1}], "tsv")
     assert (tmp_path / "link").is_symlink() and (tmp_path / "file").read_text() == "a\n1\n"
     assert reader.communicate(timeout=20)[0] == "a\n1\n" and (tmp_path / "pipe").is_fifo()
     assert (tmp_path / "link.try").read_text() == "mine" and not list(tmp_path.glob("*.partial"))
@@ -190,7 +190,7 @@ def test_links_and_pipes_are_written_to_and_neighbours_left_alone(tmp_path):
 
 def test_json_knows_no_infinity(tmp_path):
     rows = formats.sentence_rows(text_of(["a", "<eos>"]), [-900.0, -900.0])
-    scored_text.write_rows(str(tmp_path / "rows"), rows, "json")
+    tables.write_rows(str(tmp_path / "rows"), rows, "json")
     row = json.loads((tmp_path / "rows").read_text(), parse_constant=pytest.fail)
     assert row["perplexity"] is None and row["logprob"] == -1800
 

@@ -1,0 +1,91 @@
+"""Tables as other programs write and read them: TSV and CSV with a heading, by the rules of Python's csv module."""
+import csv
+import io
+import json
+from typing import NamedTuple
+
+from corpus.reading import naming
+from evaluation.text_files import read_utf8_text, writing
+from runtime.errors import InputError
+from runtime.record import finite
+
+DELIMITERS = {"\t": "tab", ",": "comma", ";": "semicolon"}
+csv.field_size_limit(2**31 - 1)             # a cell may be as long as it likes
+
+
+class Dialect(NamedTuple):
+    """How a table is written: what stands between its cells, and which of them stand in quotes (csv.QUOTE_…)."""
+    delimiter: str = "\t"
+    quoting: int = csv.QUOTE_NONE
+
+
+FORMATS = {"tsv": Dialect(), "csv": Dialect(",", csv.QUOTE_NONNUMERIC)}
+
+
+def read_table(file, name, column):
+    """A table's rows as dicts, and its `Dialect`. file: a path or descriptor of TSV or CSV with a heading.
+
+    The heading tells the delimiter: a tab if there is one, else a semicolon or a comma, whichever there are more of.
+    Cells may be in double quotes, a quote in them doubled, as R, Excel and pandas write them. Empty lines at the end
+    are left out. Raises InputError where there is no such column, or a row is of another length.
+    """
+    text = read_utf8_text(file, name)
+    heading_line = text.split("\n", 1)[0]
+    delimiter = "\t" if "\t" in heading_line else max(",;", key=heading_line.count)
+    quoted = '"' in text
+    with naming(name):
+        rows = list(_rows(text, delimiter, quoted))
+        while rows and not any(rows[-1][1]):
+            rows.pop()
+        if not rows:
+            raise InputError("the text is empty")
+        (_, heading), *rows = rows
+        if column not in heading:
+            raise InputError(f"has no column {column!r} in its heading: {', '.join(heading[:8])}")
+        for number, row in rows:
+            if len(row) != len(heading):
+                raise InputError(f"line {number} has {len(row)} columns, the heading {len(heading)}, with a "
+                                 f"{DELIMITERS[delimiter]} between two")
+            if any("\n" in cell for cell in row):
+                raise InputError(f"line {number}: a cell has a line break in it; a text is read line by line")
+    dialect = Dialect(delimiter, (csv.QUOTE_NONNUMERIC if delimiter != "\t" or _all_quoted(heading_line, heading)
+                                  else csv.QUOTE_MINIMAL) if quoted or delimiter != "\t" else csv.QUOTE_NONE)
+    return [dict(zip(heading, row)) for _, row in rows], dialect
+
+
+def _rows(text, delimiter, quoted):
+    """Yield the number of the line that each row ends in, from 1 on, and its cells."""
+    if not quoted:
+        yield from ((number, line.split(delimiter)) for number, line in enumerate(text.split("\n"), start=1))
+        return
+    reader = csv.reader(io.StringIO(text), delimiter=delimiter, strict=True)
+    try:
+        for row in reader:
+            yield reader.line_num, row or [""]
+    except csv.Error as error:
+        raise InputError(f"line {reader.line_num}: {error}: a cell that begins with a quote ends with one, and a quote "
+                         "in it is doubled") from None
+
+
+def _all_quoted(line, heading):
+    return line.count('"') >= 2 * len(heading)
+
+
+def write_rows(path, rows, kind, dialect=None):
+    """Rows, dicts with the same names, as one JSON object per line if `kind` is "json", else as a table with a heading.
+
+    dialect: in which, if not in that of the `kind` in `FORMATS`.
+    """
+    with writing(path) as file:
+        if kind == "json":
+            file.writelines(json.dumps(finite(row), ensure_ascii=False) + "\n" for row in rows)
+            return
+        delimiter, quoting = dialect or FORMATS.get(kind, Dialect())
+        if quoting == csv.QUOTE_NONE:
+            write = lambda cells: file.write(delimiter.join(map(str, cells)) + "\n")  # noqa: E731
+        else:
+            write = csv.writer(file, delimiter=delimiter, quoting=quoting, lineterminator="\n").writerow
+        for i, row in enumerate(rows):
+            if i == 0:
+                write(row)
+            write(row.values())

@@ -1,0 +1,68 @@
+"""Files that a text is read from, and that what was found about it goes to."""
+import os
+from contextlib import contextmanager
+
+from corpus.reading import naming
+from runtime.errors import InputError
+from runtime.log import data_stream
+from runtime.paths import atomic_write
+
+
+def read_utf8_text(file, name):
+    """The text of a path or descriptor, its line ends, which may be \\n, \\r\\n or \\r, as \\n."""
+    with naming(name), open(file, encoding="utf-8-sig", newline=None) as text:
+        try:
+            return text.read()
+        except UnicodeDecodeError:
+            raise InputError("is not UTF-8; convert it to UTF-8 text") from None
+
+
+def read_utf8_lines(file, name):
+    """The lines of a path or descriptor, without their ends -> list."""
+    text = read_utf8_text(file, name)
+    return text.removesuffix("\n").split("\n") if text else []
+
+
+@contextmanager
+def writing(path):
+    """A text file that appears whole or not at all; `-` is standard output, also where that stands for stderr now.
+
+    Links are followed, and a device or a pipe is written to, not replaced.
+    """
+    if path == "-":
+        file = data_stream()
+        yield file
+        file.flush()
+        return
+    if _is_special(path):
+        with open(path, "w", encoding="utf-8") as file:
+            yield file
+        return
+    with atomic_write(path) as file:
+        yield file
+
+
+def _is_special(path):
+    return os.path.exists(path) and not os.path.isfile(path)
+
+
+def check_outputs(outputs, inputs):
+    """Say now, not after the work, that one of `outputs` cannot be written, or stands in for another file."""
+    taken = {os.path.realpath(path) for path in inputs}
+    for path in outputs:
+        if os.path.isdir(path):
+            raise InputError(f"{path} is a folder; give the name of a file")
+        name = path if path == "-" else os.path.realpath(path)
+        if name in taken:
+            what = "standard output" if path == "-" else path
+            raise InputError(f"{what} is wanted for two things; give every output a file of its own")
+        if path != "-" and _is_special(path):
+            continue                                                   # /dev/null holds any number of things
+        taken.add(name)
+        if path != "-":
+            try:
+                with open(f"{name}.partial", "w"):
+                    pass
+                os.unlink(f"{name}.partial")
+            except OSError as error:
+                raise InputError(f"{path} cannot be written ({error.strerror})") from None

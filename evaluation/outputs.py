@@ -11,7 +11,7 @@ from runtime.errors import InputError
 from runtime.options import Flag
 from runtime.paths import check_output
 
-NAMES = ("per_token", "per_sentence", "html", "features", "rescored", "best", "per_pair")      # flags with a file to write
+NAMES = ("per_token", "per_sentence", "html", "features", "rescored", "best", "per_pair")  # flags with a file to write
 
 
 def flags(formats=PLAIN):

@@ -354,8 +354,8 @@ def recur(kind, x, hidden, weight_ih, weight_hh, bias_ih, bias_hh, dtype=None, m
 
     x (T, B, I); hidden h (1, B, H), for an LSTM the pair (h, c); weight_ih (G·H, I), weight_hh (G·H, H) and the biases
     (G·H,) as in `torch.nn.LSTM` and `torch.nn.GRU`; bias_hh may be None in an LSTM. The input gate of a capped LSTM is
-    at most 1 minus the forget gate; a coupled one's is that, and G is 3: f, g, o (1707.05589). dtype: the matmul dtype, by default
-    that of `x`; with torch.bfloat16 accumulation, states, gates and all that is returned stay as `x` is.
+    at most 1 minus the forget gate; a coupled one's is that, and G is 3: f, g, o (1707.05589). dtype: the matmul dtype,
+    by default that of `x`; with torch.bfloat16 accumulation, states, gates and all that is returned stay as `x` is.
     mask (B, H): factors on the state wherever weight_hh is multiplied by it, the same at every step.
     """
     rest = dtype or x.dtype, torch.is_grad_enabled(), mask, x

@@ -1,4 +1,6 @@
 """`awd-lstm`: its subcommands, and the names that it and they go by."""
+import importlib
+
 import pytest
 from conftest import ROOT, run_script
 from test_imports import COMMANDS
@@ -18,13 +20,14 @@ def installed(tmp_path):
 
 
 def test_every_script_is_a_subcommand():
-    scripts = {module for module, _ in command.subcommands().values()}
-    assert scripts == {name for name in COMMANDS if (ROOT / f"{name}.py").exists()}
-    assert command.subcommands()["train"][0] == "main"
+    assert command.SCRIPTS.keys() == {name for name in COMMANDS if (ROOT / f"{name}.py").exists()}
+    assert command.SUBCOMMANDS["train"] == "main"
+    for name, about in command.SCRIPTS.items():
+        assert importlib.import_module(name).__doc__.splitlines()[0] == about
 
 
 def test_its_help_lists_them(installed):
-    for name in command.subcommands():
+    for name in command.SUBCOMMANDS:
         assert f"\n  {name} " in installed("--help").stdout
 
 

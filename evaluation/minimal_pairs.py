@@ -10,7 +10,8 @@ from data import EOS, UNK
 from evaluation import scoring, syntaxgym
 from evaluation.formats import PLAIN
 from evaluation.pieces import word_numbers
-from evaluation.text import to_text, warn_of_unknown, write_rows
+from evaluation.tables import write_rows
+from evaluation.text import to_text, warn_of_unknown
 from runtime.errors import InputError
 from runtime.log import log
 from runtime.options import Flag

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from corpus.reading import naming
 from evaluation import syntaxgym
-from evaluation.text import read_utf8_lines
+from evaluation.text_files import read_utf8_lines
 from runtime.errors import InputError
 
 COLUMNS = ("sentence_good", "sentence_bad"), ("good", "bad")      # of a table, where none are named

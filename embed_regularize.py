@@ -1,8 +1,10 @@
 """Embedding dropout: whole words dropped from the input (Gal & Ghahramani 2016; Merity et al. 2018, section 4.3)."""
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-def embedded_dropout(embed, words, dropout=0.1, scale=None):
+def embedded_dropout(embed: nn.Embedding, words: Tensor, dropout: float = 0.1,
+                     scale: Tensor | None = None) -> Tensor:
     """Embed `words` (T, B) with `embed`, an nn.Embedding of V words, dropping words by type -> (T, B, E).
 
     dropout: probability that a word of the vocabulary is zero wherever it occurs in this call; the vectors of the

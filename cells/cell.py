@@ -1,9 +1,17 @@
 """What every recurrent cell is to the model: a layer with a zero state, which says what it supports."""
-from torch import nn
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ops.linear import linear
+from runtime.options import Flag
 from weight_drop import drop_weight
+
+Settings = Mapping[str, Any] | Iterable[tuple[str, Any]]       # flags by name
+Hidden = Any                                                   # tensors (1, B, ·), in any nesting of tuples and lists
 
 
 class Cell(nn.Module):
@@ -17,38 +25,40 @@ class Cell(nn.Module):
     input_size: I, hidden_size: H, layer: its number, from 0. settings: the flags by name; those of its own that are not
     there have their defaults in `self.settings`.
     """
-    supports, flags, can_be_graphed = frozenset(), (), True
+    supports: frozenset[str] = frozenset()
+    flags: tuple[Flag, ...] = ()
+    can_be_graphed: bool = True
 
-    def __init__(self, input_size, hidden_size, layer=0, settings=()):
+    def __init__(self, input_size: int, hidden_size: int, layer: int = 0, settings: Settings = ()) -> None:
         super().__init__()
         self.settings = {**{flag.name: flag.default for flag in self.flags}, **dict(settings)}
         self.input_size, self.hidden_size = input_size, hidden_size
         self.wdrop, self.dropoutr = self.settings.get("wdrop", 0), self.settings.get("dropoutr", 0)
-        self.matmul_dtype = None        # torch.bfloat16, or None for that of the weights
+        self.matmul_dtype: torch.dtype | None = None        # torch.bfloat16, or None for that of the weights
 
-    def zero_state(self, bsz):
+    def zero_state(self, bsz: int) -> Hidden:
         """The state before a text: tensors (1, bsz, ·), in any nesting of tuples and lists."""
         raise NotImplementedError
 
-    def forward(self, x, hidden):
+    def forward(self, x: Tensor, hidden: Hidden) -> tuple[Tensor, Hidden]:
         """x (T, B, I), a state -> output (T, B, H), the state after the window."""
         raise NotImplementedError
 
     # ---- for the forward pass of a cell that supports them
 
-    def weight_dropped(self, weight):
+    def weight_dropped(self, weight: Tensor) -> Tensor:
         """`wdrop`: a hidden-to-hidden weight as this window multiplies by it (Merity et al. 2018, section 2)."""
         return drop_weight(weight, self.wdrop) if self.training and self.wdrop else weight
 
-    def state_mask(self, state):
+    def state_mask(self, state: Tensor) -> Tensor | None:
         """`dropoutr`: what a state (B, H) is multiplied by at every step of this window, or None (Gal & Ghahramani)."""
         return F.dropout(state.new_ones(state.shape), self.dropoutr) if self.training and self.dropoutr else None
 
-    def product(self, x, weight, bias=None):
+    def product(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """`F.linear` in the matmul dtype: x (…, I), weight (O, I) -> (…, O) as `x` is."""
         return linear(x, weight, bias, self.matmul_dtype)
 
 
-def masked(state, mask):
+def masked(state: Tensor, mask: Tensor | None) -> Tensor:
     """state (B, H), mask as of `state_mask` -> (B, H)."""
     return state if mask is None else state * mask

@@ -3,10 +3,12 @@
 The weights are dropped functionally: a forward pass runs with masked copies in place of the raw weights, and the
 module itself is never changed. Its parameters, their names and its state dict stay what they were without dropout.
 """
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
@@ -23,7 +25,8 @@ class WeightDrop(nn.Module):
     a parameter of `module`, ValueError for a dropout outside [0, 1).
     """
 
-    def __init__(self, module, weights, dropout=0, variational=False):
+    def __init__(self, module: nn.Module, weights: Sequence[str], dropout: float = 0,
+                 variational: bool = False) -> None:
         super().__init__()
         if not 0 <= dropout < 1:
             raise ValueError(f"weight dropout must be in [0, 1), not {dropout}")
@@ -34,14 +37,14 @@ class WeightDrop(nn.Module):
         self.dropout = dropout
         self.variational = variational
 
-    def forward(self, *args, **kwargs):
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
         if not self.training or self.dropout == 0:
             return self.module(*args, **kwargs)
         dropped = {name: drop_weight(self.module.get_parameter(name), self.dropout, self.variational)
                    for name in self.weights}
         return call_with_weights(self.module, dropped, *args, **kwargs)
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> Any:
         """What the wrapper does not have is the wrapped module's: `hidden_size`, `flatten_parameters` and the like."""
         try:
             return super().__getattr__(name)
@@ -50,11 +53,11 @@ class WeightDrop(nn.Module):
                 raise
             return getattr(self.module, name)
 
-    def extra_repr(self):
+    def extra_repr(self) -> str:
         return f"weights={self.weights}, dropout={self.dropout}, variational={self.variational}"
 
 
-def drop_weight(weight, dropout, variational=False):
+def drop_weight(weight: Tensor, dropout: float, variational: bool = False) -> Tensor:
     """A copy of `weight` with elements (or rows, if variational) dropped and the rest scaled by 1 / (1 - dropout)."""
     if variational:
         rows = weight.new_ones(weight.size(0), *[1] * (weight.dim() - 1))  # (rows, 1, …)
@@ -64,7 +67,7 @@ def drop_weight(weight, dropout, variational=False):
     return F.dropout(weight, dropout)
 
 
-def _mask_from_bits(weight, dropout):
+def _mask_from_bits(weight: Tensor, dropout: float) -> Tensor:
     """A dropout mask like `weight`, drawn on the CPU at 8 or 16 random bits an element instead of one float.
 
     torch draws floats one after another, which for the paper's 4600 x 1150 matrices costs more than their matrix
@@ -78,9 +81,10 @@ def _mask_from_bits(weight, dropout):
     return torch.ge(numbers, least, out=torch.empty_like(weight, requires_grad=False)).mul_(1 / (1 - dropout))
 
 
-def call_with_weights(module, weights, *args, **kwargs):
+def call_with_weights(module: nn.Module, weights: Mapping[str, Tensor], *args: Any, **kwargs: Any) -> Any:
     """`module(*args, **kwargs)` computed with the tensors in `weights` (by name) in place of its parameters."""
-    plain, recurrent = {}, {}
+    plain: dict[str, Tensor] = {}
+    recurrent: dict[nn.RNNBase, dict[str, Tensor]] = {}
     for name, weight in weights.items():
         owner_name, _, own_name = name.rpartition(".")
         owner = module.get_submodule(owner_name)
@@ -95,7 +99,7 @@ def call_with_weights(module, weights, *args, **kwargs):
 
 
 @contextmanager
-def _flat_weights(rnn, replaced):
+def _flat_weights(rnn: Any, replaced: Mapping[str, Tensor]) -> Iterator[None]:
     """`rnn` computes with `replaced` inside the block.
 
     torch's recurrent modules read their weights from a list, not from their attributes. `functional_call` would
@@ -111,7 +115,7 @@ def _flat_weights(rnn, replaced):
         rnn._flat_weights = original
 
 
-def _contiguous_chunk(weights):
+def _contiguous_chunk(weights: Sequence[Tensor]) -> list[Tensor]:
     """The same weights as views of one buffer, matrices before biases: cuDNN's order, so it need not copy them."""
     order = sorted(range(len(weights)), key=lambda i: weights[i].dim() == 1)
     buffer = torch.cat([weights[i].reshape(-1) for i in order])

@@ -9,6 +9,7 @@ figures have it, with batch size 1. The arithmetic is in evaluation/mixture.py.
 from runtime import errors  # isort: skip  (first: it prepares the process for the imports below)
 
 import dataclasses
+import sys
 import time
 from contextlib import nullcontext
 
@@ -66,6 +67,10 @@ def main(argv=None):
     members = [parse_member(word) for word in args.models]
     if not members:
         raise InputError("name the models to mix, as in: ensemble.py A.pt B.pt:cache")
+    if len({(member.path, member.methods, *member.settings.items()) for member in members}) < len(members):
+        print("| WARNING: a model is named twice: the mixture counts it twice", file=sys.stderr)
+    if len(members) == 1:
+        print("| WARNING: one model is no mixture: its own figures come out", file=sys.stderr)
     outputs.check(args, [member.path for member in members], args.split != "both", "--split")
     with log_on_stderr() if "-" in outputs.asked_for(args).values() else nullcontext():
         args, vocabulary = agree(members, args)

@@ -89,7 +89,9 @@ def main(argv=None):
     for split, part in written.items():
         log_split(split, part)
     warn(*own_text.doubts(written, vocabulary, args.vocab_size))
-    log(f"| summary | {len(files):,} files, {len(text.lengths):,} {args.by}"
+    warn(*text.missed_shares(args.valid, args.test, args.by))
+    units = args.by if len(text.lengths) > 1 else args.by.removesuffix("s")
+    log(f"| summary | {len(files):,} file{'s' * (len(files) > 1)}, {len(text.lengths):,} {units}"
         + (f", {text.duplicates:,} duplicates left out" if args.dedup else "")
         + f" | vocabulary {len(vocabulary):,} | folder {args.out}")
 

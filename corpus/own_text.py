@@ -110,6 +110,16 @@ class Text:
         for place, unit in enumerate(random.Random(seed).sample(range(units), sum(held_out))):
             self.dealt[unit] = 1 if place < held_out[0] else 2
 
+    def missed_shares(self, valid, test, what):
+        """Lines that tell of a held-out text whose share of the lines is less than half or more than twice what was
+        asked for: whole units are dealt, which may be of very different length."""
+        total = sum(self.lengths)
+        for place, (name, share) in enumerate((("valid", valid), ("test", test)), start=1):
+            lines = sum(length for length, dealt in zip(self.lengths, self.dealt) if dealt == place)
+            if not share / 2 <= lines / total <= 2 * share and abs(lines - share * total) > 1:
+                yield (f"{name} has {lines:,} of {total:,} lines, {lines / total:.1%} where {share:.1%} were asked "
+                       f"for: {what} are of different length; --by lines comes closer")
+
     def lines(self, split, what):
         """Yield the lines of a split, in their order; what: for the progress bar."""
         wanted = SPLITS.index(split)

@@ -67,7 +67,8 @@ WITH_ENTROPY = {"neural-complexity"}
 
 
 def sentence_rows(text, logprobs, unit=None):
-    """Of each line of a `Text` with its words' log-probabilities (N,). unit: that of its surprisal, if asked for."""
+    """Of each line of a `Text` with its words' log-probabilities (N,); its text without the <eos> that ends it. unit:
+    that of its surprisal, if asked for."""
     start = 0
     for i, number in enumerate(sentences(text.ends)):
         if text.ends[i] or i + 1 == len(text.ends):
@@ -75,7 +76,7 @@ def sentence_rows(text, logprobs, unit=None):
             yield with_columns({"sentence": number, "tokens": tokens, "logprob": total,
                                 **({"surprisal": in_unit(-total, unit)} if unit else {}),
                                 "perplexity": perplexity(-total / tokens),
-                                "text": text.tokenizer.show(text.words[start:i + 1]),
+                                "text": text.tokenizer.show(text.words[start:i + (not text.ends[i])]),
                                 "unknown": sum(text.unknown[start:i + 1])}, text, number)
             start = i + 1
 

@@ -38,7 +38,7 @@ def chosen_layers(wanted, model):
     if wanted == "all":
         return list(range(1, model.nlayers + 1))
     if wanted and wanted > model.nlayers:
-        raise InputError(f"--layer {wanted}: the model has {model.nlayers} layers")
+        raise InputError(f"--layer {wanted}: the model has {model.nlayers} layer{'s' * (model.nlayers > 1)}")
     return [wanted or model.nlayers]
 
 

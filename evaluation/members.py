@@ -56,7 +56,16 @@ def parse_member(word):
     parser = options.Parser("")
     for method in methods:
         parser.add(method, METHODS[method])
-    typed = options.parse(parser, [f"--{part}" for part in parts if part not in METHODS])
+    settings = [part for part in parts if part not in METHODS]
+    for part in settings:
+        name = part.partition("=")[0].replace("-", "_")
+        owner = next((method for method, flags in METHODS.items() if name in {flag.name for flag in flags}), None)
+        if owner and owner not in methods:
+            raise InputError(f"{word}: {name} is a setting of {owner}; write {path}:{','.join([owner, *parts])}")
+        if not owner:
+            known = ", ".join(flag.name for method in methods for flag in METHODS[method])
+            raise InputError(f"{word}: {name} is no setting of a member" + (f"; use one of {known}" if known else ""))
+    typed = options.parse(parser, [f"--{part}" for part in settings])
     return Member(word, path, methods, {name: getattr(typed, name) for name in typed.given})
 
 

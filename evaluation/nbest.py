@@ -34,7 +34,7 @@ def read_lists(file, name, column):
             score = float(words[1])
         except (IndexError, ValueError):
             score = math.nan
-        if not math.isfinite(score):
+        if math.isnan(score) or score == math.inf:                 # -inf: what a recogniser has ruled out
             raise InputError(f"{name}: line {number} is not an id, a score and a hypothesis: {line.strip()[:60]!r}")
         rows.append({"id": words[0], "score": score, column: " ".join(words[2:])})
     return rows

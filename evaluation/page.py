@@ -96,8 +96,13 @@ def lines(text, shown, bits, logprobs, ranks):
         unknown = " unknown" if text.unknown[i] else ""
         line.append(f'<b class="s{shade}{unknown}" tabindex="0" data-n="{escape(numbers)}">{escape(word)}</b>')
         if text.ends[i]:
-            found.append(f'<li value="{number}">{" ".join(line)}</li>')
+            found.append(item(number, line))
             line, number = [], number + 1
     if line:
-        found.append(f'<li value="{number}">{" ".join(line)}</li>')
+        found.append(item(number, line))
     return "\n".join(found)
+
+
+def item(number, words):
+    """A line of the text, whose language is not known; its letters say in which direction it is written."""
+    return f'<li value="{number}" lang="" dir="auto">{" ".join(words)}</li>'

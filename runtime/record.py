@@ -51,11 +51,17 @@ def figures(loss, rows, size=None):
     return found
 
 
+TOO_MANY = 1e6          # a perplexity per word that is beyond any vocabulary: of a text that is not in such words
+
+
 def per_unit(figures):
     """Of `figures`, what compares vocabularies, for a log line; "" where it is not known."""
     if "bytes" not in figures:
         return ""
-    return f" ({figures['word_perplexity']:.2f} per word, {figures['bits_per_byte']:.3f} bits per byte)"
+    per_word = f"{figures['word_perplexity']:.2f} per word, "
+    if figures["word_perplexity"] > TOO_MANY:
+        per_word = ""
+    return f" ({per_word}{figures['bits_per_byte']:.3f} bits per byte)"
 
 
 # Flags that do not tell two runs of a script apart: where it runs, how long, and what it writes besides its result.

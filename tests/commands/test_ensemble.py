@@ -232,7 +232,10 @@ def refuse(folder, monkeypatch, capsys):
 @pytest.mark.parametrize(("words", "says"), [
     ([], "name the models"), (["lstm.pt", "none.pt"], "none.pt: there is no such checkpoint"),
     (["none.pt:cache"], "none.pt: there is no such"), (["lstm.pt:cahce"], "'cahce' is none of dynamic, cache"),
-    (["lstm.pt:cache,theta=x"], "--theta: 'x' is not"), (["lstm.pt:cache,lr=1"], "--lr=1"),
+    (["lstm.pt:cache,theta=x"], "--theta: 'x' is not"),
+    (["lstm.pt:cache,lr=1"], "lr is a setting of dynamic; write lstm.pt:dynamic,cache,lr=1"),
+    (["lstm.pt:theta=2"], "theta is a setting of cache; write lstm.pt:cache,theta=2"),
+    (["lstm.pt:cache,colour=2"], "colour is no setting of a member; use one of window, theta, lambdasm"),
     (["lstm.pt:"], "'' is none"), (["lstm.pt:cache,window"], "'window' is none"),
     (["lstm.pt", "--per-token", "x"], "choose it with --split"), (["lstm.pt", "--weights", "best"], "--weights"),
     (["lstm.pt", "--split", "test", "--html", "lstm.pt"], "two things"), (["lstm.pt", "--data", "nowhere"], "nowhere"),

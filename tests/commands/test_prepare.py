@@ -117,6 +117,19 @@ def test_documents_and_files(call, tmp_path):
         assert sorted(f"{d.strip()}\n" for split in SPLITS for d in found[split]) == sorted(documents)
 
 
+def test_shares_that_are_missed_by_far_are_told(call, tmp_path):
+    """Whole files are dealt: of two short ones and a long one, at least one each is held out."""
+    for name, lines in ("long", 263), ("short", 79), ("other", 76):
+        (tmp_path / f"{name}.txt").write_text("a b c\n" * lines)
+    said = call("prepare.py", "text", "long.txt", "short.txt", "other.txt", "--out", "files", "--by", "files")
+    warnings = re.findall(r"WARNING: (\w+) has (\d+) of (\d+) lines, ([\d.]+)% where 5.0% were asked for", said)
+    assert {name for name, *_ in warnings} == {"valid", "test"}
+    assert all(float(share) == pytest.approx(100 * int(lines) / int(total), abs=0.05) and float(share) > 10
+               for _, lines, total, share in warnings)
+    said = call("prepare.py", "text", "long.txt", "--out", "lines", "--by", "lines")
+    assert "were asked for" not in said and re.search(r"summary \| 1 file, 26\d lines", said)
+
+
 @pytest.mark.parametrize("by", ["lines", "documents"])
 def test_duplicates_stand_once(by, call, tmp_path):
     lines = [f"line {i % 40}" for i in range(400)]
@@ -173,8 +186,7 @@ def test_through_all_scripts(language, kind, call, tmp_path):
     assert [row["word"] for row in rows] == found.vocabulary.tokenizer.encode(raw)
     assert any(row["unknown"] for row in rows) == (kind in ("words", "chars"))
     sentences = [json.loads(line) for line in (tmp_path / "s.json").read_text("utf-8").splitlines()]
-    assert [sentence["text"] for sentence in sentences] == [
-        line + " <eos>" * (kind == "words") if line or kind != "words" else "<eos>" for line in raw.split("\n")[:-1]]
+    assert [sentence["text"] for sentence in sentences] == raw.split("\n")[:-1]
 
     call("evaluate.py", "--save", "a.pt", "--split", "test", "--device", "cpu")
     again = json.loads((tmp_path / "a.evaluation.test.result.json").read_text())["test"]

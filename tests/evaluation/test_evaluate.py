@@ -16,6 +16,7 @@ from evaluation import page as surprisal_page
 from evaluation import text as scored_text
 from evaluation.loss import evaluate, windows
 from model import RNNModel
+from runtime import record
 
 CELLS = pytest.mark.parametrize("cell", ["LSTM", "GRU", "QRNN"])
 SPLITS = pytest.mark.parametrize("splits", [[], [12, 25]], ids=["full", "adaptive"])
@@ -137,7 +138,7 @@ def test_a_split_and_its_files(trained, toy, call, tmp_path):
     assert math.fsum(float(row[2]) for row in sentences) == pytest.approx(math.fsum(float(row[3]) for row in rows))
     assert [int(row[0]) for row in sentences] == list(range(1, len(sentences) + 1))
     assert sum(int(row[1]) for row in sentences) == len(rows)
-    assert sentences[1][4].split() == words[words.index("<eos>") + 1:][:int(sentences[1][1])]
+    assert sentences[1][4].split() == words[words.index("<eos>") + 1:][:int(sentences[1][1]) - 1]    # without its <eos>
 
 
 def test_a_text_from_standard_input(trained, toy, tmp_path):
@@ -340,7 +341,7 @@ def test_an_eos_inside_a_line_ends_none(trained, call, tmp_path):
     call("evaluate.py", "--save", trained / "toy.pt", "--text", "text", "--per-token", "t.tsv", "--per-sentence",
          "s.tsv")
     assert [row[1] for row in lines_of((tmp_path / "t.tsv").read_text())[1:]] == ["1", "1", "1", "1", "2", "2"]
-    assert [row[4] for row in lines_of((tmp_path / "s.tsv").read_text())[1:]] == ["w1 <eos> w2 <eos>", "w3 <eos>"]
+    assert [row[4] for row in lines_of((tmp_path / "s.tsv").read_text())[1:]] == ["w1 <eos> w2", "w3"]
 
 
 def test_a_column_of_a_table(trained, call, tmp_path):
@@ -356,3 +357,24 @@ def test_a_column_of_a_table(trained, call, tmp_path):
     assert "no column 'nothing'" in error
     assert "--text" in run_script("evaluate.py", "--save", trained / "toy.pt", "--column", "a", cwd=tmp_path,
                                   status=1).stderr
+
+
+def test_the_text_of_a_line_can_be_joined_with_what_was_read(trained, tmp_path):
+    """Words, and nothing for an empty line: as it stands in the file."""
+    lines = ["w1 w8", "", "w3 <eos> w22"]
+    (tmp_path / "text").write_text("".join(f"{line}\n" for line in lines))
+    out = run_script("evaluate.py", "--checkpoint", trained / "toy.pt", "--text", "text", "--context", "reset",
+                     "--per-sentence", "-", "--device", "cpu", cwd=tmp_path).stdout
+    heading, *rows = lines_of(out)
+    assert [row[heading.index("text")] for row in rows] == lines
+
+
+def test_a_page_for_scripts_that_run_from_right_to_left():
+    written = surprisal_page.page(text_of(["שלום", "עולם", "<eos>", "a", "<eos>"]), [-1.0] * 5, None, "title")
+    assert written.count('lang="" dir="auto"') == 2
+
+
+def test_a_perplexity_per_word_that_says_nothing_is_left_out():
+    figures = record.figures(10.0, 101, {"tokens": 100, "words": 50, "bytes": 600})
+    assert "per word" not in record.per_unit(figures) and "bits per byte" in record.per_unit(figures)
+    assert "per word" in record.per_unit(record.figures(2.0, 101, {"tokens": 100, "words": 50, "bytes": 600}))

@@ -21,6 +21,15 @@ def test_lists_are_read(tmp_path):
             nbest.read_lists(tmp_path / "lists", "lists", "hypothesis")
 
 
+def test_a_hypothesis_that_was_ruled_out_is_never_the_best(trained, call, tmp_path):
+    (tmp_path / "lists").write_text("u1 -inf w1 w8 w25\nu1 -40 w3 w3\n")
+    call("evaluate.py", "--save", trained / "toy.pt", "--device", "cpu", "--nbest", "lists", "--rescored", "r",
+         "--best", "b", "--format", "json")
+    rows = [json.loads(line) for line in (tmp_path / "r").read_text().splitlines()]
+    assert [row["score"] for row in rows] == [None, -40] and rows[0]["combined"] is None     # JSON knows no infinity
+    assert json.loads((tmp_path / "b").read_text())["hypothesis"] == "w3 w3"
+
+
 def test_the_best_of_each_list():
     rows = [{"id": name, "combined": score, "n": n} for n, (name, score) in enumerate(
         [("b", 1), ("a", 5), ("b", 3), ("b", 3), ("a", -1)])]

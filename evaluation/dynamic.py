@@ -14,6 +14,7 @@ from tqdm import tqdm
 import checkpoint
 from evaluation.resumable import PARTS, ResumablePass
 from ops.fallbacks import stop_cudnn, with_fallbacks
+from ops.update import update
 from runtime import options
 from runtime.errors import InputError
 from runtime.log import log, perplexity, report_tokens
@@ -86,12 +87,6 @@ def sgd_rates(parameters, lr, lamb):
     return [[parameters[0].new_tensor(rate)] * len(parameters) for rate in (lr, lamb)]
 
 
-def step(weights, gradients, trained, rates, decays):
-    """w ← w + decay · (trained - w) - rate · gradient, in two passes over memory."""
-    torch._foreach_lerp_(weights, trained, decays)
-    torch._foreach_addcmul_(weights, gradients, rates, -1)
-
-
 def digest(streams):
     """A number that tells texts apart."""
     return zlib.crc32(streams.cpu().contiguous().numpy())
@@ -156,7 +151,7 @@ class DynamicPass(ResumablePass):
                     del self.splits[name]
                     raise Diverged(f"the loss is {loss:g} after {meter.tokens:,} tokens of {split}: --lr {lr:g} is too "
                                    f"large for this model; use a smaller one: dynamiceval.py --search finds it")
-                step(self.weights, gradients, self.trained, rates, decays)
+                update(self.weights, self.trained, decays, gradients, rates)
                 for part, values in zip(PARTS, (features, targets, logprobs)):
                     seen[part].append(values)
                 meter.add(loss, len(targets))

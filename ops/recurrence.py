@@ -30,18 +30,24 @@ TYPICALLY_PAYS = 350    # hidden units of a layer, where it cannot be remembered
 SMALL = 2**16           # elements of a weight below which one way is as good as another
 
 
-def packed(weight, rows):
+FEW = 8                 # products for which laying a weight out, which reads and writes it all, does not pay
+
+
+def packed(weight, rows, uses=FEW):
     """weight (O, K), in any strides -> a function x (rows, K) -> x @ weight.t(), a new tensor (rows, O).
 
     The weight is laid out once so that each product reads it from front to back. General matrix products, which order
     the matrix anew or read it across at every call, take up to twice as long for that. Of the ways to do it that there
     are here, the fastest is taken: the products are timed once on a machine (`runtime.fastest`).
+    uses: how many products will be made; for few in float32 the weight is read as it lies.
     Not differentiable: for use inside an autograd function. The weight may not change while the function is in use.
     """
     ways = _ways(weight)
     first = next(iter(ways))
     if len(ways) == 1 or weight.numel() < SMALL:
         return ways[first](weight, rows)
+    if uses < FEW and weight.dtype == torch.float32:
+        return ways["plain"](weight, rows)
     way = _fastest_way(first, *weight.shape, _power_of_two(rows), weight.dtype, torch.get_num_threads())
     return ways[way](weight, rows)
 
@@ -275,7 +281,7 @@ class _LSTM(torch.autograd.Function):
         gates = _every_step(x_gates.shape, x, keep) if dtype != x.dtype else x_gates
         cells = _from(c, len(x), x.dtype)                                              # (T + 1, B, H)
         outputs, states = _states(h, len(x), dtype, mask)
-        product = packed(weight_hh, len(h))
+        product = packed(weight_hh, len(h), len(x))
         step = getattr(pointwise_steps(dtype, x), f"{kind}_forward")
         cell, output, state = cells.unbind(), outputs.unbind(), states.unbind()
         for t, (x_gate, gate) in enumerate(zip(x_gates.unbind(), gates.unbind())):
@@ -294,7 +300,7 @@ class _LSTM(torch.autograd.Function):
         inputs, gates, cells, states = _take(ctx)
         d_gates = torch.empty_like(gates, dtype=ctx.dtype) if ctx.dtype != gates.dtype else gates   # overwritten
         dc = dc.clone()
-        product = packed(weight_hh.t(), len(dc))
+        product = packed(weight_hh.t(), len(dc), len(d_output))
         step = getattr(pointwise_steps(ctx.dtype, gates), f"{ctx.cell_kind}_backward")
         dh, above = dh.to(ctx.dtype).contiguous(), d_output.contiguous().unbind()
         gate, d_gate, cell = gates.unbind(), d_gates.unbind(), cells.unbind()
@@ -317,7 +323,7 @@ class _GRU(torch.autograd.Function):
         inputs, x_gates = _input_gates(x, weight_ih)                                   # (N, I), (T, B, 3H)
         gates = _every_step((len(x), len(h), 4 * h.size(1)), x, keep)                  # (T, B, 4H)
         outputs, states = _states(h, len(x), dtype, mask)                                    # (T + 1, B, H)
-        product = packed(weight_hh, len(h))
+        product = packed(weight_hh, len(h), len(x))
         step = pointwise_steps(dtype, x).gru_forward
         output, state = outputs.unbind(), states.unbind()
         for t, (x_gate, gate) in enumerate(zip(x_gates.unbind(), gates.unbind())):
@@ -335,7 +341,7 @@ class _GRU(torch.autograd.Function):
         inputs, gates, outputs, states = _take(ctx)
         dx_gates = gates.new_empty(*gates.shape[:2], len(weight_hh), dtype=ctx.dtype)  # (T, B, 3H)
         dh_gates = torch.empty_like(dx_gates)
-        carry, product = torch.zeros_like(dh), packed(weight_hh.t(), len(dh))
+        carry, product = torch.zeros_like(dh), packed(weight_hh.t(), len(dh), len(d_output))
         step = pointwise_steps(ctx.dtype, gates).gru_backward
         dh, above = dh.to(ctx.dtype).contiguous(), d_output.contiguous().unbind()
         gate, dx_gate, dh_gate, output = gates.unbind(), dx_gates.unbind(), dh_gates.unbind(), outputs.unbind()

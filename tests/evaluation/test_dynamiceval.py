@@ -21,6 +21,8 @@ from evaluation import loss as evaluation_loss
 from evaluation.dynamic import DynamicPass
 from evaluation.neural_cache import mean_loss
 from model import build, set_precision
+from ops import compiled
+from ops.update import update
 from runtime import errors, options, signals
 
 WORDS = 31
@@ -99,13 +101,18 @@ def test_mean_squares_against_a_loop(begin):
         torch.testing.assert_close(found, total / 9, rtol=1e-9, atol=1e-15)
 
 
+@pytest.mark.parametrize("in_torch", [False, True])
 @pytest.mark.parametrize("lamb", [0, 0.02, 0.8])
 @pytest.mark.parametrize("rule", ["rms", "sgd"])
-def test_step_against_a_loop(rule, lamb):
+def test_step_against_a_loop(rule, lamb, in_torch, monkeypatch):
+    if in_torch:
+        monkeypatch.setattr(compiled, "library", lambda name: None)
+    elif not compiled.library("update"):
+        pytest.skip("no C++ compiler here")
     torch.manual_seed(0)
-    shapes = (7, 5), (11,), (3, 2, 2)
+    shapes = (7, 5), (11,), (3, 2, 2), (200, 101)                            # the last one by several threads
     weights, gradients, trained = ([torch.randn(shape) for shape in shapes] for _ in range(3))
-    squares = [torch.rand(shape) ** 4 * scale for shape, scale in zip(shapes, (1, 0.1, 1e-4))]
+    squares = [torch.rand(shape) ** 4 * scale for shape, scale in zip(shapes, (1, 0.1, 1e-4, 1e-2))]
     squares[0][0, 0] = 0                                                     # a weight that never had a gradient
     lr, epsilon, wanted, capped = 0.03, 1e-3, [], 0
     roots = [math.sqrt(s) for square in squares for s in square.flatten().tolist()]
@@ -119,7 +126,7 @@ def test_step_against_a_loop(rule, lamb):
         wanted.append(torch.tensor(values))
     rates = (dynamic.rms_rates(squares, lr, lamb, epsilon) if rule == "rms" else
              dynamic.sgd_rates(weights, lr, lamb))
-    dynamic.step(weights, gradients, trained, *rates)
+    update(weights, trained, rates[1], gradients, rates[0])
     for found, values in zip(weights, wanted):
         torch.testing.assert_close(found.flatten(), values, rtol=1e-5, atol=1e-6)
     assert bool(capped) == (rule == "rms" and lamb == 0.8)

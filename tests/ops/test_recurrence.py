@@ -344,6 +344,20 @@ def test_the_fastest_product_is_taken(times, way, monkeypatch):
     recurrence._fastest_way.cache_clear()
 
 
+def test_a_weight_that_is_used_a_few_times_is_not_laid_out(monkeypatch):
+    """In float32, as by a segment of dynamic evaluation: forward, and backward with the weight across."""
+    laid_out = []
+    plain = {"plain": recurrence._ways(torch.zeros(1, 1))["plain"]}
+    monkeypatch.setattr(recurrence, "_ways", lambda weight: {"panels": lambda *_: laid_out.append(1), **plain})
+    weight, x = torch.randn(300, 256), torch.randn(1, 256)
+    for w in (weight, weight.t().contiguous().t()):
+        assert relative(packed(w, 1, 5)(x).double(), x.double() @ weight.double().t()) < 1e-6 and not laid_out
+    monkeypatch.setattr(recurrence, "_fastest_way", lambda *_: "panels")
+    packed(weight, 1, recurrence.FEW)
+    packed(weight.bfloat16(), 1, 5)
+    assert len(laid_out) == 2
+
+
 @pytest.mark.parametrize(("times", "pays"), [((1, 2), True), ((2, 1), False), (None, None)])
 def test_a_layer_is_computed_by_what_is_faster(times, pays, monkeypatch):
     needs_compiler()

@@ -261,4 +261,6 @@ def open_model(args, corpus_flags=options.DATA):
     compute = devices.prepare(args, network.supports(contents["settings"]))
     args = args.replaced(device=str(compute.device), precision=compute.precision,
                          **{UNTRAINED_UNK: contents["settings"][UNTRAINED_UNK]})
-    return Opened(path, args, vocabulary_of(contents), compute, restore(contents, path, compute))
+    vocabulary = tokenizers.read_as(vocabulary_of(contents), getattr(args, "split_words", None),
+                                    getattr(args, "lower", None))
+    return Opened(path, args, vocabulary, compute, restore(contents, path, compute))

@@ -46,7 +46,8 @@ def make_parser():
              choices=("unk", "error")),
         Flag("context", "carry", "carry the state from line to line, as published (of a split the first word is then "
              "not scored), or reset it to zero at every line, which is then read after <eos>",
-             choices=("carry", "reset"))))
+             choices=("carry", "reset")),
+        *options.READ_WORDS))
     parser.add("scoring", (
         Flag("temperature", 1.0, "of the softmax: < 1 sharpens it, > 1 flattens it", temperature, "X"),
         Flag("search_temperature", False, "choose it on the validation text", bool, only_true=True),

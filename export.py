@@ -11,6 +11,7 @@ import os
 import torch
 
 import checkpoint
+from corpus.tokenizers import read_as
 from evaluation.text import read_text
 from interchange import FROM, TO
 from interchange.settings import contents_of
@@ -23,7 +24,8 @@ from runtime.options import Flag
 from runtime.paths import check_output
 
 CPU = Compute(torch.device("cpu"), "fp32")
-OF = {"tag": ("hf", "fastai"), "prepend_eos": ("hf",), "int8": ("onnx",), "tokens": ("onnx",)}    # flags of formats
+OF = {"tag": ("hf", "fastai"), "prepend_eos": ("hf",), "int8": ("onnx",), "tokens": ("onnx",), "split_words": ("hf",),
+      "lower": ("hf",)}                                                      # flags of formats
 
 
 def make_parser():
@@ -44,7 +46,8 @@ def make_parser():
         Flag("from", None, f"read a model in FORMAT ({', '.join(FROM)}) from the file or folder SOURCE", nargs=2,
              metavar=("FORMAT", "SOURCE")),
         Flag("vocab_file", None, "the vocabulary of that model, where SOURCE has none: one word a line, or .pkl",
-             metavar="FILE")))
+             metavar="FILE"),
+        *options.READ_WORDS))
     return parser
 
 
@@ -70,11 +73,13 @@ def options_of(args, vocabulary):
 def export_to(args, kind, target):
     path = checkpoint.choose(args)
     contents = checkpoint.load(path)
+    vocabulary = read_as(checkpoint.vocabulary_of(contents), args.split_words, args.lower)
+    contents["tokenizer"] = vocabulary.tokenizer.state()
     model = checkpoint.restore(contents, path, CPU)
     words_seen = checkpoint.words_seen(contents)
     if args.tag:
         target = os.path.join(target, tag(words_seen, path))
-    options_given = options_of(args, checkpoint.vocabulary_of(contents))
+    options_given = options_of(args, vocabulary)
     TO[kind](contents, model.state_dict(), target, words_seen, **options_given)
     log(f"| summary | {count_parameters(model):,} parameters, {len(contents['vocabulary']):,} words of {path} | "
         f"{kind} {target}")

@@ -52,6 +52,7 @@ def make_parser():
         Flag("top_p", 1.0, "probability of the likeliest words, together, that are drawn from, 1 for all",
              options.weight, "P"),
         Flag("prompt", "", "words to go on from, the start of the text", metavar="TEXT"),
+        *options.READ_WORDS,
         Flag("outf", "generated.txt", "where to write; - is standard output", metavar="FILE")))
     parser.add("running", options.running(100, "words"))
     return parser

@@ -13,6 +13,7 @@ import sys
 from corpus import own_text
 from corpus.cache import SPLITS
 from corpus.tokenizers import EOS, TOKENIZERS, UNK
+from corpus.word_parts import WORD_SPLITS
 from runtime import options
 from runtime.errors import InputError
 from runtime.log import log, warn
@@ -34,6 +35,8 @@ def make_parser():
              "learn, of words and chars the most", options.size, "N"),
         Flag("min_count", 2, f"of words and chars: tokens that occur less often in the training text become {UNK}",
              options.size, "N"),
+        Flag("split_words", "none", "of words: punctuation in front of and behind them as words of its own, or "
+             "contractions, too (do n't), as Penn Treebank has them", choices=WORD_SPLITS),
         Flag("lower", False, "put the text into lower case", bool, only_true=True)))
     parser.add("texts", (
         Flag("by", "lines", "what is dealt: lines, documents with empty lines between them, or whole files",
@@ -54,6 +57,8 @@ def check(args, kind):
         raise InputError(f"--tokenizer {kind.name} needs --vocab-size, such as 10000")
     if kind.complete and "min_count" in args.given:
         raise InputError(f"--tokenizer {kind.name} knows every text: --min-count is of words and chars")
+    if args.split_words != "none" and kind.name != "words":
+        raise InputError(f"--split-words is of words; --tokenizer {kind.name} reads all characters")
     if not kind.complete and args.vocab_size is not None and args.vocab_size < 3:
         raise InputError(f"--vocab-size {args.vocab_size} has no room for more than {EOS} and {UNK}")
 
@@ -78,7 +83,8 @@ def main(argv=None):
         text = own_text.Text(folder)
         text.read(files, args.by, args.dedup)
         text.deal(args.valid, args.test, args.seed, args.by)
-        tokenizer = kind.train(text.lines("train", "learning from"), args.vocab_size, args.lower)
+        tokenizer = kind.train(text.lines("train", "learning from"), args.vocab_size, args.lower,
+                               **({"split": args.split_words} if kind.name == "words" else {}))
         kept = None if kind.complete else own_text.frequent(text, tokenizer, args.min_count, args.vocab_size)
         written = {split: own_text.write_split(os.path.join(folder, f"{split}.txt"), text, split, tokenizer, kept)
                    for split in SPLITS}

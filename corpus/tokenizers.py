@@ -10,6 +10,7 @@ import math
 import re
 from functools import cache
 
+from corpus.word_parts import WORD_SPLITS, parts
 from runtime.errors import InputError
 
 EOS, UNK = "<eos>", "<unk>"  # the end of a line, and any token that is not in the vocabulary
@@ -113,11 +114,29 @@ class Words(Tokenizer):
     """What stands between white space. How much white space there was is lost."""
     name, separator = "words", " "
 
+    def __init__(self, lower=False, split="none"):
+        super().__init__(lower)
+        if split not in WORD_SPLITS:
+            raise ValueError(split)
+        self.split = split
+
+    @classmethod
+    def train(cls, lines, size, lower, split="none"):
+        return cls(lower, split)
+
     def cut_line(self, line):
         words = line.split()
         if len(line) > LONGEST_WORD and max(map(len, words), default=0) > LONGEST_WORD:
             raise too_long()
-        return words
+        return words if self.split == "none" else [part for word in words for part in parts(word, self.split)]
+
+    def word_numbers(self, line):
+        """The number of the word between white space, from 0 on, that each token of a line is a part of -> list."""
+        line = line.lower() if self.lower else line
+        return [i for i, word in enumerate(line.split()) for _ in parts(word, self.split)]
+
+    def state(self):
+        return {**super().state(), **({"split": self.split} if self.split != "none" else {})}
 
     def pieces(self, tokens):
         for token in tokens:
@@ -319,6 +338,19 @@ class Vocabulary(list):
     def __init__(self, tokens, tokenizer=None):
         super().__init__(tokens)
         self.tokenizer = tokenizer or Words()
+
+
+def read_as(vocabulary, split=None, lower=None):
+    """The same vocabulary, whose tokenizer splits words or puts text into lower case as told; None leaves it as it is.
+
+    Raises InputError where it is not one of words.
+    """
+    if split is None and not lower:
+        return vocabulary
+    tokenizer = vocabulary.tokenizer
+    if not isinstance(tokenizer, Words):
+        raise InputError(f"--split-words and --lower are of models of words; this one reads {tokenizer.name}")
+    return Vocabulary(vocabulary, Words(lower or tokenizer.lower, split or tokenizer.split))
 
 
 def restore(state, vocabulary):

@@ -11,7 +11,7 @@ from evaluation import scoring, syntaxgym
 from evaluation.formats import PLAIN
 from evaluation.pieces import word_numbers
 from evaluation.tables import write_rows
-from evaluation.text import to_text, warn_of_unknown
+from evaluation.text import hint, to_text, warn_of_unknown
 from runtime.errors import InputError
 from runtime.log import log
 from runtime.options import Flag
@@ -77,6 +77,7 @@ def cut(items, vocabulary, device, unknown="unk", untrained_unk=False):
     strange = Counter(word for word in words if word not in ids)
     if strange:
         warn_of_unknown("the pairs", strange, len(words), unknown, UNK in ids, untrained_unk)
+        hint(strange, vocabulary)
     return Texts(lines, tokens, to_text(words, ends, ids, "reset", device, tokenizer=vocabulary.tokenizer))
 
 

@@ -4,7 +4,7 @@ N tokens.
 """
 from evaluation import page
 from evaluation.formats import FORMATS, PLAIN, WITH_ENTROPY, sentence_rows
-from evaluation.pieces import whole_words
+from evaluation.pieces import typed_words, whole_words
 from evaluation.tables import write_rows
 from evaluation.text_files import check_outputs, writing
 from runtime.errors import InputError
@@ -30,6 +30,8 @@ def flags(formats=PLAIN):
 
 
 SURPRISAL = (
+    Flag("parts", False, "write the parts that --split-words makes of words as rows of their own, not the words", bool,
+         only_true=True),
     Flag("unit", None, "of surprisal and entropy, bits if not given; typed, it adds a column with surprisal to tsv and "
          "json, whose log-probabilities are in nats in any case", choices=("bits", "nats")),
     Flag("entropy", False, "add entropy and its reduction to the words of tsv and json, with surprisal", bool,
@@ -97,6 +99,8 @@ def write(args, text, scores, title):
     """Write what was asked for of a `Text` with its `Scores`, lists (N,)."""
     unit = getattr(args, "unit", None)
     dialect = None if "format" in args.given else text.dialect          # a table's columns go back as they came
+    if not getattr(args, "parts", False):
+        text, scores = typed_words(text, scores)
     if args.per_token:
         rows_of = (text, scores) if args.format in PLAIN else whole_words(text, scores)
         write_rows(args.per_token, FORMATS[args.format](*rows_of, unit), args.format, dialect)

@@ -24,7 +24,10 @@ def word_index(tokens):
 
 def word_numbers(tokenizer, line, tokens):
     """The number of the word between white space that each of the tokens of `line`, with <eos> behind, is of."""
-    return list(range(len(tokens))) if isinstance(tokenizer, Words) else word_index(tokens)
+    if not isinstance(tokenizer, Words):
+        return word_index(tokens)
+    numbers = tokenizer.word_numbers(line)
+    return [*numbers, numbers[-1] + 1 if numbers else 0]
 
 
 def bytes_of(token):
@@ -49,6 +52,17 @@ def whole_words(text, scores):
     words = [b"".join(map(bytes_of, own)).decode("utf-8", "replace").strip() for own in pieces]
     joined, scores = join_pieces(text, scores, index, words)
     return joined._replace(tokenizer=Words()), scores
+
+
+def typed_words(text, scores):
+    """A `Text` with its `Scores`, lists (N,) -> the same of the words as they were typed, where those were split."""
+    if text.written is None:
+        return text, scores
+    index, words = text.written
+    if len(words) == len(index):
+        return text._replace(words=words, written=None), scores
+    joined, scores = join_pieces(text, scores, index, words)
+    return joined._replace(written=None), scores
 
 
 def join_pieces(text, scores, index, words):

@@ -3,6 +3,7 @@
 N tokens.
 """
 import os
+import re
 import sys
 from collections import Counter
 from typing import NamedTuple
@@ -22,7 +23,8 @@ class Text(NamedTuple):
     ends: whether each word is the <eos> that ends its line; unknown: whether it is read as <unk> in place of itself.
     columns: for each line, what else the file says of it, a dict; dialect: that of the table it comes from. size: how
     many "tokens", "words" and "bytes" the text has, where that is known. tokenizer: what cut the text into these words,
-    which may be pieces of words.
+    which may be pieces of words. written: where words were split or put into lower case, (index (N,), words): the
+    number of the word that each is a part of, and these as they were typed.
     """
     name: str
     words: list
@@ -33,8 +35,10 @@ class Text(NamedTuple):
     dialect: Dialect | None = None
     size: dict | None = None
     tokenizer: Tokenizer = Words()
+    written: tuple | None = None
 
 
+UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\U00020000-\U0002ffff]")
 LOUD = 0.05             # share of unknown words from which on perplexities say little
 
 
@@ -66,8 +70,22 @@ def read_text(path, vocabulary, unknown, context, device, column=None, untrained
     unknown_words = Counter(word for word in words if word not in ids)
     if unknown_words:
         warn_of_unknown(name, unknown_words, len(words), unknown, UNK in ids, untrained_unk)
+        hint(unknown_words, vocabulary)
+    warn_of_pieces([word for line in raw for word in line.split()], vocabulary)
     return to_text(words, ends, ids, context, device, columns=rows, dialect=dialect, tokenizer=vocabulary.tokenizer,
-                   size={"tokens": len(words), **size_of(raw)})
+                   size={"tokens": len(words), **size_of(raw)}, written=as_written(raw, vocabulary.tokenizer))
+
+
+def as_written(lines, tokenizer):
+    """What `Text.written` says of lines: (index (N,), words), every <eos> a word; None where they are read as typed."""
+    if not isinstance(tokenizer, Words) or (tokenizer.split == "none" and not tokenizer.lower):
+        return None
+    index, words = [], []
+    for line in lines:
+        index += [len(words) + number for number in tokenizer.word_numbers(line)]
+        words += [*line.split(), EOS]
+        index.append(len(words) - 1)
+    return index, words
 
 
 def to_text(words, ends, ids, context, device, **more):
@@ -96,6 +114,39 @@ def warn_of_unknown(name, unknown_words, tokens, policy, has_unk, untrained_unk=
     advice = UNTRAINED if untrained_unk else "; perplexities of such a text say little" if loud else ""
     print(f"| {loud}{unknown_words.total()} of {tokens} tokens ({share:.1%}) are unknown and read as {UNK}: {shown}"
           f"{advice}", file=sys.stderr)
+
+
+def hint(unknown_words, vocabulary):
+    """Say on stderr what another way of reading a text would know of a model of words' unknown words, a Counter."""
+    tokenizer = vocabulary.tokenizer
+    if not isinstance(tokenizer, Words):
+        return
+    known, total = set(vocabulary), unknown_words.total()
+
+    def found(split, lower):
+        other = Words(lower, split)
+        return sum(count for word, count in unknown_words.items() if known.issuperset(other.cut_line(
+            word.lower() if lower else word)))
+
+    ways = {"--lower": (tokenizer.split, True)} if not tokenizer.lower else {}
+    if tokenizer.split == "none":
+        ways |= {"--split-words ptb": ("ptb", tokenizer.lower), "--split-words ptb --lower": ("ptb", True)}
+    gains = {flags: found(*how) for flags, how in ways.items()}
+    best = max(gains, key=lambda flags: (gains[flags], -len(flags)), default=None)
+    if best and gains[best]:
+        print(f"| {gains[best]:,} of the {total:,} would be known with {best}", file=sys.stderr)
+    unspaced = sum(count for word, count in unknown_words.items() if len(UNSPACED.findall(word)) > 1)
+    if unspaced > total / 2:
+        print("| this text has no spaces between words: make a model of chars, bpe or unigram pieces with prepare.py",
+              file=sys.stderr)
+
+
+def warn_of_pieces(words, vocabulary):
+    """Say on stderr that words as typed, read by a model of words, are pieces that another program has cut."""
+    pieces = sum(word.endswith("@@") or word.startswith("\u2581") for word in words)
+    if isinstance(vocabulary.tokenizer, Words) and pieces > len(words) / 50:
+        print(f"| WARNING: {pieces:,} of {len(words):,} words are pieces that another program cut (@@, \u2581): "
+              "figures per word are figures per piece", file=sys.stderr)
 
 
 def read_split(split, corpus, args, context="carry"):
@@ -143,5 +194,8 @@ def sentences(ends):
 
 def characters(text):
     """How many characters a text of words is written in: a separator after each, and a line's end for an empty line."""
-    return sum(len(word) + 1 if not end else before for before, word, end in
-               zip([True, *text.ends], text.words, text.ends))
+    words, ends = text.words, text.ends
+    if text.written:
+        index, words = text.written
+        ends = list(dict(zip(index, ends)).values())                   # of each word the last part
+    return sum(len(word) + 1 if not end else before for before, word, end in zip([True, *ends], words, ends))

@@ -11,6 +11,7 @@ import sys
 import torch
 
 from checkpoint import vocabulary_of
+from corpus import word_parts
 from corpus.tokenizers import data_of, token_of, visible
 from data import EOS, UNK, naming
 from interchange.foreign import check_words, float_tensors, read_json
@@ -77,14 +78,18 @@ def make_tokenizer(vocabulary, tokenizers, prepend_eos=False):
 
 
 def split_words(words, tokenizers):
-    """A tokenizer that splits as data.py reads a text: at Python's white space.
+    """A tokenizer that splits as data.py reads a text: at Python's white space; and words as they were split.
 
     An unknown word is `<unk>`, or without that in the vocabulary an error. What is decoded begins with a space: it may
     be what follows a prompt.
     """
     white = "".join(f"\\x{{{i:x}}}" for i in range(sys.maxunicode + 1) if chr(i).isspace())
     made = by_name(words, tokenizers)
-    made.pre_tokenizer = tokenizers.pre_tokenizers.Split(tokenizers.Regex(f"[{white}]+"), "removed")
+    steps = [tokenizers.pre_tokenizers.Split(tokenizers.Regex(f"[{white}]+"), "removed")]
+    if words.tokenizer.split != "none":
+        found = tokenizers.Regex(word_parts.pattern(words.tokenizer.split))
+        steps.append(tokenizers.pre_tokenizers.Split(found, "isolated"))
+    made.pre_tokenizer = steps[0] if len(steps) == 1 else tokenizers.pre_tokenizers.Sequence(steps)
     made.decoder = tokenizers.decoders.Sequence([tokenizers.decoders.Replace(tokenizers.Regex(r"\A"), " "),
                                                  tokenizers.decoders.Fuse()])
     return made

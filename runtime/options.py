@@ -277,6 +277,13 @@ DATA = (
     Flag("cache", default_cache(), "where tokenised corpora are kept; `none` keeps nothing", metavar="FOLDER"),
 )
 
+READ_WORDS = (
+    Flag("split_words", None, "how a model of words reads a text: punctuation in front of and behind words as words of "
+         "its own, or contractions, too (do n't), as Penn Treebank has them, or as it stands; as prepare.py did if not "
+         "given", choices=("none", "punctuation", "ptb")),
+    Flag("lower", False, "put the text into lower case, as prepare.py --lower does", bool, only_true=True),
+)
+
 NEURAL_CACHE = (
     Flag("window", 3785, "positions the cache holds", size, "N"),
     Flag("theta", 0.6625523432485668, "how much the cache prefers similar positions", non_negative, "X"),

@@ -230,3 +230,24 @@ def test_bad_flags(words, says, with_unk, tmp_path):
     write(tmp_path / "p.tsv", "good\tbad\nw1\tzebra\n")
     done = run_script("evaluate.py", "--save", with_unk / "toy.pt", "--device", "cpu", *words, cwd=tmp_path, status=1)
     assert says in done.stderr and done.stderr.count("\n") == 1 and not done.stdout
+
+
+def test_minicons_prefers_the_same_on_the_exported_model(trained, call, tmp_path):
+    """200 pairs; minicons leaves the <eos> behind a sentence out."""
+    scorer = pytest.importorskip("minicons.scorer")
+    transformers = pytest.importorskip("transformers")
+    draw = random.Random(2)
+    texts = [[" ".join(f"w{draw.randrange(30)}" for _ in range(draw.randrange(2, 8))) for _ in range(2)]
+             for _ in range(200)]
+    write(tmp_path / "p.jsonl", lines_of([dict(zip(("sentence_good", "sentence_bad"), pair)) for pair in texts]))
+    call("evaluate.py", "--save", trained / "toy.pt", "--device", "cpu", "--minimal-pairs", "p.jsonl", "--without-eos",
+         "--per-pair", "p.json", "--format", "json")
+    rows = [json.loads(line) for line in (tmp_path / "p.json").read_text().splitlines()]
+    call("export.py", "--save", trained / "toy.pt", "--to", "hf", "hf")
+    model, tokenizer = (kind.from_pretrained(str(tmp_path / "hf"), trust_remote_code=True)
+                        for kind in (transformers.AutoModelForCausalLM, transformers.AutoTokenizer))
+    lm = scorer.IncrementalLMScorer(model, "cpu", tokenizer=tokenizer)
+    for side, name in enumerate(("logprob_good", "logprob_bad")):
+        theirs = lm.sequence_score([pair[side] for pair in texts], bos_token=True,
+                                   reduction=lambda scores: scores.sum().item())
+        assert [row[name] for row in rows] == pytest.approx(theirs, abs=1e-4)

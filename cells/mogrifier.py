@@ -7,8 +7,6 @@ from torch import nn
 
 from cells.cell import masked
 from cells.lstm_gru import LSTM
-from ops.pointwise import lstm_step, scaling
-from ops.recurrence import has_compiled_steps
 from ops.repeated import repeated
 from runtime.options import ARCHITECTURE, Flag, few, number
 
@@ -43,17 +41,14 @@ class Mogrifier(LSTM):
         h, c, outputs = hidden[0][0], hidden[1][0], []
         mask = self.state_mask(h)                                                              # (B, H), for all T
         x_gates, h_gates, *rounds = self.products(len(h))
-        kind = "lstm" if self.settings["gate"] == "plain" else f"{self.settings['gate']}_lstm"
-        is_compiled = has_compiled_steps(x.dtype, x)
         for x_t in x:                                                                          # (B, I)
             scaled = [x_t, masked(h, mask)]
             for turn, factors in enumerate(rounds):
                 gate = scaled[1 - turn % 2]
                 for product in factors:
                     gate = product(gate)
-                scaled[turn % 2] = scaling(gate, scaled[turn % 2])
-            gates = x_gates(scaled[0]), h_gates(scaled[1])                                     # (B, G·H) each
-            h, c = lstm_step(kind, *gates, c) if is_compiled else self.step(torch.add(*gates), c)
+                scaled[turn % 2] = 2 * gate.sigmoid() * scaled[turn % 2]
+            h, c = self.step(x_gates(scaled[0]) + h_gates(scaled[1]), c)
             outputs.append(h)
         return torch.stack(outputs), (h[None], c[None])                                        # (T, B, H), (1, B, H)
 

@@ -6,7 +6,6 @@ import torch
 from torch import nn
 
 from cells.cell import Cell, masked
-from ops.pointwise import highway
 from ops.repeated import repeated
 from runtime.options import ARCHITECTURE, Flag, few, real
 
@@ -45,6 +44,7 @@ class RHN(Cell):
         for from_input in self.product(x, self.weight_ih):                                     # (B, 2H)
             for depth, linear in enumerate(maps):
                 gates = linear(masked(s, mask))
-                s = highway(gates if depth else gates + from_input, s)                         # (B, H)
+                h, t = (gates if depth else gates + from_input).chunk(2, 1)                    # (B, H) each
+                s = torch.lerp(s, h.tanh(), t.sigmoid())
             outputs.append(s)
         return torch.stack(outputs), s[None]                                                   # (T, B, H), (1, B, H)

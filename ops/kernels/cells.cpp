@@ -123,57 +123,6 @@ static void gru_backward(int64_t B, int64_t H, const float *d_out, const P *d_h,
     }
 }
 
-// A layer of a recurrent highway network: out = s + (tanh(a) - s) sigmoid(b), s and out (B, H), all float.
-// before (B, 2H): a and b; after (B, 2H): both after their nonlinearities.
-extern "C" void highway_forward(int64_t B, int64_t H, const float *before, const float *s, float *after, float *out) {
-    #pragma omp parallel for if (B * H > 4096)
-    for (int64_t row = 0; row < B; row++) {
-        const float *a = before + row * 2 * H, *s_row = s + row * H;
-        float *y = after + row * 2 * H, *out_row = out + row * H;
-        #pragma omp simd
-        for (int64_t j = 0; j < H; j++) {
-            float h = hyperbolic_tangent(a[j]), t = sigmoid(a[H + j]);
-            y[j] = h; y[H + j] = t;
-            out_row[j] = s_row[j] + t * (h - s_row[j]);
-        }
-    }
-}
-
-// d_out (B, H). Writes d_before (B, 2H) and d_s (B, H).
-extern "C" void highway_backward(int64_t B, int64_t H, const float *d_out, const float *s, const float *after,
-                                 float *d_before, float *d_s) {
-    #pragma omp parallel for if (B * H > 4096)
-    for (int64_t row = 0; row < B; row++) {
-        const float *y = after + row * 2 * H, *s_row = s + row * H, *d_row = d_out + row * H;
-        float *d = d_before + row * 2 * H, *d_s_row = d_s + row * H;
-        #pragma omp simd
-        for (int64_t j = 0; j < H; j++) {
-            float h = y[j], t = y[H + j];
-            d[j] = d_row[j] * t * (1 - h * h);
-            d[H + j] = d_row[j] * (h - s_row[j]) * t * (1 - t);
-            d_s_row[j] = d_row[j] * (1 - t);
-        }
-    }
-}
-
-// A Mogrifier's scaling of n numbers: gate = 2 sigmoid(before), out = gate x.
-extern "C" void scaling_forward(int64_t n, const float *before, const float *x, float *gate, float *out) {
-    #pragma omp parallel for simd if (n > 16384)
-    for (int64_t j = 0; j < n; j++) {
-        gate[j] = 2 * sigmoid(before[j]);
-        out[j] = gate[j] * x[j];
-    }
-}
-
-extern "C" void scaling_backward(int64_t n, const float *d_out, const float *x, const float *gate, float *d_before,
-                                 float *d_x) {
-    #pragma omp parallel for simd if (n > 16384)
-    for (int64_t j = 0; j < n; j++) {
-        d_before[j] = d_out[j] * x[j] * gate[j] * (1 - 0.5f * gate[j]);
-        d_x[j] = d_out[j] * gate[j];
-    }
-}
-
 #define EXPORT_LSTM(P, name, kind, gate) \
 extern "C" void kind##_forward_##name(int64_t B, int64_t H, const P *x, const P *r, const float *bias, float *gates, \
         const float *c_before, float *c, float *out, P *h) \

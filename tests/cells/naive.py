@@ -78,18 +78,3 @@ def check_bfloat16(layer, x, hidden):
     layer.matmul_dtype = torch.bfloat16
     near = layer(x, hidden)[0]
     assert near.dtype == torch.float32 and 0 < (near - exact).norm() < 2e-2 * exact.norm()
-
-
-def check_single_precision(layer, x, hidden):
-    """In float32, where steps may be compiled, all is near what a layer of the same weights computes in float64."""
-    results = []
-    for dtype in (torch.float32, torch.float64):
-        layer = layer.to(dtype)
-        leaves = [leaf.detach().to(dtype).requires_grad_() for leaf in (x, *flat_hidden(hidden))]
-        state = leaves[1] if torch.is_tensor(hidden) else tuple(leaves[1:])
-        output, end = layer(leaves[0], state)
-        total = (output * torch.linspace(-1, 1, output.numel()).view_as(output)).sum()
-        total = total + sum(each.pow(2).sum() for each in flat_hidden(end))
-        results.append([output, *flat_hidden(end), *torch.autograd.grad(total, [*leaves, *layer.parameters()])])
-    for near, exact in zip(*results, strict=True):
-        assert near.dtype == torch.float32 and (near - exact).norm() <= 3e-6 * exact.norm()

@@ -1,12 +1,11 @@
 """The Mogrifier LSTM against a naive loop in float64."""
 import pytest
 import torch
-from naive import check_bfloat16, check_masks, check_single_precision, check_two_windows, compare
+from naive import check_bfloat16, check_masks, check_two_windows, compare
 from test_gates import cell
 
 from cells import Mogrifier
 from model import RNNModel, count_parameters
-from ops import compiled
 
 T, B, E, H = 5, 3, 4, 6        # E: width of the input
 
@@ -48,18 +47,6 @@ def given():
     {"mogrifier_rank": 2, "gate": "capped"}], ids=str)
 def test_the_layer_equals_a_naive_loop(dropouts, settings):
     compare(make(*dropouts, **settings), naive, *given())
-
-
-@pytest.mark.parametrize("gate", ["plain", "capped", "coupled"])
-@pytest.mark.parametrize("in_torch", [False, True])
-def test_single_precision_is_near_float64(in_torch, gate, monkeypatch):
-    if in_torch:
-        monkeypatch.setattr(compiled, "library", lambda name: None)
-    elif not compiled.library("cells"):
-        pytest.skip("no C++ compiler here")
-    torch.manual_seed(0)
-    check_single_precision(Mogrifier(30, 50, settings={"mogrifier_rank": 8, "gate": gate}), torch.randn(7, 4, 30),
-                           tuple(torch.randn(1, 4, 50) for _ in range(2)))
 
 
 def test_masks_and_two_windows():

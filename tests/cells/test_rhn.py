@@ -1,11 +1,10 @@
 """The recurrent highway network against a naive loop in float64."""
 import pytest
 import torch
-from naive import check_bfloat16, check_masks, check_single_precision, check_two_windows, compare
+from naive import check_bfloat16, check_masks, check_two_windows, compare
 
 from cells import RHN
 from model import RNNModel, count_parameters
-from ops import compiled
 
 T, B, E, H = 5, 3, 4, 6        # E: width of the input
 
@@ -40,16 +39,6 @@ def given():
 @pytest.mark.parametrize("dropouts", [(0, 0), (0.5, 0.4)])
 def test_the_layer_equals_a_naive_loop(dropouts, depth):
     compare(make(*dropouts, depth), naive, *given())
-
-
-@pytest.mark.parametrize("in_torch", [False, True])
-def test_single_precision_is_near_float64(in_torch, monkeypatch):
-    if in_torch:
-        monkeypatch.setattr(compiled, "library", lambda name: None)
-    elif not compiled.library("cells"):
-        pytest.skip("no C++ compiler here")
-    torch.manual_seed(0)
-    check_single_precision(RHN(30, 50, settings={"rhn_depth": 3}), torch.randn(7, 4, 30), torch.randn(1, 4, 50))
 
 
 def test_masks():

@@ -5,6 +5,7 @@ after every line. V is the size of the vocabulary.
 """
 
 import os
+import re
 from collections import Counter
 
 import numpy as np
@@ -15,7 +16,7 @@ from corpus.cache import SPLITS, Spool, content_key, load, store
 from corpus.reading import blocks, naming, short
 from corpus.tokenizers import EOS, LONGEST_WORD, UNK, Words, too_long
 from runtime.errors import InputError
-from runtime.log import warn
+from runtime.log import log, warn
 from runtime.paths import default_cache
 from utils import batchify
 
@@ -47,6 +48,8 @@ class Dictionary:
 
 # ---- one text -> ids
 
+LINE_END = "\0"     # of a text that has <eos> of its own, while it is read: no text has this character
+
 
 class _Ids(dict):
     """word → id. While it `grows`, a new word gets the next id; later `unk`, or a refusal if that is None."""
@@ -64,24 +67,40 @@ class _Ids(dict):
         return self.unk
 
 
-def _words(file):
-    """Yield the words of one text in lists, <eos> after every line: as a loop over its lines would."""
-    carry = ""
+def _words(file, line_ends="both"):
+    """Yield the words of one text in lists, <eos> after every line: as a loop over its lines would.
+
+    line_ends: "one" puts none after a line whose last word is <eos>.
+    """
+    carry = before = ""
     for text in blocks(file, BLOCK):
         text = carry + text
-        words = text.replace("\n", f" {EOS} ").split()
+        ends_itself = line_ends == "one" and (EOS in text or before == EOS)
+        words = text.replace("\n", f" {LINE_END if ends_itself else EOS} ").split()
         whole = not text or text[-1].isspace()
         carry = "" if whole else words.pop()  # the rest of it may be in the next block
         if len(carry) > LONGEST_WORD:
             raise too_long()
-        yield words
+        last = words[-1] if words else before
+        yield list(_one_end(words, before)) if ends_itself else words
+        before = last if ends_itself else ""
 
 
-def _encode(file, ids, folder):
+def _one_end(words, before):
+    """Words with <eos> for each LINE_END, but for those that follow an <eos>. before: the word before them."""
+    for word in words:
+        if word != LINE_END:
+            yield word
+        elif before != EOS:
+            yield EOS
+        before = word
+
+
+def _encode(file, ids, folder, line_ends):
     """One text as an array (tokens,) of int64, a long one mapped from `folder`; `ids` grows if it may."""
     spool = Spool(folder)
     with naming(file):
-        for words in _words(file):
+        for words in _words(file, line_ends):
             spool.add(np.fromiter(map(ids.__getitem__, words), np.int32, len(words)))
         if not spool.written + spool.waiting:
             raise InputError("is empty; put text there, or run ./getdata.sh penn")
@@ -91,14 +110,14 @@ def _encode(file, ids, folder):
 # ---- three texts -> vocabulary, counts (V,), ids of each split
 
 
-def _index(files, folder, vocab, by_frequency):
+def _index(files, folder, line_ends, vocab, by_frequency):
     """Number the words in order of appearance. Counts are of the texts the vocabulary comes from."""
     ids = _Ids()
-    splits = [_encode(files[0], ids, folder)]
+    splits = [_encode(files[0], ids, folder, line_ends)]
     if vocab == "train":
         ids.unk = ids[UNK]  # looking it up adds it at the end if the text has none
         ids.grows = False
-    splits += [_encode(file, ids, folder) for file in files[1:]]
+    splits += [_encode(file, ids, folder, line_ends) for file in files[1:]]
     sources = splits[:1] if vocab == "train" else splits
     counts = sum(np.bincount(split, minlength=len(ids)) for split in sources)
     words = list(ids)
@@ -112,14 +131,14 @@ def _index(files, folder, vocab, by_frequency):
     return words, counts, splits
 
 
-def _look_up(files, folder, words, unknown):
+def _look_up(files, folder, line_ends, words, unknown):
     """Number the words as `words` has them. Counts are of all three texts."""
     ids = _Ids(zip(words, range(len(words))))
     ids.grows = False
     ids.advice = "; use the text the model was trained on, or have unknown words read as <unk>"
     if unknown == "unk":
         ids.unk, ids.advice = ids.get(UNK), ", and neither is <unk>; use the text the model was trained on"
-    splits = [_encode(file, ids, folder) for file in files]
+    splits = [_encode(file, ids, folder, line_ends) for file in files]
     return words, sum(np.bincount(split, minlength=len(words)) for split in splits), splits
 
 
@@ -145,18 +164,19 @@ class Corpus:
         text and `<unk>`, as which it reads all others.
     cache: a folder, None for no cache, True for `default_cache()`.
     by_frequency: the most frequent word has id 0, instead of the first.
+    line_ends: "one" reads one <eos> where a line of the text ends in <eos> by itself, "both" another one after it.
     Besides the ids, `read_corpus` says what made them: `tokenizer`, and `sizes`, of each split that prepare.py made how
     many "tokens", "words" and "bytes" it has.
     Raises InputError if the texts cannot be used.
     """
 
-    def __init__(self, path, vocab="all", cache=True, by_frequency=False):
+    def __init__(self, path, vocab="all", cache=True, by_frequency=False, line_ends="one"):
         if vocab not in ("all", "train"):
             raise InputError(f"vocab {vocab!r}: give 'all' or 'train'")
-        self._read(path, cache, _index, vocab, bool(by_frequency))
+        self._read(path, cache, _index, line_ends, vocab, bool(by_frequency))
 
     @classmethod
-    def from_vocabulary(cls, path, idx2word, unknown="error", cache=True):
+    def from_vocabulary(cls, path, idx2word, unknown="error", cache=True, line_ends="one"):
         """The texts with the ids of another vocabulary, such as a checkpoint's.
 
         A word it does not have is an InputError, or with unknown="unk" is read as its `<unk>`.
@@ -170,7 +190,7 @@ class Corpus:
             twice = Counter(words).most_common(1)[0][0]
             raise InputError(f"the vocabulary holds {short(twice)} more than once; give a list of words")
         corpus = cls.__new__(cls)
-        corpus._read(path, cache, _look_up, words, unknown)
+        corpus._read(path, cache, _look_up, line_ends, words, unknown)
         return corpus
 
     def _read(self, path, cache, build, *options):
@@ -197,6 +217,12 @@ class Corpus:
 # ---- the command line -> a corpus
 
 
+def ends_itself(path):
+    """Whether lines at the beginning of the training text in a folder end in <eos> by themselves."""
+    with open(os.path.join(path, "train.txt"), encoding="utf-8-sig", errors="replace") as text:
+        return re.search(rf"(?<!\S){EOS}[^\S\n]*\n", text.read(2**16)) is not None
+
+
 def read_corpus(args, words=None, by_frequency=lambda ntoken: False):
     """The corpus that --data, --vocab and --cache name -> Corpus.
 
@@ -209,12 +235,16 @@ def read_corpus(args, words=None, by_frequency=lambda ntoken: False):
     if words is None and prepared:
         words = prepared.vocabulary
     if words is not None:
-        corpus = Corpus.from_vocabulary(path, words, "unk" if args.vocab == "train" else "error", cache)
+        unknown = "unk" if args.vocab == "train" else "error"
+        corpus = Corpus.from_vocabulary(path, words, unknown, cache, args.line_ends)
         corpus.tokenizer = words.tokenizer
     else:
-        corpus = Corpus(path, args.vocab, cache)
+        corpus = Corpus(path, args.vocab, cache, line_ends=args.line_ends)
         if by_frequency(len(corpus.dictionary)):
-            corpus = Corpus(path, args.vocab, cache, by_frequency=True)
+            corpus = Corpus(path, args.vocab, cache, by_frequency=True, line_ends=args.line_ends)
+    if ends_itself(path):
+        log(f"| {path}: lines end in {EOS} by themselves; "
+            + ("one end of each is read (--line-ends both: two)" if args.line_ends == "one" else "two ends are read"))
     corpus.sizes = {split: size for split, size in (prepared.sizes if prepared else {}).items()
                     if size["tokens"] == len(getattr(corpus, split))}  # else somebody has written to the text
     return corpus

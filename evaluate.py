@@ -135,7 +135,7 @@ def read_texts(args, vocabulary, corpus, device):
     if args.text or args.nbest:
         rows = {"column": nbest.TEXT, "read_rows": nbest.read_lists} if args.nbest else {"column": args.column}
         return [read_text(args.text or args.nbest, vocabulary, args.unknown, args.context, device,
-                          untrained_unk=args.untrained_unk, **rows)]
+                          untrained_unk=args.untrained_unk, line_ends=args.line_ends, **rows)]
     splits = ("valid", "test") if args.split == "both" else (args.split,)
     return [read_split(split, corpus, args, args.context) for split in splits]
 

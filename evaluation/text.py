@@ -42,13 +42,14 @@ UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u34
 LOUD = 0.05             # share of unknown words from which on perplexities say little
 
 
-def read_text(path, vocabulary, unknown, context, device, column=None, untrained_unk=False, read_rows=None):
+def read_text(path, vocabulary, unknown, context, device, column=None, untrained_unk=False, read_rows=None,
+              line_ends="one"):
     """The words of a file, or of standard input for `-`, with <eos> after each line -> Text.
 
     vocabulary: the model's `Vocabulary`; unknown: "unk" reads others as <unk>, and says so on stderr, "error" refuses
     them. column: the file is a table with a heading, and this column of it is the text, one line each. untrained_unk:
     the model never saw <unk> in training, which is said where it is read. read_rows: what reads a file of another kind
-    as rows, called as `tables.read_table`.
+    as rows, called as `tables.read_table`. line_ends: "one" takes an <eos> that a line ends in by itself for its end.
     """
     ids = {word: i for i, word in enumerate(vocabulary)}
     if EOS not in ids:
@@ -62,6 +63,8 @@ def read_text(path, vocabulary, unknown, context, device, column=None, untrained
         raw = [row[column] for row in rows]
     if not raw:
         raise InputError(f"{name}: the text is empty")
+    if line_ends == "one":
+        raw = without_own_ends(raw, name)
     words, ends = [], []
     with naming(name):
         for tokens in vocabulary.tokenizer.cut(raw):
@@ -74,6 +77,17 @@ def read_text(path, vocabulary, unknown, context, device, column=None, untrained
     warn_of_pieces([word for line in raw for word in line.split()], vocabulary)
     return to_text(words, ends, ids, context, device, columns=rows, dialect=dialect, tokenizer=vocabulary.tokenizer,
                    size={"tokens": len(words), **size_of(raw)}, written=as_written(raw, vocabulary.tokenizer))
+
+
+def without_own_ends(lines, name):
+    """Lines without the <eos> that some of them end in by themselves, which is said on stderr."""
+    whole = [line.removesuffix(EOS) if line[-len(EOS) - 1:].strip() == EOS else line for line in map(str.rstrip, lines)]
+    ended = sum(map(str.__ne__, whole, map(str.rstrip, lines)))
+    if not ended:
+        return lines
+    print(f"| {name}: {ended} of {len(lines)} lines end in {EOS} by themselves; one end of each is read",
+          file=sys.stderr)
+    return whole
 
 
 def as_written(lines, tokenizer):

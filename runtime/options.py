@@ -274,6 +274,8 @@ DATA = (
          "own documentation", metavar="FOLDER", kept=MODEL),
     Flag("vocab", "all", "words of all three texts, as in published figures, or of the training text alone with <unk> "
          "for the rest", choices=("all", "train"), kept=MODEL),
+    Flag("line_ends", "one", "ends read of a line of the text that ends in <eos> by itself: one, or both, that and its "
+         "own", choices=("one", "both"), kept=MODEL),
     Flag("cache", default_cache(), "where tokenised corpora are kept; `none` keeps nothing", metavar="FOLDER"),
 )
 

@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import random
+import re
 import resource
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+from conftest import SMALL
 
 import data
 from corpus import cache as corpus_cache
@@ -94,7 +96,7 @@ def test_ids_are_those_of_a_loop_over_the_lines(tmp_path, monkeypatch, name, blo
     monkeypatch.setattr(data, "BLOCK", block)
     folder = write(tmp_path / "corpus", train=AWKWARD[name], test=AWKWARD[name] + b" z")
     d, expected = number_naively(read_naively(folder))
-    corpus = Corpus(folder, cache=None)
+    corpus = Corpus(folder, cache=None, line_ends="both")
     assert everything(corpus) == (expected, d.idx2word, d.word2idx, d.counter, d.total, len(d))
 
 
@@ -595,3 +597,39 @@ def test_a_line_of_a_hundred_megabytes(tmp_path):
                           cwd=pathlib.Path(__file__).resolve().parents[2])
     tokens, mib = map(int, done.stdout.split())
     assert tokens == 3 * (10**8 // 17) + 1 and mib < 1500
+
+
+@pytest.mark.parametrize("block", [1, 2, 3, 5, 7, 11, 4 * 2**20])
+@pytest.mark.parametrize("line_ends", ["one", "both"])
+def test_lines_that_end_in_eos_by_themselves(block, line_ends, monkeypatch, tmp_path):
+    """Wherever blocks of the text are cut: as a loop over its lines."""
+    monkeypatch.setattr(data, "BLOCK", block)
+    text = "a b <eos>\n\n<eos>\nc <eos> d\ne <eos> \t\nf<eos>\n<eos> <eos>\nlast <eos>"
+    for split in ("train", "valid", "test"):
+        (tmp_path / f"{split}.txt").write_text(text)
+    words = []
+    for line in text.split("\n"):
+        of_line = line.split()
+        words += of_line if line_ends == "one" and of_line[-1:] == ["<eos>"] else [*of_line, "<eos>"]
+    corpus = Corpus(str(tmp_path), cache=None, line_ends=line_ends)
+    assert [corpus.dictionary.idx2word[i] for i in corpus.train] == words
+    again = Corpus.from_vocabulary(str(tmp_path), corpus.dictionary.idx2word, cache=None, line_ends=line_ends)
+    assert torch.equal(again.test, corpus.test)
+
+
+def test_a_corpus_with_ends_of_its_own_is_told_and_equals_one_without(toy, call, tmp_path):
+    for split in ("train", "valid", "test"):
+        text = (toy / f"{split}.txt").read_text()
+        (tmp_path / f"{split}.txt").write_text(text.replace("\n", " <eos>\n"))
+    flags = [*SMALL, "--epochs", 1]
+    plain = call("main.py", "--data", toy, *flags, "--save", "plain.pt")
+    ended = call("main.py", "--data", tmp_path, *flags, "--save", "ended.pt")
+    assert "lines end in <eos> by themselves; one end of each is read (--line-ends both: two)" in ended
+    assert "by themselves" not in plain
+    figures = [re.findall(r"test ppl +([\d.]+)", said)[0] for said in (plain, ended)]
+    assert figures[0] == figures[1]
+    both = call("main.py", "--data", tmp_path, *flags, "--save", "both.pt", "--line-ends", "both")
+    assert "two ends are read" in both and re.findall(r"test ppl +([\d.]+)", both)[0] != figures[0]
+    scores = [call("evaluate.py", "--checkpoint", "plain.pt", "--text", folder / "test.txt", "--device", "cpu")
+              for folder in (toy, tmp_path)]
+    assert len({re.findall(r"text ppl +([\d.]+)", said)[0] for said in scores}) == 1

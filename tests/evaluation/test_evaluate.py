@@ -378,3 +378,11 @@ def test_a_perplexity_per_word_that_says_nothing_is_left_out():
     figures = record.figures(10.0, 101, {"tokens": 100, "words": 50, "bytes": 600})
     assert "per word" not in record.per_unit(figures) and "bits per byte" in record.per_unit(figures)
     assert "per word" in record.per_unit(record.figures(2.0, 101, {"tokens": 100, "words": 50, "bytes": 600}))
+
+
+def test_lines_without_ends_of_their_own(capsys):
+    lines = ["w1 <eos>", "w1<eos>", "<eos>", "w1 <eos> w2", "", "w3 <eos> <eos> \t", "a\t<eos>"]
+    whole = [line.split() for line in scored_text.without_own_ends(lines, "items")]
+    assert whole == [["w1"], ["w1<eos>"], [], ["w1", "<eos>", "w2"], [], ["w3", "<eos>"], ["a"]]
+    assert "items: 4 of 7 lines end in <eos> by themselves" in capsys.readouterr().err
+    assert scored_text.without_own_ends(lines[3:5], "items") == lines[3:5] and not capsys.readouterr().err

@@ -21,14 +21,21 @@ from runtime.log import log, report, report_tokens, rule
 from runtime.options import Flag
 from runtime.run_files import Files
 
-FACTORS = (0.4, 0.7, 1, 1.5, 2.5, 4)          # of the learning rate above, in a search
-LAMBDAS = (0.001, 0.002, 0.005)
+# The grids of a search, around the published values: learning rates, as factors of LEARNING_RATE, and decays. They are
+# for segments of five tokens; longer ones make fewer steps, and these go further in proportion.
+FACTORS = (0.6, 0.8, 1, 1.4, 2)
+LAMBDAS = (0.001, 0.002, 0.003, 0.005)
 
 
-def search(reading, stream, rule):
-    """The learning rate and the decay of the grid with the lowest loss on a text of N tokens, `stream` (N + 1, 1)."""
+def grids(rule, bptt):
+    """The learning rates and the decays that a search tries with segments of `bptt` tokens."""
+    return [LEARNING_RATE[rule] * factor * bptt / 5 for factor in FACTORS], [min(1, x * bptt / 5) for x in LAMBDAS]
+
+
+def search(reading, stream, rule, bptt):
+    """The learning rate and the decay of the grids with the lowest loss on a text of N tokens, `stream` (N + 1, 1)."""
     losses = {}
-    for lr, lamb in itertools.product((LEARNING_RATE[rule] * factor for factor in FACTORS), LAMBDAS):
+    for lr, lamb in itertools.product(*grids(rule, bptt)):
         losses[lr, lamb] = reading.loss(stream, lr, lamb)
         log(f"| lr {lr:.2g} | lamb {lamb:.2g} | {report_tokens(losses[lr, lamb], 'search ')}")
     best = min(losses, key=losses.get)
@@ -76,10 +83,10 @@ def main(argv=None):
         if args.rule == "rms":
             reading.gather(batchify_split("train", corpus, args.stat_batch_size, args, "--stat-batch-size"))
         if args.search:
-            lr, lamb = search(reading, beginning, args.rule)
+            lr, lamb = search(reading, beginning, args.rule, args.bptt)
             log(f"| chosen: --lr {lr:g} --lamb {lamb:g}")
-            rates = [LEARNING_RATE[args.rule] * factor for factor in FACTORS]
-            log(*filter(None, (at_the_edge("lr", lr, rates), at_the_edge("lamb", lamb, LAMBDAS))))
+            rates, decays = grids(args.rule, args.bptt)
+            log(*filter(None, (at_the_edge("lr", lr, rates), at_the_edge("lamb", lamb, decays))))
         for split, stream in texts.items():
             features, targets, vocab, speed = reading.learn(split, stream, lr, lamb)
             loss = mean_loss(vocab)

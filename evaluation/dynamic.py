@@ -28,8 +28,8 @@ FLAGS = (
          choices=("rms", "sgd")),
     Flag("lr", None, "learning rate; {rms} for rms and {sgd} for sgd if not given".format(**LEARNING_RATE),
          options.non_negative, "X"),
-    Flag("lamb", 0.002, "how much of the way back to the trained weights every step goes; with rms on average",
-         options.weight, "X"),
+    Flag("lamb", 0.002, "share of the way back to the trained weights that every step goes; with rms that of a weight "
+         "whose gradient is as large as the parameters' are on average", options.weight, "X"),
     Flag("epsilon", 2e-5, "added to the root of a gradient's mean square, which rms divides by", options.positive,
          "X"),
     Flag("bptt", 5, "tokens in a segment", options.size, "N"),
@@ -73,11 +73,15 @@ def segments(model, streams, bptt, row=0, hidden=None):
 def rms_rates(mean_squares, lr, lamb, epsilon):
     """For each parameter, elementwise, its learning rate and its decay under the RMS rule (section 4.2).
 
-    mean_squares: MS, the mean square of its gradient. lr / (sqrt(MS) + epsilon), and lamb · sqrt(MS) / mean(sqrt(MS)),
-    the mean over all elements of all parameters; a decay is at most 1, which takes a weight all the way back.
+    mean_squares: MS, the mean square of its gradient. lr / (sqrt(MS) + epsilon), and lamb · sqrt(MS) / m, where m is
+    the mean over parameters of the mean of their elements' roots, as in the authors' code: a parameter counts as much
+    as any other, however many elements it has. A decay is at most 1, which takes a weight all the way back. Raises
+    InputError where all gradients were zero.
     """
     roots = torch._foreach_sqrt(mean_squares)
-    mean = math.fsum(root.sum().item() for root in roots) / sum(root.numel() for root in roots)
+    mean = math.fsum(root.mean(dtype=torch.float64).item() for root in roots) / len(roots)
+    if not mean > 0:
+        raise InputError("the gradients of the training text are zero or not finite: there is nothing to learn from")
     return ([lr / (root + epsilon) for root in roots],
             [(root * (lamb / mean)).clamp_(max=1) for root in roots])
 

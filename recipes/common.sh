@@ -15,9 +15,11 @@ recipe() {
     name=$1 data=${DATA:-$2} seed=${SEED:-$3}
     label=(--recipe "$name")
     small=()
+    search=(--search --search-tokens 30000)
     if [ -n "${SMOKE:-}" ]; then
         data=${DATA:-demo}
         label=()
+        search=(--search --search-tokens 300)
         small=(--emsize 16 --nhid 24 --nlayers 2 --batch-size 80 --epochs 2)
     fi
     stem=${SAVE_DIR:-runs}/$name-$seed

@@ -10,4 +10,4 @@ case $corpus in
     *) echo "usage: dynamic.sh ptb|wt2 [flags of dynamiceval.py]" >&2; exit 2 ;;
 esac
 [ -e "$stem.finetuned.result.json" ] || { echo "recipes/$corpus.sh has not finished; it comes first" >&2; exit 1; }
-adapt --search "$@"
+adapt "${search[@]}" "$@"

@@ -21,4 +21,4 @@ esac
 score --search-temperature
 score --mc-samples "${MC_SAMPLES:-$([ -n "${SMOKE:-}" ] && echo 2 || echo 10)}"
 point --search "${cache[@]:0:2}"
-adapt --search --neural-cache "${cache[@]}"
+adapt "${search[@]}" --neural-cache "${cache[@]}"

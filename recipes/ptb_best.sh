@@ -8,4 +8,4 @@
 recipe ptb-best data/penn 141
 train "${mogrifier[@]}" --partial-shuffle "$@"
 score --mc-samples "${MC_SAMPLES:-$([ -n "${SMOKE:-}" ] && echo 2 || echo 100)}"
-adapt --search
+adapt "${search[@]}"

@@ -24,6 +24,7 @@ from model import build, set_precision
 from ops import compiled
 from ops.update import update
 from runtime import errors, options, signals
+from runtime.errors import InputError
 
 WORDS = 31
 ARGS = dict(resume=None, max_minutes=None, checkpoint_minutes=10, precision="fp32", epsilon=1e-4, bptt=5, rule="rms",
@@ -115,12 +116,13 @@ def test_step_against_a_loop(rule, lamb, in_torch, monkeypatch):
     squares = [torch.rand(shape) ** 4 * scale for shape, scale in zip(shapes, (1, 0.1, 1e-4, 1e-2))]
     squares[0][0, 0] = 0                                                     # a weight that never had a gradient
     lr, epsilon, wanted, capped = 0.03, 1e-3, [], 0
-    roots = [math.sqrt(s) for square in squares for s in square.flatten().tolist()]
+    roots = [[math.sqrt(s) for s in square.flatten().tolist()] for square in squares]
+    mean = sum(sum(of_one) / len(of_one) for of_one in roots) / len(roots)       # each parameter counts alike
     for w, g, start, square in zip(weights, gradients, trained, squares):
         values = []
         for w, g, start, s in zip(*(tensor.flatten().tolist() for tensor in (w, g, start, square))):  # noqa: B020
             rms = math.sqrt(s)
-            decay = lamb * rms / (sum(roots) / len(roots)) if rule == "rms" else lamb
+            decay = lamb * rms / mean if rule == "rms" else lamb
             capped += decay > 1
             values.append(w - lr * (g / (rms + epsilon) if rule == "rms" else g) + min(decay, 1) * (start - w))
         wanted.append(torch.tensor(values))
@@ -130,6 +132,25 @@ def test_step_against_a_loop(rule, lamb, in_torch, monkeypatch):
     for found, values in zip(weights, wanted):
         torch.testing.assert_close(found.flatten(), values, rtol=1e-5, atol=1e-6)
     assert bool(capped) == (rule == "rms" and lamb == 0.8)
+
+
+def test_decays_by_the_published_mean():
+    """The mean over parameters of their mean roots, not over all elements: here (1e-4 + 1e-2) / 2."""
+    squares = [torch.full((100,), 1e-4) ** 2, torch.full((2,), 1e-2) ** 2]
+    rates, decays = dynamic.rms_rates(squares, 1e-4, 0.002, 1e-5)
+    assert [decay[0].item() for decay in decays] == pytest.approx([3.96e-5, 3.96e-3], rel=1e-3)
+    assert [rate[0].item() for rate in rates] == pytest.approx([1e-4 / 1.1e-4, 1e-4 / 1.001e-2], rel=1e-5)
+    for useless in (torch.zeros(3), torch.full((3,), math.nan)):
+        with pytest.raises(InputError, match="nothing to learn from"):
+            dynamic.rms_rates([useless, useless], 1e-4, 0.002, 1e-5)
+
+
+def test_the_grids_of_a_search_go_with_the_segment():
+    rates, decays = dynamiceval.grids("rms", 5)
+    assert rates == pytest.approx([3e-5, 4e-5, 5e-5, 7e-5, 1e-4]) and decays == pytest.approx([1e-3, 2e-3, 3e-3, 5e-3])
+    longer = dynamiceval.grids("rms", 20)
+    assert longer[0] == pytest.approx([4 * rate for rate in rates])
+    assert longer[1] == pytest.approx([4 * decay for decay in decays])
 
 
 # The script.

@@ -16,6 +16,7 @@ from checkpoint import choose, open_model
 from data import read_corpus
 from evaluation import hidden_states, minimal_pairs, nbest, outputs, pair_files, scoring
 from evaluation.formats import FORMATS
+from evaluation.neural_cache import at_the_edge
 from evaluation.text import characters, read_split, read_text
 from model import count_parameters
 from runtime import options, record
@@ -27,6 +28,7 @@ from runtime.run_files import Files
 from runtime.signals import Interruption, Stop
 
 TEMPERATURES = [t / 100 for t in range(70, 141, 5)]
+FACTORS = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)               # of the dropout rates, in a search with samples
 
 
 def temperature(text):
@@ -53,6 +55,14 @@ def make_parser():
         Flag("search_temperature", False, "choose it on the validation text", bool, only_true=True),
         Flag("mc_samples", None, "also average the probabilities of K passes with training's dropout on (Monte Carlo "
              "dropout)", options.size, "K"),
+        Flag("mc_factor", 1.0, "factor on the dropout rates of these passes (Melis et al.: 0.6 to 0.9); 0 is the plain "
+             "pass", options.weight, "X"),
+        Flag("mc_mask", "window", "masks of these passes: anew for every window, or one for the text, no words dropped "
+             "(Gal and Ghahramani)", choices=("window", "text")),
+        Flag("mc_temperature", None, "temperature of these passes; that of --temperature if not given", temperature,
+             "X"),
+        Flag("search_mc", False, "choose --mc-factor and --mc-temperature together, by the samples' loss on the "
+             "validation text", bool, only_true=True),
         Flag("bptt", 70, "tokens read at a time; changes nothing but memory, and how long a mask holds in Monte Carlo "
              "dropout", options.size, "N")))
     parser.add("output", (
@@ -84,8 +94,9 @@ def score(args, path, model, text, layers, check):
                          "tokens_per_second": len(logprobs) / (time.monotonic() - began)}}
     if args.mc_samples:
         began = time.monotonic()
-        sampled = scoring.sample_score(model, text.streams, args.bptt, args.mc_samples, args.temperature,
-                                       check).tolist()
+        sampled = scoring.sample_score(model, text.streams, args.bptt, args.mc_samples,
+                                       args.mc_temperature or args.temperature, check, args.mc_factor,
+                                       args.mc_mask == "text").tolist()
         found[f"{text.name}_sampled"] = {**log_text(text, sampled, f" | mean of {args.mc_samples} samples"),
                                          "samples": args.mc_samples,
                                          "tokens_per_second": len(logprobs) / (time.monotonic() - began)}
@@ -116,6 +127,10 @@ def result_name(args):
         parts.append(f"temperature-{args.temperature:g}")
     if args.mc_samples:
         parts.append(f"mc-{args.mc_samples}")
+    if args.search_mc:
+        parts.append("search-mc")
+    elif args.mc_factor != 1:
+        parts.append(f"factor-{args.mc_factor:g}")
     return ".".join(["evaluation", *parts])
 
 
@@ -128,6 +143,21 @@ def search_temperature(args, model, corpus, check):
         log(f"| temperature {temperature:.2f} | {report_tokens(loss, 'valid ')}")
     log(f"| chosen: --temperature {TEMPERATURES[best]}")
     return TEMPERATURES[best]
+
+
+def search_mc(args, model, corpus, check):
+    """The factor on dropout rates and the temperature whose samples have the lowest loss on the validation text."""
+    streams = read_split("valid", corpus, args, args.context).streams
+    losses = scoring.sample_losses(model, streams, args.bptt, args.mc_samples, FACTORS, TEMPERATURES, check,
+                                   args.mc_mask == "text")
+    for factor in FACTORS:
+        temperature = min(TEMPERATURES, key=lambda t, factor=factor: losses[factor, t])
+        log(f"| factor {factor:.2f} | temperature {temperature:.2f} is the best "
+            f"| {report_tokens(losses[factor, temperature], 'valid ')}")
+    factor, temperature = min(losses, key=losses.get)
+    log(f"| chosen: --mc-factor {factor:g} --mc-temperature {temperature:g}",
+        *filter(None, (at_the_edge("factor", factor, FACTORS), at_the_edge("temperature", temperature, TEMPERATURES))))
+    return {"mc_factor": factor, "mc_temperature": temperature}
 
 
 def read_texts(args, vocabulary, corpus, device):
@@ -144,6 +174,8 @@ def main(argv=None):
     args = outputs.prepare(options.parse(make_parser(), argv))
     if args.search_temperature and "temperature" in args.given:
         raise InputError("--temperature and --search-temperature are two ways to choose one; give one of them")
+    if args.search_mc and {"mc_factor", "mc_temperature"} & args.given:
+        raise InputError("--search-mc chooses --mc-factor and --mc-temperature; leave them out")
     items = pair_files.read(args.minimal_pairs or [], args.good, args.bad)
     minimal_pairs.check_flags(args, items)
     file = args.text or args.nbest
@@ -151,7 +183,10 @@ def main(argv=None):
                   file or items or args.split != "both", "--split or --text")
     path, args, vocabulary, compute, model = open_model(args)
     layers = hidden_states.chosen_layers(args.layer, model)
-    corpus = None if (file or items) and not args.search_temperature else read_corpus(args, vocabulary)
+    if args.mc_mask == "text" and model.per_step_dropout:
+        raise InputError("--mc-mask text: this model draws masks anew at every step (--per-step-dropout)")
+    searches = args.search_temperature or args.search_mc
+    corpus = None if (file or items) and not searches else read_corpus(args, vocabulary)
     pairs = items and minimal_pairs.cut(items, vocabulary, compute.device, args.unknown, args.untrained_unk)
     texts = [] if items else read_texts(args, vocabulary, corpus, compute.device)
 
@@ -163,6 +198,8 @@ def main(argv=None):
                 name = result_name(args)
                 if args.search_temperature:
                     args = args.replaced(temperature=search_temperature(args, model, corpus, interruption.check))
+                if args.search_mc:
+                    args = args.replaced(**search_mc(args, model, corpus, interruption.check))
                 found = {}
                 judged = minimal_pairs.evaluate(args, items, pairs, model, interruption.check) if items else {}
                 for text in texts:

@@ -2,6 +2,8 @@
 
 T window length, B batch size, V vocabulary, E emsize, H nhid, F nhidlast, N = T·B.
 """
+from contextlib import contextmanager
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -14,6 +16,7 @@ from runtime import options
 from runtime.errors import InputError
 from softmaxes import SOFTMAXES
 
+DROPOUTS = ("dropout", "dropouth", "dropouti", "dropoute", "wdrop", "dropoutr")   # of a model and of its cells
 OPTIONAL = {"wdrop", "dropoutr"}     # dropouts inside a cell, which not every cell supports
 
 
@@ -126,6 +129,21 @@ class RNNModel(nn.Module):
         of_projection = self.projection.parameters() if self.projection else ()
         parameters = [*of_projection, *self.softmax.parameters(), *self.decoder.parameters(), self.encoder.weight]
         return self.past(self.logprob, parameters, self.encoder.weight, features, input)
+
+    @contextmanager
+    def dropout_scaled(self, factor, words=True):
+        """Inside the block every dropout rate is `factor` (from 0 to 1) times what it is. words: whether words are
+        dropped."""
+        rates = [(vars(module), name) for module in (self, *self.rnns) for name in DROPOUTS if name in vars(module)]
+        rates += [(self.softmax.settings, "dropoutl")] if "dropoutl" in self.softmax.settings else []
+        before = [owner[name] for owner, name in rates]
+        for (owner, name), rate in zip(rates, before):
+            owner[name] = 0.0 if name == "dropoute" and not words else factor * rate
+        try:
+            yield
+        finally:
+            for (owner, name), rate in zip(rates, before):
+                owner[name] = rate
 
     @property
     def can_be_graphed(self):

@@ -38,6 +38,7 @@ SURPRISAL = (
          only_true=True),
 )
 WITH = {"column": "text", "layer": "features", "weight": "nbest", "rescored": "nbest", "best": "nbest",
+        "mc_factor": "mc_samples", "mc_temperature": "mc_samples", "mc_mask": "mc_samples", "search_mc": "mc_samples",
         "entropy": "per_token"}                              # flags that do nothing without another
 AGAINST_NBEST = ("text", "split", "column")
 
@@ -49,7 +50,7 @@ def prepare(args):
     """
     for name, other in WITH.items():
         if name in args.given and not getattr(args, other):
-            raise InputError(f"--{name} does nothing without --{other.replace('_', '-')}")
+            raise InputError(f"--{name.replace('_', '-')} does nothing without --{other.replace('_', '-')}")
     if args.unit and not (args.per_token or args.per_sentence or args.format not in PLAIN):
         raise InputError("--unit does nothing without --per-token or --per-sentence")
     if args.features == "-":

@@ -31,26 +31,54 @@ class Scores(NamedTuple):
 
 
 @contextmanager
-def sampling(model):
-    """Inside the block the masks of training are drawn, and no graph is kept; after it, the mode is as before."""
+def sampling(model, factor=1.0, words=True):
+    """Inside the block the masks of training are drawn, and no graph is kept; after it, the mode is as before.
+
+    factor: times the rates of training, as Melis et al. (2018, section 5) have it; words: whether words are dropped.
+    """
     was_training = model.training
     model.train()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), model.dropout_scaled(factor, words):
             yield
     finally:
         model.train(was_training)
 
 
-def read(model, streams, bptt, check):
+class SameMasks:
+    """Runs `model` so that every window has the masks of the first: what it draws depends on no window's length."""
+
+    def __init__(self, model):
+        self.model, self.state = model, None
+
+    def __call__(self, data, hidden):
+        if self.state is None:
+            self.state = random_states(data.device)
+        set_random_states(self.state, data.device)
+        return self.model(data, hidden)
+
+
+def random_states(device):
+    return torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+
+
+def set_random_states(states, device):
+    torch.set_rng_state(states[0])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(states[1], device)
+
+
+def read(model, streams, bptt, check, step=None):
     """Run over `streams`, a list of (n + 1, 1), each from a zero state -> yields features, targets and places, and B.
+
+    step: what is called with each window, if not the model.
 
     features (T·B, E); targets and places (T·B,) as of `read_batches`. Where no masks are drawn padding is left out. A
     mask of the softmax is that of a column of the batch: there all rows stay, the features of a step side by side.
     """
     widest = max(1, CHUNK // len(model.decoder.weight))        # all words' scores of a step may stand in memory
     with tqdm(total=sum(len(stream) - 1 for stream in streams), disable=None, leave=False, unit=" tokens") as bar:
-        for features, targets, places in read_batches(model, model.init_hidden, streams, bptt, widest):
+        for features, targets, places in read_batches(step or model, model.init_hidden, streams, bptt, widest):
             batch, targets, places = targets.size(1), targets.flatten(), places.flatten()
             scored = (places != PADDING).nonzero()[:, 0]                                 # (n,)
             if len(scored) < len(places) and not model.training:
@@ -105,17 +133,52 @@ def in_order(values, places):
     return values[source.to(values.device)]
 
 
-def sample_score(model, streams, bptt, samples, temperature=1.0, check=lambda: None):
-    """Log of the probabilities' mean over `samples` passes with the dropout masks of training on -> (N,) in nats.
+def sample_scores(model, streams, bptt, samples, temperatures=(1.0,), check=lambda: None, factor=1.0, one_mask=False):
+    """Log of the probabilities' mean over `samples` passes with dropout on, at each of K temperatures -> (K, N) nats.
 
-    Monte Carlo dropout (Gal & Ghahramani 2016, section 3). Every window of `bptt` tokens has masks of its own; every
-    pass has the temperature.
+    Monte Carlo dropout (Gal & Ghahramani 2016, section 3). Every pass has the temperature, and rates of dropout that
+    are `factor` times those of training: with 0 it is the plain pass. Every window of `bptt` tokens has masks of its
+    own; with `one_mask` a pass has one for the whole text, and no words are dropped, as Gal and Ghahramani evaluated.
     """
     total = None
     for _ in range(samples):
-        logprobs = score(model, streams, bptt, temperature, check=check, mode=sampling).logprobs
-        total = logprobs if total is None else torch.logaddexp(total, logprobs)
+        logprobs, order = [], []
+        with sampling(model, factor, words=not one_mask):
+            step = SameMasks(model) if one_mask else None
+            for features, targets, places, batch in read(model, streams, bptt, check, step):
+                order.append(places)
+                logprobs.append(_at(temperatures, model, features, targets, batch))
+        order, logprobs = torch.cat(order), torch.cat(logprobs, 1)                          # (K, n)
+        found = torch.stack([in_order(values, order) for values in logprobs])               # (K, N)
+        total = found if total is None else torch.logaddexp(total, found)
     return total - math.log(samples)
+
+
+def _at(temperatures, model, features, targets, batch):
+    """Log-probabilities of targets (n,), given features (n, E), at each of the temperatures -> (K, n)."""
+    if tuple(temperatures) == (1.0,):
+        return model.target_logprob(features, targets)[None]
+    parts = []
+    for logprobs, wanted in all_logprobs(model, features, targets, batch):                  # (rows, V), (rows, 1)
+        scaled = (logprobs / temperature for temperature in temperatures)
+        parts.append(torch.stack([each.gather(1, wanted)[:, 0] - each.logsumexp(1) for each in scaled]))
+    return torch.cat(parts, 1)
+
+
+def sample_score(model, streams, bptt, samples, temperature=1.0, check=lambda: None, factor=1.0, one_mask=False):
+    """`sample_scores` at one temperature -> (N,)."""
+    return sample_scores(model, streams, bptt, samples, (temperature,), check, factor, one_mask)[0]
+
+
+def sample_losses(model, streams, bptt, samples, factors, temperatures, check=lambda: None, one_mask=False):
+    """Mean loss in nats of `sample_scores` -> {(factor, temperature): loss}. A factor's passes serve all temperatures.
+    """
+    losses = {}
+    for factor in factors:
+        found = sample_scores(model, streams, bptt, samples, temperatures, check, factor, one_mask)
+        losses |= {(factor, temperature): -math.fsum(logprobs.tolist()) / len(logprobs)
+                   for temperature, logprobs in zip(temperatures, found)}
+    return losses
 
 
 def temperature_losses(model, streams, bptt, temperatures, check=lambda: None):

@@ -11,6 +11,7 @@ import pytest
 import torch
 from conftest import SMALL, run_script
 
+import evaluate as evaluate_script
 from evaluation import formats, scoring, tables, text_files
 from evaluation import page as surprisal_page
 from evaluation import text as scored_text
@@ -386,3 +387,29 @@ def test_lines_without_ends_of_their_own(capsys):
     assert whole == [["w1"], ["w1<eos>"], [], ["w1", "<eos>", "w2"], [], ["w3", "<eos>"], ["a"]]
     assert "items: 4 of 7 lines end in <eos> by themselves" in capsys.readouterr().err
     assert scored_text.without_own_ends(lines[3:5], "items") == lines[3:5] and not capsys.readouterr().err
+
+
+def test_factor_and_temperature_of_samples_are_chosen_together(trained, call, tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluate_script, "FACTORS", (0.0, 0.5, 1.0))
+    shutil.copy(trained / "toy.pt", tmp_path)
+    common = ["--save", "toy.pt", "--device", "cpu", "--mc-samples", 3]
+    said = call("evaluate.py", *common, "--search-mc", "--seed", 1)
+    tried = re.findall(r"factor (\S+) \| temperature (\S+) is the best \| valid loss +(\S+)", said)
+    chosen = re.search(r"chosen: --mc-factor (\S+) --mc-temperature (\S+)", said).groups()
+    assert len(tried) == 3 and min(tried, key=lambda row: float(row[2]))[:2] == tuple(f"{float(x):.2f}" for x in chosen)
+    result = json.loads((tmp_path / "toy.evaluation.mc-3.search-mc.result.json").read_text())
+    assert (result["settings"]["mc_factor"], result["settings"]["mc_temperature"]) == tuple(map(float, chosen))
+    zero = call("evaluate.py", *common, "--mc-factor", 0)
+    losses = re.findall(r"(valid|test) loss +(\S+) .* tokens", zero)
+    assert len(losses) == 4 and losses[0] == losses[1] and losses[2] == losses[3]
+    call("evaluate.py", *common, "--mc-mask", "text")
+
+
+@pytest.mark.parametrize(("words", "said"), [
+    (["--mc-factor", 0.5], "--mc-factor does nothing without --mc-samples"), (["--search-mc"], "--mc-samples"),
+    (["--mc-samples", 2, "--search-mc", "--mc-factor", 0.5], "leave them out"),
+    (["--mc-samples", 2, "--mc-factor", 1.5], "'1.5' is not a number in [0, 1]")])
+def test_flags_of_samples_that_contradict(words, said, trained, tmp_path):
+    done = run_script("evaluate.py", "--checkpoint", trained / "toy.pt", *words, cwd=tmp_path,
+                      status=2 if "1.5" in said else 1)
+    assert said in done.stderr and done.stderr.count("\n") == 1

@@ -132,3 +132,60 @@ def test_hidden_states_are_those_after_each_word(cell, small):
         torch.testing.assert_close(found[layer], torch.stack(wanted[layer]).float())
     with pytest.raises(Exception, match="has 2 layers"):
         hidden_states.chosen_layers(3, model)
+
+
+# ---- Monte Carlo dropout at other rates
+
+RATES = {"dropout": 0.5, "dropouth": 0.2, "dropouti": 0.3, "dropoute": 0.2, "wdrop": 0.4}
+
+
+def test_no_dropout_is_the_plain_pass():
+    for settings in ({}, {"softmax": "mixture", "mixtures": 2, "dropoutl": 0.3}):
+        model, streams = make(**RATES, **settings)
+        plain = scoring.score(model, streams, 5).logprobs
+        torch.testing.assert_close(scoring.sample_score(model, streams, 5, 2, factor=0.0), plain)
+        assert not torch.allclose(scoring.sample_score(model, streams, 5, 2, factor=0.1), plain)
+
+
+def test_the_factor_is_on_every_rate_and_they_come_back():
+    """0.8 of a dropout of 0.5 keeps with a probability of 0.6."""
+    model, _ = make(**RATES, softmax="mixture", mixtures=2, dropoutl=0.3)
+    owners = [vars(model), *(vars(rnn) for rnn in model.rnns)]
+    before = [{name: owner.get(name) for name in RATES} for owner in owners]
+    with scoring.sampling(model, 0.8):
+        assert model.dropout == pytest.approx(0.4) and model.rnns[0].wdrop == pytest.approx(0.32)
+        assert model.softmax.settings["dropoutl"] == pytest.approx(0.24) and model.dropoute == pytest.approx(0.16)
+        kept = model.locked_dropout(torch.ones(1, 200, 200), model.dropout) != 0
+        assert kept.float().mean() == pytest.approx(0.6, abs=0.02)
+    with scoring.sampling(model, 0.8, words=False):
+        assert model.dropoute == 0 and model.dropouti == pytest.approx(0.24)
+    assert [{name: owner.get(name) for name in RATES} for owner in owners] == before
+    assert model.softmax.settings["dropoutl"] == 0.3
+
+
+def test_passes_serve_all_temperatures():
+    """As passes with the same masks at each of them; the loss of a setting is that of its samples' mean."""
+    model, streams = make(**RATES)
+    torch.manual_seed(5)
+    together = scoring.sample_scores(model, streams, 5, 3, (0.8, 1.0, 1.3), factor=0.7)
+    for temperature, logprobs in zip((0.8, 1.0, 1.3), together):
+        torch.manual_seed(5)
+        torch.testing.assert_close(scoring.sample_score(model, streams, 5, 3, temperature, factor=0.7), logprobs)
+    torch.manual_seed(5)
+    losses = scoring.sample_losses(model, streams, 5, 3, (0.7,), (0.8, 1.0, 1.3))
+    assert losses == pytest.approx({(0.7, t): -row.mean().item() for t, row in zip((0.8, 1.0, 1.3), together)})
+
+
+def test_one_mask_for_the_whole_text():
+    """What comes out does not depend on how long the windows are, and each pass has another mask."""
+    model, streams = make(**RATES)
+    passes = []
+    for bptt in 3, 7, 1000:
+        torch.manual_seed(5)
+        passes.append(scoring.sample_score(model, streams[6:7], bptt, 1, one_mask=True))
+    torch.testing.assert_close(passes[0], passes[2])
+    torch.testing.assert_close(passes[1], passes[2])
+    other = scoring.sample_score(model, streams[6:7], 3, 1, one_mask=True)
+    assert not torch.allclose(other, passes[0])
+    torch.manual_seed(5)
+    assert not torch.allclose(scoring.sample_score(model, streams[6:7], 3, 1), passes[0])

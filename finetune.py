@@ -13,6 +13,7 @@ from runtime import devices, options
 from runtime.log import log
 from runtime.processes import init_distributed
 from runtime.run_files import Files
+from training.optimizers import own_decay
 from training.run import Run
 from training.state import continued, find_state
 
@@ -44,7 +45,7 @@ def main(argv=None):
     corpus = read_corpus(args, checkpoint.vocabulary_of(contents))
     args = args.replaced(**{checkpoint.UNTRAINED_UNK: bool(untrained_unk(args, corpus))})
     model = checkpoint.restore({**contents, "settings": vars(args)}, args.save, compute, training=True)
-    optimizer = NTASGD(model.parameters(), lr=args.lr, weight_decay=args.wdecay)
+    optimizer = NTASGD(model.parameters(), lr=args.lr, weight_decay=own_decay(vars(args)))
     group.seed_rank(args.seed)
     files = Files(args.save, "finetuned")
     log(f"| fine-tuning {args.save} ({count_parameters(model):,} parameters, on {compute}) into {files.best}")

@@ -21,7 +21,7 @@ case $corpus in
     *) echo "usage: skip_lstm.sh ptb|wt2 [flags of main.py]" >&2; exit 2 ;;
 esac
 train --skip-output --gate capped --forget-bias 1 "${size[@]}" --batch-size 64 --bptt 35 --no-variable-bptt \
-    "${regularisation[@]}" --per-step-dropout --state-drop 0.01 --dropoute 0 --wdrop 0 --alpha 0 --beta 0 \
+    "${regularisation[@]}" --per-step-dropout --state-drop 0.01 --decay-with loss --dropoute 0 --wdrop 0 --alpha 0 --beta 0 \
     --optimizer adam --beta1 0 --beta2 0.999 --lr "$rate" --clip 0.286 --turn-steps 100 --epochs 1000 \
     --on-stall divide --stall-divisor 10 --patience 26 "$@"
 score --search-temperature

@@ -8,5 +8,5 @@ fewer=()
 [ -z "${SMOKE:-}" ] || { small+=(--bptt 140) fewer=(--split test); }
 train --batch-size 20 --emsize 1500 --nhid 1500 --nlayers 2 --no-tied --bptt 35 --no-variable-bptt \
     --dropoute 0.3 --dropouti 0.5 --dropouth 0.5 --dropout 0.5 --dropoutr 0.3 --wdrop 0 --alpha 0 --beta 0 \
-    --lr 35 --clip 0.286 --wdecay 2.86e-9 --on-stall nothing --decay 1.15 --decay-from 10 --epochs 55 "$@"
+    --lr 35 --clip 0.286 --wdecay 1e-7 --decay-with apart --on-stall nothing --decay 1.15 --decay-from 10 --epochs 55 "$@"
 score --mc-samples "${MC_SAMPLES:-$([ -n "${SMOKE:-}" ] && echo 2 || echo 100)}" ${fewer[@]+"${fewer[@]}"}

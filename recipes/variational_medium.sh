@@ -9,5 +9,5 @@ fewer=()
 [ -z "${SMOKE:-}" ] || { small+=(--bptt 140) fewer=(--split test); }
 train --batch-size 20 --emsize 650 --nhid 650 --nlayers 2 --no-tied --bptt 35 --no-variable-bptt \
     --dropoute 0.2 --dropouti 0.35 --dropouth 0.35 --dropout 0.35 --dropoutr 0.2 --wdrop 0 --alpha 0 --beta 0 \
-    --lr 35 --clip 0.143 --wdecay 2.86e-9 --on-stall nothing --decay 1.2 --decay-from 6 --epochs 39 "$@"
+    --lr 35 --clip 0.143 --wdecay 1e-7 --decay-with apart --on-stall nothing --decay 1.2 --decay-from 6 --epochs 39 "$@"
 score --mc-samples "${MC_SAMPLES:-$([ -n "${SMOKE:-}" ] && echo 2 || echo 100)}" ${fewer[@]+"${fewer[@]}"}

@@ -308,6 +308,10 @@ REGULARISATION = (
     Flag("pdr", 0.0, "past decode regularisation (Brahma's): weight of the loss of predicting the last input word from "
          "the softmax's probabilities", non_negative, "X", kept=MODEL),
     Flag("wdecay", 1.2e-6, "weight decay", non_negative, "X", kept=MODEL),
+    Flag("decay_with", "update", "where weight decay enters: with the update, after clipping (Merity et al.); with the "
+         "loss, so that the gradient's norm includes it (Melis et al., Zilly et al.); or apart from learning rate and "
+         "clipping, a constant share of the weights (Gal and Ghahramani)", choices=("update", "loss", "apart"),
+         kept=MODEL),
 )
 
 

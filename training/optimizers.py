@@ -23,13 +23,23 @@ class Entry:
     averages: bool = False
 
 
+def own_decay(settings):
+    """The weight decay that is the optimizer's, added to the gradient after clipping."""
+    return settings["wdecay"] if settings.get("decay_with", "update") == "update" else 0.0
+
+
+def decays(args):
+    """The weight decay that is the training step's -> dict of its arguments."""
+    return {name: args.wdecay for name, where in (("l2", "loss"), ("decay", "apart")) if args.decay_with == where}
+
+
 def sgd(parameters, settings):
-    return NTASGD(parameters, lr=settings["lr"], weight_decay=settings["wdecay"])
+    return NTASGD(parameters, lr=settings["lr"], weight_decay=own_decay(settings))
 
 
 def adam(parameters, settings, kind=torch.optim.Adam):
     return kind(parameters, lr=settings["lr"], betas=(settings["beta1"], settings["beta2"]),
-                weight_decay=settings["wdecay"], fused=parameters[0].device.type in ("cpu", "cuda"))
+                weight_decay=own_decay(settings), fused=parameters[0].device.type in ("cpu", "cuda"))
 
 
 class AveragedAdam(Averaging, torch.optim.Adam):
@@ -38,11 +48,11 @@ class AveragedAdam(Averaging, torch.optim.Adam):
 
 def adabelief(parameters, settings):
     return AdaBelief(parameters, lr=settings["lr"], betas=(settings["beta1"], settings["beta2"]),
-                     weight_decay=settings["wdecay"])
+                     weight_decay=own_decay(settings))
 
 
 def adagrad(parameters, settings):
-    return torch.optim.Adagrad(parameters, lr=settings["lr"], weight_decay=settings["wdecay"])
+    return torch.optim.Adagrad(parameters, lr=settings["lr"], weight_decay=own_decay(settings))
 
 
 BETAS = (Flag("beta1", 0.9, "of adam and adabelief: decay of the mean gradient", probability, "X", kept=RUN),

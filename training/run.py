@@ -69,7 +69,8 @@ class Run:
         self.valid = batchify_split("valid", corpus, args.eval_batch_size, args, "--eval-batch-size", fewer=True)
         self.test = batchify_split("test", corpus, 1, args)
         self.step = TrainStep(model, optimizer, bptt=args.bptt, clip=args.clip, alpha=args.alpha, beta=args.beta,
-                              state_drop=args.state_drop, group=self.group, share=self.train.size(1) / args.batch_size)
+                              state_drop=args.state_drop, **optimizers.decays(args), group=self.group,
+                              share=self.train.size(1) / args.batch_size)
         self.window_loss = window_loss(model)
         self.recording = None
         if compute.device.type == "cuda":
@@ -294,7 +295,7 @@ class Run:
         checkpoint.load_weights(self.model, state, f"{where}: model")
         for group in self.optimizer.param_groups:
             if "weight_decay" in group:
-                group["weight_decay"] = self.args.wdecay
+                group["weight_decay"] = optimizers.own_decay(vars(self.args))
             if "lr" in self.args.given and self.args.lr != state["settings"]["lr"]:
                 group["lr"] = self.args.lr
         own = self.group.share(self.args.batch_size)

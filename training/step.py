@@ -42,15 +42,18 @@ class TrainStep:
     `step(data (T, B), targets (N,), hidden) -> mean loss in nats, new hidden`, both cut off from the graph, the loss a
     scalar on the device. The learning rate is scaled by T / bptt: a short window's gradient is a mean over fewer
     tokens, and counts for less. clip: largest gradient norm over all parameters, 0 for none. alpha, beta: AR and TAR.
-    state_drop: probability that a stream of the batch starts the window from the zero state.
+    state_drop: probability that a stream of the batch starts the window from the zero state. l2: weight of the squared
+    weights, halved, in the loss: weight decay that the gradient's norm includes (the optimizer's own comes after
+    clipping). decay: share of every weight that a step takes away besides, whatever the learning rate.
 
     A step whose loss or gradient is not finite changes nothing and gives NaN and the hidden state it was given. That
     is decided on the device: the host never waits. group, share: the processes that take the step together, and this
     one's part of the batch; the loss given is then that of the whole batch.
     """
 
-    def __init__(self, model, optimizer, *, bptt, clip, alpha, beta, state_drop=0.0, group=None, share=1.0):
-        self.model, self.optimizer, self.state_drop = model, optimizer, state_drop
+    def __init__(self, model, optimizer, *, bptt, clip, alpha, beta, state_drop=0.0, l2=0.0, decay=0.0, group=None,
+                 share=1.0):
+        self.model, self.optimizer, self.state_drop, self.l2, self.decay = model, optimizer, state_drop, l2, decay
         self.bptt, self.clip, self.alpha, self.beta, self.share = bptt, clip, alpha, beta, share
         self.parameters = list(model.parameters())
         self.in_halves = InHalves(self.forward_backward)
@@ -70,6 +73,9 @@ class TrainStep:
         """-> gradients, their norm, loss and hidden state after the window, whether all of it is finite."""
         start = drop_states(hidden, data, self.state_drop)
         loss, new_hidden, gradients = self.compute(data, targets, start, self.share)
+        if self.l2:
+            gradients = [None if g is None else torch.add(g, p.detach(), alpha=self.l2)
+                         for g, p in zip(gradients, self.parameters)]
         norm = torch.nn.utils.get_total_norm([g for g in gradients if g is not None])
         finite = torch.isfinite(loss + norm)
         kept = map_hidden(lambda new, old: torch.where(finite, new, old), new_hidden, hidden)
@@ -82,11 +88,12 @@ class TrainStep:
         penalty = activation_penalty(raws[-1], dropped[-1], self.alpha, self.beta)
         total = loss + (penalty + self.model.past_loss(features, data)) * share
         gradients = torch.autograd.grad(total, self.parameters, allow_unused=True)
-        # In the parameters' layout: fused updates walk through both alike.
-        return loss.detach(), repackage_hidden(hidden), [None if g is None else g.contiguous() for g in gradients]
+        return loss.detach(), repackage_hidden(hidden), each_its_own(gradients)
 
     def update(self, gradients, norm, finite, rates):
         """Clip, and let the optimizer step with the learning rates `rates`; not at all where it is not finite."""
+        if self.decay:
+            torch._foreach_mul_([p.data for p in self.parameters], 1 - self.decay * finite)
         for parameter, gradient in zip(self.parameters, gradients):
             parameter.grad = gradient
         shrink = ((norm + 1e-6) / self.clip).clamp(min=1).to(torch.float32) if self.clip else None
@@ -105,6 +112,19 @@ class TrainStep:
         """Each parameter group's learning rate in a window of `length` tokens, as scalars on the device."""
         return [torch.full((), group["lr"] * length / self.bptt, device=device)
                 for group in self.optimizer.param_groups]
+
+
+def each_its_own(gradients):
+    """Gradients in the layout of their parameters, as fused updates walk through them, and none of them another's
+    memory: the two biases of a layer get one tensor, which what changes gradients in place would change twice."""
+    taken, own = set(), []
+    for gradient in gradients:
+        if gradient is not None:
+            gradient = gradient.contiguous()
+            gradient = gradient.clone() if gradient.data_ptr() in taken else gradient
+            taken.add(gradient.data_ptr())
+        own.append(gradient)
+    return own
 
 
 def follows_scalars(optimizer):

@@ -99,7 +99,8 @@ def test_a_damaged_state_is_replaced_by_the_one_before(toy, call, tmp_path, caps
     call("main.py", *common, "--save", "whole.pt")
     call("main.py", *common[:-1], 2, "--save", "parts.pt")
     good = (tmp_path / "parts.state.pt").read_bytes()
-    (tmp_path / "parts.state.pt").write_bytes(good[:5000] + b"damage" + good[5006:])
+    at = good.index(b"generators")           # a name in what is pickled; some bytes of the file mean nothing
+    (tmp_path / "parts.state.pt").write_bytes(good[:at] + b"damage" + good[at + 6:])
     said = call("main.py", *common, "--save", "parts.pt", "--resume", "auto")
     assert "continuing from parts.state.previous.pt: epoch 2" in said
     for name in (".pt", ".state.pt"):

@@ -2,6 +2,8 @@
 
 N tokens.
 """
+import sys
+
 from evaluation import page
 from evaluation.formats import FORMATS, PLAIN, WITH_ENTROPY, sentence_rows
 from evaluation.pieces import typed_words, whole_words
@@ -103,6 +105,7 @@ def write(args, text, scores, title):
     if not getattr(args, "parts", False):
         text, scores = typed_words(text, scores)
     if args.per_token:
+        warn_of_empty_lines(args.format, text)
         rows_of = (text, scores) if args.format in PLAIN else whole_words(text, scores)
         write_rows(args.per_token, FORMATS[args.format](*rows_of, unit), args.format, dialect)
     if args.per_sentence:
@@ -110,6 +113,14 @@ def write(args, text, scores, title):
     if args.html:
         with writing(args.html) as file:
             file.write(page.page(text, scores.logprobs, scores.ranks, title))
+
+
+def warn_of_empty_lines(format_name, text):
+    """Say on stderr which lines have no row in neural-complexity's format, where <eos> has none."""
+    empty = sum(end and before for end, before in zip(text.ends, [True, *text.ends]))
+    if empty and format_name == "neural-complexity":
+        print(f"| {empty} empty line{'s' * (empty > 1)} without a row in this format; the other lines keep their "
+              "numbers", file=sys.stderr)
 
 
 def written(args):

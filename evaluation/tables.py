@@ -2,6 +2,7 @@
 import csv
 import io
 import json
+import sys
 from typing import NamedTuple
 
 from corpus.reading import naming
@@ -34,9 +35,11 @@ def read_table(file, name, column):
     delimiter = "\t" if "\t" in heading_line else max(",;", key=heading_line.count)
     quoted = '"' in text
     with naming(name):
-        rows = list(_rows(text, delimiter, quoted))
-        while rows and not any(rows[-1][1]):
-            rows.pop()
+        lines = list(_rows(text.removesuffix("\n"), delimiter, quoted))
+        rows = lines[:next((len(lines) - i for i, (_, row) in enumerate(reversed(lines)) if any(row)), 0)]
+        if rows and len(rows) < len(lines):
+            left = len(lines) - len(rows)
+            print(f"| {name}: {left} empty line{'s' * (left > 1)} at the end left out", file=sys.stderr)
         if not rows:
             raise InputError("the text is empty")
         (_, heading), *rows = rows

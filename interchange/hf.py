@@ -17,7 +17,7 @@ from data import EOS, UNK, naming
 from interchange.foreign import check_words, float_tensors, read_json
 from interchange.settings import kept, refuse, width_of_last
 from runtime.errors import InputError
-from runtime.paths import atomic_folder
+from runtime.paths import atomic_folder, check_folder
 
 CODE = "modeling_awd_lstm.py"
 CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer.json"
@@ -130,6 +130,7 @@ def write(contents, state, folder, words_seen, prepend_eos=False):
     refuse(settings, "hf", CELLS, {"split", "mixture"})
     if prepend_eos and EOS not in words:
         raise InputError(f"the model has no {EOS} that --prepend-eos could put before a text; leave it out")
+    check_folder(folder, FILES, CODE)
     save_file, tokenizers = packages()[0].save_file, packages()[1]
     tokenizer = make_tokenizer(words, tokenizers, prepend_eos)
     tokens = special_tokens(words)

@@ -62,7 +62,7 @@ def atomic_folder(path, files, mark):
     a folder from others. An earlier one at `path` is replaced; InputError where there is anything else.
     """
     target = os.path.realpath(path)
-    _check_folder(path, files, mark)
+    check_folder(path, files, mark)
     partial, previous = f"{target}.partial", f"{target}.previous"
     shutil.rmtree(partial, ignore_errors=True)
     os.makedirs(partial)
@@ -83,7 +83,8 @@ def atomic_folder(path, files, mark):
     shutil.rmtree(previous, ignore_errors=True)
 
 
-def _check_folder(path, files, mark):
+def check_folder(path, files, mark):
+    """Raise InputError where something lies at `path` that is not such a folder: it would be replaced."""
     if not os.path.lexists(path):
         return
     if not os.path.isdir(path):

@@ -160,3 +160,15 @@ def test_models_of_earlier_versions(tmp_path, call):
     assert set(os.listdir(tmp_path / "out")) == FILES
     with pytest.raises(InputError, match="--model GRU"):
         call("export.py", "--checkpoint", MADE / "gru.pt", "--to", "fastai", "other")
+
+
+def test_a_target_that_is_taken_is_told_before_a_package_that_is_missing(trained, tmp_path, monkeypatch):
+    for name in ("safetensors", "tokenizers"):
+        (tmp_path / f"{name}.py").write_text("raise ImportError(name=__name__)\n")
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "mine").write_text("text")
+    (tmp_path / "file").write_text("text")
+    for target, says in ("taken", "mine is in it"), ("file", "is no folder"), ("new", "needs the package"):
+        done = run_script("export.py", "--checkpoint", trained / "toy.pt", "--to", "hf", target, cwd=tmp_path, status=1,
+                          env={**os.environ, "PYTHONPATH": str(tmp_path)})
+        assert says in done.stderr and done.stderr.count("\n") == 1

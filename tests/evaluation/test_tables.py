@@ -57,6 +57,19 @@ def test_what_is_written_is_read_back(dialect, tmp_path):
         assert all(line.count('"') >= 2 for line in (tmp_path / "rows").read_text().splitlines())
 
 
+def test_what_is_left_out_is_said(trained, tmp_path, capsys):
+    read(tmp_path, "id\ttext\n1\ta\n\n\n")
+    assert "| items.tsv: 2 empty lines at the end left out" in capsys.readouterr().err
+    read(tmp_path, "id\ttext\n1\ta\n")
+    assert not capsys.readouterr().err
+    (tmp_path / "text").write_text("w1 w8\n\nw3\n")
+    common = ["evaluate.py", "--checkpoint", trained / "toy.pt", "--text", "text", "--context", "reset", "--device",
+              "cpu"]
+    for format_name, said in ("neural-complexity", True), ("lm-zoo", False):
+        done = run_script(*common, "--format", format_name, cwd=tmp_path)
+        assert ("1 empty line without a row" in done.stderr) == said
+
+
 def test_tsv_stays_as_it_was(tmp_path):
     write_rows(str(tmp_path / "rows"), [{"word": '"', "n": 1}], "tsv")
     assert (tmp_path / "rows").read_text() == 'word\tn\n"\t1\n'

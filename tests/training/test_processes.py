@@ -62,14 +62,27 @@ def test_ranks_equal_one_process(ranks, flags, toy, tmp_path):
     compare(tmp_path, "one", "many")
 
 
+THREADS_AT_EXIT = """
+import atexit, contextlib, os, pathlib
+import main
+from runtime import errors
+
+def report():
+    names = []
+    for thread in pathlib.Path("/proc/self/task").iterdir():
+        with contextlib.suppress(OSError):                    # it ended between the listing and the reading
+            names.append((thread / "comm").read_text())
+    pathlib.Path("threads." + os.environ["RANK"]).write_text(" ".join(names))
+
+atexit.register(report)
+errors.run(main.main)
+"""
+
+
 @pytest.mark.skipif(not os.path.exists("/proc/self/task"), reason="asks Linux which threads a process has")
 def test_no_thread_of_the_group_outlives_it(toy, tmp_path):
     """Gloo's threads in an interpreter that is coming to its end abort it now and then: seen once in CI."""
-    (tmp_path / "threads.py").write_text(
-        "import atexit, os, pathlib\nimport main\nfrom runtime import errors\n"
-        "threads = lambda: [(t / 'comm').read_text() for t in pathlib.Path('/proc/self/task').iterdir()]\n"
-        "report = pathlib.Path('threads.' + os.environ['RANK'])\n"
-        "atexit.register(lambda: report.write_text(' '.join(threads())))\nerrors.run(main.main)\n")
+    (tmp_path / "threads.py").write_text(THREADS_AT_EXIT)
     finish(start(2, "--data", toy, *SMALL, "--batch-size", 7, "--epochs", 1, "--save", "m.pt", cwd=tmp_path,
                  script=tmp_path / "threads.py"))
     for rank in (0, 1):

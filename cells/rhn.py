@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from cells.cell import Cell, masked
+from ops.highway import recur_highway
 from ops.repeated import repeated
 from runtime.options import ARCHITECTURE, Flag, few, real
 
@@ -37,10 +38,16 @@ class RHN(Cell):
         return self.weight_ih.new_zeros(1, bsz, self.hidden_size)
 
     def forward(self, x, hidden):
+        mask = self.state_mask(hidden[0])                                                      # (B, H), for all T and D
+        weights = [self.weight_dropped(weight) for weight in self.weight_hh]
+        if not x.is_cpu:
+            return self.step_by_step(x, hidden, weights, mask)
+        return recur_highway(x, hidden, self.weight_ih, weights, self.bias, self.matmul_dtype, mask)
+
+    def step_by_step(self, x, hidden, weights, mask):
+        """The same in operators of torch, differentiated by autograd."""
         s, outputs = hidden[0], []
-        mask = self.state_mask(s)                                                              # (B, H), for all T and D
-        maps = [repeated(self.weight_dropped(weight), len(s), bias, self.matmul_dtype)
-                for weight, bias in zip(self.weight_hh, self.bias)]
+        maps = [repeated(weight, len(s), bias, self.matmul_dtype) for weight, bias in zip(weights, self.bias)]
         for from_input in self.product(x, self.weight_ih):                                     # (B, 2H)
             for depth, linear in enumerate(maps):
                 gates = linear(masked(s, mask))

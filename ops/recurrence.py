@@ -164,6 +164,38 @@ class InTorch:
         dh_gates.copy_(torch.cat([dr, dz, dn * r], 1))
         torch.mul(dh, z, out=carry)
 
+    @staticmethod
+    def highway_forward(x_gates, h_gates, bias, mask, gates, before, after, state):     # -> gates (B, 2H), else (B, H)
+        """x_gates and mask may be None; gates: h and t; state: what the next product takes."""
+        h, t = (bias + h_gates if x_gates is None else bias + h_gates + x_gates).chunk(2, 1)
+        torch.cat([h.tanh_(), t.sigmoid_()], 1, out=gates)
+        torch.lerp(before, h, t, out=after)
+        state.copy_(after if mask is None else after * mask)
+
+    @staticmethod
+    def highway_backward(d_out, d_state, mask, gates, before, carry, d_gates):  # -> carry (B, H), d_gates (B, 2H)
+        """d_out and mask may be None. carry: the gradient that went past the product, on return past this depth's."""
+        h, t = gates.chunk(2, 1)
+        ds = carry + (d_state if mask is None else d_state * mask)
+        ds = ds if d_out is None else ds + d_out
+        torch.mul(ds, 1 - t, out=carry)
+        d_gates.copy_(torch.cat([ds * t * (1 - h * h), ds * (h - before) * t * (1 - t)], 1))    # may be `gates`: last
+
+    @staticmethod
+    def scaling_forward(products, bias, gate, before, after, state):            # -> gate, after, state (B, W)
+        """A round of a Mogrifier: after = 2σ(products + bias) · before, again in the matmul dtype in `state`."""
+        torch.mul((bias + products).sigmoid_(), 2, out=gate)
+        torch.mul(gate, before, out=after)
+        state.copy_(after)
+
+    @staticmethod
+    def scaling_backward(d_state, gate, before, carry, d_products):             # -> carry, d_products (B, W)
+        """d_state may be None. carry: the gradient of `after` but for that part; on return that of `before`."""
+        total = carry if d_state is None else carry + d_state
+        d = total * before * gate * (1 - gate / 2)
+        torch.mul(total, gate, out=carry)
+        d_products.copy_(d)                                                     # may be `gate`: written last
+
 
 def _lstm_gates(sums, count, gates):
     """sums (B, count·H), the last but one of which is g's -> gates after their nonlinearities, also in `gates`."""
@@ -192,7 +224,7 @@ class Compiled:
     """The same functions on the same tensors, contiguous ones, by one call into the library each."""
 
     def __init__(self, library, name):
-        for kind in ("lstm", "capped_lstm", "coupled_lstm", "gru"):
+        for kind in ("lstm", "capped_lstm", "coupled_lstm", "gru", "highway", "scaling"):
             for step in (f"{kind}_forward", f"{kind}_backward"):
                 setattr(self, step, _on_tensors(getattr(library, f"{step}_{name}")))
 
@@ -203,7 +235,7 @@ def _on_tensors(function):
 
     def step(*tensors):
         rows, width = tensors[-3].shape         # in each of them the third from the end is (B, H)
-        function(integer(rows), integer(width), *map(pointer, map(address, tensors)))
+        function(integer(rows), integer(width), *[pointer(each if each is None else address(each)) for each in tensors])
     return step
 
 
@@ -222,37 +254,37 @@ def has_compiled_steps(dtype, states):
 
 # ---- the loops over time
 
-def _input_gates(x, weight_ih):
+def input_gates(x, weight_ih):
     """The input in the weight's dtype (N, I), and its products with the weight for all steps (T, B, G·H)."""
     inputs = x.flatten(0, 1).to(weight_ih.dtype)
     return inputs, (inputs @ weight_ih.t()).view(*x.shape[:2], -1)
 
 
-def _from(start, steps, dtype):
+def states_from(start, steps, dtype):
     """A buffer for a state at every step (T + 1, B, H), with `start` (B, H) before the first."""
     states = start.new_empty(steps + 1, *start.shape, dtype=dtype)
     states[0] = start
     return states
 
 
-def _every_step(shape, like, keep):
+def every_step(shape, like, keep):
     """A buffer (T, B, ·) that is written step by step; each step writes over the one before if none is to be kept."""
     return like.new_empty(shape if keep else (1, *shape[1:])).expand(shape)
 
 
 def _states(h, steps, dtype, mask):
     """Buffers for the outputs and for the states in the matmul dtype (T + 1, B, H): one and the same if that is so."""
-    outputs = _from(h, steps, h.dtype)
+    outputs = states_from(h, steps, h.dtype)
     if dtype == h.dtype and mask is None:
         return outputs, outputs
-    return outputs, _from(_masked(h, mask), steps, dtype)
+    return outputs, states_from(_masked(h, mask), steps, dtype)
 
 
 def _masked(state, mask):
     return state if mask is None else (state * mask).to(state.dtype)
 
 
-def _take(ctx):
+def take(ctx):
     """What the forward pass kept, once: the backward pass writes over it."""
     if ctx.kept is None:
         raise RuntimeError("the backward pass of a recurrent layer can be run only once")
@@ -266,7 +298,7 @@ def _input_gradient(ctx, d_gates, weight_ih, like):
     return (d_gates @ weight_ih).to(like.dtype).view(*like.shape[:2], -1)    # (T, B, I)
 
 
-def _weight_gradient(d_gates, inputs, float_type):
+def weight_gradient(d_gates, inputs, float_type):
     """d_gates (N, G·H), inputs (N, I or H) -> (G·H, I or H)."""
     return (d_gates.t() @ inputs).to(float_type)
 
@@ -277,9 +309,9 @@ class _LSTM(torch.autograd.Function):
     def forward(ctx, dtype, keep, mask, x, h, c, weight_ih, weight_hh, bias_ih, bias_hh, kind):
         weight_ih, weight_hh = weight_ih.to(dtype), weight_hh.to(dtype)
         bias = bias_ih if bias_hh is None else bias_ih + bias_hh
-        inputs, x_gates = _input_gates(x, weight_ih)                                   # (N, I), (T, B, 4H)
-        gates = _every_step(x_gates.shape, x, keep) if dtype != x.dtype else x_gates
-        cells = _from(c, len(x), x.dtype)                                              # (T + 1, B, H)
+        inputs, x_gates = input_gates(x, weight_ih)                                   # (N, I), (T, B, 4H)
+        gates = every_step(x_gates.shape, x, keep) if dtype != x.dtype else x_gates
+        cells = states_from(c, len(x), x.dtype)                                              # (T + 1, B, H)
         outputs, states = _states(h, len(x), dtype, mask)
         product = packed(weight_hh, len(h), len(x))
         step = getattr(pointwise_steps(dtype, x), f"{kind}_forward")
@@ -297,7 +329,7 @@ class _LSTM(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, d_output, dh, dc):
         weight_ih, weight_hh = ctx.saved_tensors
-        inputs, gates, cells, states = _take(ctx)
+        inputs, gates, cells, states = take(ctx)
         d_gates = torch.empty_like(gates, dtype=ctx.dtype) if ctx.dtype != gates.dtype else gates   # overwritten
         dc = dc.clone()
         product = packed(weight_hh.t(), len(dc), len(d_output))
@@ -310,8 +342,8 @@ class _LSTM(torch.autograd.Function):
         d_gates, float_type = d_gates.flatten(0, 1), dc.dtype                          # (N, 4H)
         d_bias = column_sums(d_gates, float_type)
         return (None, None, None, _input_gradient(ctx, d_gates, weight_ih, d_output), dh.to(float_type), dc,
-                _weight_gradient(d_gates, inputs, float_type),
-                _weight_gradient(d_gates, states[:-1].flatten(0, 1), float_type), d_bias,
+                weight_gradient(d_gates, inputs, float_type),
+                weight_gradient(d_gates, states[:-1].flatten(0, 1), float_type), d_bias,
                 d_bias if ctx.biases == 2 else None, None)
 
 
@@ -320,8 +352,8 @@ class _GRU(torch.autograd.Function):
     @staticmethod
     def forward(ctx, dtype, keep, mask, x, h, weight_ih, weight_hh, bias_ih, bias_hh):
         weight_ih, weight_hh = weight_ih.to(dtype), weight_hh.to(dtype)
-        inputs, x_gates = _input_gates(x, weight_ih)                                   # (N, I), (T, B, 3H)
-        gates = _every_step((len(x), len(h), 4 * h.size(1)), x, keep)                  # (T, B, 4H)
+        inputs, x_gates = input_gates(x, weight_ih)                                   # (N, I), (T, B, 3H)
+        gates = every_step((len(x), len(h), 4 * h.size(1)), x, keep)                  # (T, B, 4H)
         outputs, states = _states(h, len(x), dtype, mask)                                    # (T + 1, B, H)
         product = packed(weight_hh, len(h), len(x))
         step = pointwise_steps(dtype, x).gru_forward
@@ -338,7 +370,7 @@ class _GRU(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, d_output, dh):
         weight_ih, weight_hh = ctx.saved_tensors
-        inputs, gates, outputs, states = _take(ctx)
+        inputs, gates, outputs, states = take(ctx)
         dx_gates = gates.new_empty(*gates.shape[:2], len(weight_hh), dtype=ctx.dtype)  # (T, B, 3H)
         dh_gates = torch.empty_like(dx_gates)
         carry, product = torch.zeros_like(dh), packed(weight_hh.t(), len(dh), len(d_output))
@@ -350,8 +382,8 @@ class _GRU(torch.autograd.Function):
             dh = _masked(product(dh_gate[t]), ctx.mask)                                # (B, H)
         dx_gates, dh_gates, float_type = dx_gates.flatten(0, 1), dh_gates.flatten(0, 1), carry.dtype   # (N, 3H)
         return (None, None, None, _input_gradient(ctx, dx_gates, weight_ih, d_output), dh.to(float_type) + carry,
-                _weight_gradient(dx_gates, inputs, float_type),
-                _weight_gradient(dh_gates, states[:-1].flatten(0, 1), float_type),
+                weight_gradient(dx_gates, inputs, float_type),
+                weight_gradient(dh_gates, states[:-1].flatten(0, 1), float_type),
                 column_sums(dx_gates, float_type), column_sums(dh_gates, float_type))
 
 

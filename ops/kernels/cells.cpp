@@ -123,6 +123,79 @@ static void gru_backward(int64_t B, int64_t H, const float *d_out, const P *d_h,
     }
 }
 
+// One depth of a recurrent highway network. x_gates (B, 2H) and mask (B, H) may be null. Writes gates (B, 2H): h and t
+// after their nonlinearities; the state after, and that times the mask as P, which the next product takes.
+template <class P>
+static void highway_forward(int64_t B, int64_t H, const P *x_gates, const P *h_gates, const float *bias,
+                            const float *mask, float *gates, const float *before, float *after, P *state) {
+    #pragma omp parallel for if (B * H > 4096)
+    for (int64_t b = 0; b < B; b++) {
+        const P *x = x_gates ? x_gates + b * 2 * H : nullptr, *y = h_gates + b * 2 * H;
+        float *a = gates + b * 2 * H;
+        #pragma omp simd
+        for (int64_t j = 0; j < H; j++) {
+            float h = hyperbolic_tangent(load(y[j]) + bias[j] + (x ? load(x[j]) : 0.f));
+            float t = sigmoid(load(y[H + j]) + bias[H + j] + (x ? load(x[H + j]) : 0.f));
+            float s = before[b * H + j] + (h - before[b * H + j]) * t;
+            a[j] = h; a[H + j] = t;
+            after[b * H + j] = s;
+            store(state[b * H + j], mask ? s * mask[b * H + j] : s);
+        }
+    }
+}
+
+// d_out (B, H), from above, and mask may be null; d_state: from the product of the depth after. carry: the gradient
+// that reaches the state after past that product; on return, the same for the state before. Writes d_gates (B, 2H).
+template <class P>
+static void highway_backward(int64_t B, int64_t H, const float *d_out, const P *d_state, const float *mask,
+                             const float *gates, const float *before, float *carry, P *d_gates) {
+    #pragma omp parallel for if (B * H > 4096)
+    for (int64_t b = 0; b < B; b++) {
+        const float *a = gates + b * 2 * H;
+        P *d = d_gates + b * 2 * H;
+        #pragma omp simd
+        for (int64_t j = 0; j < H; j++) {
+            int64_t at = b * H + j;
+            float h = a[j], t = a[H + j], ds = load(d_state[at]) * (mask ? mask[at] : 1.f);
+            ds += carry[at] + (d_out ? d_out[at] : 0.f);
+            store(d[j], ds * t * (1 - h * h));
+            store(d[H + j], ds * (h - before[at]) * t * (1 - t));
+            carry[at] = ds * (1 - t);
+        }
+    }
+}
+
+// A round of a Mogrifier, all (B, W) but bias (W,): gate = 2σ(products + bias), after = gate · before, state the same as P.
+template <class P>
+static void scaling_forward(int64_t B, int64_t W, const P *products, const float *bias, float *gate,
+                            const float *before, float *after, P *state) {
+    #pragma omp parallel for if (B * W > 4096)
+    for (int64_t b = 0; b < B; b++)
+        #pragma omp simd
+        for (int64_t j = 0; j < W; j++) {
+            int64_t at = b * W + j;
+            float g = 2 * sigmoid(load(products[at]) + bias[j]), scaled = g * before[at];
+            gate[at] = g;
+            after[at] = scaled;
+            store(state[at], scaled);
+        }
+}
+
+// d_state may be null. carry: the gradient of `after` but for that part; on return that of `before`.
+template <class P>
+static void scaling_backward(int64_t B, int64_t W, const P *d_state, const float *gate, const float *before,
+                             float *carry, P *d_products) {
+    #pragma omp parallel for if (B * W > 4096)
+    for (int64_t b = 0; b < B; b++)
+        #pragma omp simd
+        for (int64_t j = 0; j < W; j++) {
+            int64_t at = b * W + j;
+            float total = carry[at] + (d_state ? load(d_state[at]) : 0.f), g = gate[at];
+            store(d_products[at], total * before[at] * g * (1 - g / 2));
+            carry[at] = total * g;
+        }
+}
+
 #define EXPORT_LSTM(P, name, kind, gate) \
 extern "C" void kind##_forward_##name(int64_t B, int64_t H, const P *x, const P *r, const float *bias, float *gates, \
         const float *c_before, float *c, float *out, P *h) \
@@ -140,7 +213,19 @@ extern "C" void gru_forward_##name(int64_t B, int64_t H, const P *x, const P *y,
     { gru_forward(B, H, x, y, x_bias, h_bias, gates, before, out, h); } \
 extern "C" void gru_backward_##name(int64_t B, int64_t H, const float *d_out, const P *d_h, float *carry, \
         const float *gates, const float *before, P *dx, P *dy) \
-    { gru_backward(B, H, d_out, d_h, carry, gates, before, dx, dy); }
+    { gru_backward(B, H, d_out, d_h, carry, gates, before, dx, dy); } \
+extern "C" void highway_forward_##name(int64_t B, int64_t H, const P *x, const P *y, const float *bias, \
+        const float *mask, float *gates, const float *before, float *after, P *state) \
+    { highway_forward(B, H, x, y, bias, mask, gates, before, after, state); } \
+extern "C" void highway_backward_##name(int64_t B, int64_t H, const float *d_out, const P *d_state, \
+        const float *mask, const float *gates, const float *before, float *carry, P *d_gates) \
+    { highway_backward(B, H, d_out, d_state, mask, gates, before, carry, d_gates); } \
+extern "C" void scaling_forward_##name(int64_t B, int64_t W, const P *products, const float *bias, float *gate, \
+        const float *before, float *after, P *state) \
+    { scaling_forward(B, W, products, bias, gate, before, after, state); } \
+extern "C" void scaling_backward_##name(int64_t B, int64_t W, const P *d_state, const float *gate, \
+        const float *before, float *carry, P *d_products) \
+    { scaling_backward(B, W, d_state, gate, before, carry, d_products); }
 
 EXPORT(float, float32)
 EXPORT(bfloat16, bfloat16)

@@ -1,6 +1,10 @@
 """A cell against a loop written from its equations, for one column and one step at a time, in float64."""
+import copy
+
+import pytest
 import torch
 
+from ops import compiled
 from utils import flat_hidden
 
 
@@ -78,3 +82,28 @@ def check_bfloat16(layer, x, hidden):
     layer.matmul_dtype = torch.bfloat16
     near = layer(x, hidden)[0]
     assert near.dtype == torch.float32 and 0 < (near - exact).norm() < 2e-2 * exact.norm()
+
+
+def check_near_float64(layer, exact_forward, x, hidden, in_torch, monkeypatch):
+    """Outputs, final state and all gradients of `layer`, with its dropouts on, in compiled steps or those in torch.
+
+    exact_forward: (layer in float64, x, hidden) -> the same in operators that autograd differentiates.
+    """
+    if in_torch:
+        monkeypatch.setattr(compiled, "library", lambda name: None)
+    elif not compiled.library("cells"):
+        pytest.skip("no C++ compiler here")
+    exact, drew, results = copy.deepcopy(layer).double(), Recorded(layer), []
+    exact.matmul_dtype = None
+    factors = iter(drew.factors)
+    exact.state_mask, exact.weight_dropped = lambda _: drew.masks[0].double(), lambda w: w * next(factors).double()
+    for each, forward in (layer, layer), (exact, lambda *given: exact_forward(exact, *given)):
+        dtype = next(each.parameters()).dtype
+        leaves = [leaf.detach().to(dtype).requires_grad_() for leaf in (x, *flat_hidden(hidden))]
+        output, end = forward(leaves[0], leaves[1] if len(leaves) == 2 else tuple(leaves[1:]))
+        total = (output * torch.linspace(-1, 1, output.numel()).view_as(output)).sum()
+        total = total + sum(state.pow(2).sum() for state in flat_hidden(end))
+        results.append([output, *flat_hidden(end), *torch.autograd.grad(total, [*leaves, *each.parameters()])])
+    tolerance = 2e-2 if layer.matmul_dtype else 5e-6
+    for a, b in zip(*results, strict=True):
+        assert a.dtype == torch.float32 and (a - b).norm() < tolerance * b.norm()

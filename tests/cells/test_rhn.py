@@ -1,7 +1,7 @@
 """The recurrent highway network against a naive loop in float64."""
 import pytest
 import torch
-from naive import check_bfloat16, check_masks, check_two_windows, compare
+from naive import check_bfloat16, check_masks, check_near_float64, check_two_windows, compare
 
 from cells import RHN
 from model import RNNModel, count_parameters
@@ -39,6 +39,35 @@ def given():
 @pytest.mark.parametrize("dropouts", [(0, 0), (0.5, 0.4)])
 def test_the_layer_equals_a_naive_loop(dropouts, depth):
     compare(make(*dropouts, depth), naive, *given())
+
+
+def step_by_step(layer, x, hidden):
+    return layer.step_by_step(x, hidden, [layer.weight_dropped(weight) for weight in layer.weight_hh],
+                              layer.state_mask(hidden[0]))
+
+
+@pytest.mark.parametrize("dropouts", [(0, 0), (0.5, 0.4)])
+def test_the_steps_of_a_gpu_equal_a_naive_loop(dropouts):
+    layer = make(*dropouts)
+    layer.forward = lambda x, hidden: step_by_step(layer, x, hidden)
+    compare(layer, naive, *given())
+
+
+@pytest.mark.parametrize("in_torch", [False, True])
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+def test_single_and_reduced_precision_are_near_float64(in_torch, dtype, monkeypatch):
+    torch.manual_seed(0)
+    layer = RHN(30, 50, settings={"rhn_depth": 3, "dropoutr": 0.5, "wdrop": 0.4})
+    layer.matmul_dtype = dtype
+    check_near_float64(layer, step_by_step, torch.randn(7, 4, 30), torch.randn(1, 4, 50), in_torch, monkeypatch)
+
+
+def test_without_a_graph_the_same_comes_out():
+    layer, (x, hidden) = make(), given()
+    wanted = layer(x, hidden)
+    with torch.no_grad():
+        found = layer(x, hidden)
+    assert all(map(torch.equal, found, wanted)) and wanted[0].requires_grad and not found[0].requires_grad
 
 
 def test_masks():

@@ -82,6 +82,33 @@ def test_compiled_steps_are_those_in_torch(name, dtype):
     in_dtype = {"lstm_forward": (0, 1, 7), "lstm_backward": (1, 6), "gru_forward": (0, 1, 7), "gru_backward": (1, 5, 6)}
     shapes, in_dtype = (table[name.removeprefix("capped_").removeprefix("coupled_")] for table in (shapes, in_dtype))
     torch.manual_seed(2)
+    given = numbers_of(shapes, in_dtype, columns, width, gates, dtype)
+    if "backward" in name:
+        given[3] = given[3].sigmoid()
+    if name == "coupled_lstm_forward":      # its forget gate is 0 there, to rounding: no number times an infinite cell
+        given[4][3, 2] = 1
+    compare_steps(name, given, dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("name", "shapes", "in_dtype", "missing"), [
+    ("highway_forward", [2, 2, 0, 1, 2, 1, 1, 1], (0, 1, 7), (0, 3)),
+    ("highway_backward", [1, 1, 1, 2, 1, 1, 2], (1, 6), (0, 2)),
+    ("scaling_forward", [1, 0, 1, 1, 1, 1], (0, 5), ()), ("scaling_backward", [1, 1, 1, 1, 1], (0, 4), (0,))])
+def test_compiled_steps_of_other_cells_are_those_in_torch(name, shapes, in_dtype, missing, dtype):
+    """With all that may be missing there, and without."""
+    needs_compiler()
+    gates = 2 if "highway" in name else 1
+    given = numbers_of(shapes, in_dtype, 7, 33, gates, dtype)
+    if "backward" in name:
+        given[-4] = given[-4].sigmoid()
+    else:               # a gate is 0 to rounding alone: no number times an infinite state
+        given[-3].nan_to_num_(1, 1, 1)
+    compare_steps(name, given, dtype)
+    compare_steps(name, [None if place in missing else tensor for place, tensor in enumerate(given)], dtype)
+
+
+def numbers_of(shapes, in_dtype, columns, width, gates, dtype):
     given = []
     for place, n in enumerate(shapes):
         tensor = torch.randn(gates * width)             # a bias
@@ -89,14 +116,16 @@ def test_compiled_steps_are_those_in_torch(name, dtype):
             tensor = torch.randn(columns, n * width) * 10 ** torch.empty(columns, n * width).uniform_(-4, 2)
             tensor[0], tensor[1, 0], tensor[2, 1], tensor[3, 2] = 0, math.nan, math.inf, -math.inf
         given.append(tensor.to(dtype) if place in in_dtype else tensor)
-    if "backward" in name:
-        given[3] = given[3].sigmoid()
-    if name == "coupled_lstm_forward":      # its forget gate is 0 there, to rounding: no number times an infinite cell
-        given[4][3, 2] = 1
-    ours, theirs = [t.clone() for t in given], [t.clone() for t in given]
+    return given
+
+
+def compare_steps(name, given, dtype):
+    ours, theirs = ([None if t is None else t.clone() for t in given] for _ in range(2))
     getattr(recurrence.Compiled(compiled.library("cells"), str(dtype).removeprefix("torch.")), name)(*ours)
     getattr(recurrence.InTorch, name)(*theirs)
     for a, b in zip(ours, theirs):
+        if a is None:
+            continue
         torch.testing.assert_close(a, b, rtol=2e-2 if dtype == torch.bfloat16 else 1e-4, atol=1e-5, equal_nan=True)
 
 

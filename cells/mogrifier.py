@@ -7,6 +7,7 @@ from torch import nn
 
 from cells.cell import masked
 from cells.lstm_gru import LSTM
+from ops.mogrifier import recur_mogrifier
 from ops.repeated import repeated
 from runtime.options import ARCHITECTURE, Flag, few, number
 
@@ -38,9 +39,18 @@ class Mogrifier(LSTM):
             nn.init.zeros_(self.rounds[-1][-1].bias)
 
     def forward(self, x, hidden):
+        weight_hh, mask = self.weight_dropped(self.weight_hh_l0), self.state_mask(hidden[0][0])        # mask: for all T
+        if not x.is_cpu:
+            return self.step_by_step(x, hidden, weight_hh, mask)
+        kind = {"plain": "LSTM"}.get(self.settings["gate"], f"{self.settings['gate']} LSTM")
+        rounds = [(*(factor.weight for factor in factors), factors[-1].bias) for factors in self.rounds]
+        return recur_mogrifier(kind, x, hidden, self.weight_ih_l0, weight_hh, self.bias_ih_l0, rounds,
+                               self.matmul_dtype, mask)
+
+    def step_by_step(self, x, hidden, weight_hh, mask):
+        """The same in operators of torch, differentiated by autograd."""
         h, c, outputs = hidden[0][0], hidden[1][0], []
-        mask = self.state_mask(h)                                                              # (B, H), for all T
-        x_gates, h_gates, *rounds = self.products(len(h))
+        x_gates, h_gates, *rounds = self.products(len(h), weight_hh)
         for x_t in x:                                                                          # (B, I)
             scaled = [x_t, masked(h, mask)]
             for turn, factors in enumerate(rounds):
@@ -52,9 +62,9 @@ class Mogrifier(LSTM):
             outputs.append(h)
         return torch.stack(outputs), (h[None], c[None])                                        # (T, B, H), (1, B, H)
 
-    def products(self, bsz):
+    def products(self, bsz, weight_hh):
         """The maps of a window: input and state to the gates, and for each round one or two."""
         def product(weight, bias=None):
             return repeated(weight, bsz, bias, self.matmul_dtype)
-        return (product(self.weight_ih_l0, self.bias_ih_l0), product(self.weight_dropped(self.weight_hh_l0)),
+        return (product(self.weight_ih_l0, self.bias_ih_l0), product(weight_hh),
                 *([product(factor.weight, factor.bias) for factor in factors] for factors in self.rounds))

@@ -1,11 +1,12 @@
 """The Mogrifier LSTM against a naive loop in float64."""
 import pytest
 import torch
-from naive import check_bfloat16, check_masks, check_two_windows, compare
+from naive import check_bfloat16, check_masks, check_near_float64, check_two_windows, compare
 from test_gates import cell
 
 from cells import Mogrifier
 from model import RNNModel, count_parameters
+from utils import flat_hidden
 
 T, B, E, H = 5, 3, 4, 6        # E: width of the input
 
@@ -41,10 +42,44 @@ def given():
     return torch.randn(T, B, E).double(), tuple(torch.randn(1, B, H).double() for _ in range(2))
 
 
+SETTINGS = [{}, {"mogrifier_rank": 2}, {"mogrifier_rank": 6, "mogrifier_rounds": 2},
+            {"mogrifier_rounds": 1, "gate": "coupled"}, {"mogrifier_rounds": 0},
+            {"mogrifier_rank": 2, "gate": "capped"}]
+
+
+def step_by_step(layer, x, hidden):
+    return layer.step_by_step(x, hidden, layer.weight_dropped(layer.weight_hh_l0), layer.state_mask(hidden[0][0]))
+
+
 @pytest.mark.parametrize("dropouts", [(0, 0), (0.5, 0.4)])
-@pytest.mark.parametrize("settings", [
-    {}, {"mogrifier_rank": 2}, {"mogrifier_rank": 6, "mogrifier_rounds": 2}, {"mogrifier_rounds": 1, "gate": "coupled"},
-    {"mogrifier_rank": 2, "gate": "capped"}], ids=str)
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+def test_the_steps_of_a_gpu_equal_a_naive_loop(dropouts, settings):
+    layer = make(*dropouts, **settings)
+    layer.forward = lambda x, hidden: step_by_step(layer, x, hidden)
+    compare(layer, naive, *given())
+
+
+@pytest.mark.parametrize("in_torch", [False, True])
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+def test_single_and_reduced_precision_are_near_float64(settings, in_torch, dtype, monkeypatch):
+    torch.manual_seed(0)
+    layer = Mogrifier(30, 50, settings={**settings, "dropoutr": 0.5, "wdrop": 0.4})
+    layer.matmul_dtype = dtype
+    hidden = tuple(torch.randn(1, 4, 50) for _ in range(2))
+    check_near_float64(layer, step_by_step, torch.randn(7, 4, 30), hidden, in_torch, monkeypatch)
+
+
+def test_without_a_graph_the_same_comes_out():
+    layer, (x, hidden) = make(mogrifier_rank=2), given()
+    wanted = flat_hidden(layer(x, hidden))
+    with torch.no_grad():
+        found = flat_hidden(layer(x, hidden))
+    assert all(map(torch.equal, found, wanted)) and wanted[0].requires_grad and not found[0].requires_grad
+
+
+@pytest.mark.parametrize("dropouts", [(0, 0), (0.5, 0.4)])
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
 def test_the_layer_equals_a_naive_loop(dropouts, settings):
     compare(make(*dropouts, **settings), naive, *given())
 

@@ -62,6 +62,8 @@ def _ways(weight):
     ways = {"plain": lambda weight, rows: lambda x: x @ weight.t()}
     if not weight.is_cpu:
         return ways
+    if weight.dtype == torch.bfloat16 and weight.numel() < SMALL and compiled.library("product"):
+        return {"panels": _in_panels, **ways}           # oneDNN takes longer for a call than for the product
     if (weight.dtype in (torch.float32, torch.bfloat16) and torch.backends.mkldnn.is_available()
             and hasattr(torch.ops.mkldnn, "_linear_pointwise")):
         ways = {"oneDNN": _by_onednn, **ways}
@@ -89,15 +91,16 @@ def _by_onednn(weight, rows):
 def _in_panels(weight, rows):
     """Our own product, ops/kernels/product.cpp."""
     library = compiled.library("product")
-    (outputs, inputs), width = weight.shape, library.panel_width()
-    panels = weight.new_empty(-(-outputs // width), inputs, width)
-    library.pack(integer(outputs), integer(inputs), pointer(weight.data_ptr()), *map(integer, weight.stride()),
-                 pointer(panels.data_ptr()))
+    (outputs, inputs), width, name = weight.shape, library.panel_width(), str(weight.dtype).removeprefix("torch.")
+    panels = torch.empty(-(-outputs // width), inputs, width)
+    pack, multiply = getattr(library, f"pack_{name}"), getattr(library, f"product_{name}")
+    pack(integer(outputs), integer(inputs), pointer(weight.data_ptr()), *map(integer, weight.stride()),
+         pointer(panels.data_ptr()))
 
     def product(x):
         x, out = x.contiguous(), x.new_empty(len(x), outputs)
-        library.product(integer(len(x)), integer(outputs), integer(inputs), pointer(x.data_ptr()),
-                        pointer(panels.data_ptr()), pointer(out.data_ptr()))
+        multiply(integer(len(x)), integer(outputs), integer(inputs), pointer(x.data_ptr()),
+                 pointer(panels.data_ptr()), pointer(out.data_ptr()))
         return out
     return product
 

@@ -140,6 +140,12 @@ def test_packed_products(steps, rows, outputs, inputs, dtype):
                                                                 torch.bfloat16: 1e-2}[dtype]
 
 
+def test_small_weights_in_bfloat16_are_multiplied_by_our_own_product():
+    needs_compiler()
+    ways = recurrence._ways(torch.zeros(100, 20, dtype=torch.bfloat16))
+    assert next(iter(ways)) == "panels" and "panels" not in recurrence._ways(torch.zeros(600, 200).bfloat16())
+
+
 def test_a_second_backward_pass_is_refused():
     rnn, x = nn.LSTM(3, 4), torch.randn(2, 1, 3)
     output, _ = recur("LSTM", x, (torch.zeros(1, 1, 4),) * 2, *rnn.parameters())

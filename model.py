@@ -59,6 +59,7 @@ class RNNModel(nn.Module):
         self.skip_output = skip_output
         self.dropout, self.dropouth, self.dropouti, self.dropoute = dropout, dropouth, dropouti, dropoute
         self.per_step_dropout, self.tie_weights = per_step_dropout, tie_weights
+        self.word_masks_by_column = False          # as published, one mask on words for all columns of the batch
 
         self.locked_dropout = LockedDropout()
         # As published, a tied last word learns from the softmax alone, not as an input: with the published vocabularies
@@ -85,7 +86,8 @@ class RNNModel(nn.Module):
         With `return_h` also each layer's output (T, B, H) before and after dropout, for TAR and AR; with skip
         connections the last of them is the sum.
         """
-        x = embedded_dropout(self.encoder, input, self.dropoute if self.training else 0)  # (T, B, E)
+        x = embedded_dropout(self.encoder, input, self.dropoute if self.training else 0,
+                             by_column=self.word_masks_by_column)                # (T, B, E)
         x = self._dropped(x, self.dropouti)
         raw_outputs, outputs, new_hidden = [], [], []
         for layer, (rnn, h) in enumerate(zip(self.rnns, hidden), start=1):

@@ -10,10 +10,12 @@ from typing import NamedTuple
 import torch
 from tqdm import tqdm
 
-from evaluation.batches import PADDING, read_batches
+from evaluation.batches import PADDING, TOKENS, read_batches
 from evaluation.loss import evaluating
 
 CHUNK = 2**24                    # numbers in the largest array of scores
+TOGETHER = 10                    # samples of a text in one batch
+FEWEST = 5                       # batches of samples of a model with weight drop, whose masks a batch shares
 
 
 class Scores(NamedTuple):
@@ -34,14 +36,17 @@ class Scores(NamedTuple):
 def sampling(model, factor=1.0, words=True):
     """Inside the block the masks of training are drawn, and no graph is kept; after it, the mode is as before.
 
+    Every column of a batch has its own masks on words, too; in training all have the same.
     factor: times the rates of training, as Melis et al. (2018, section 5) have it; words: whether words are dropped.
     """
     was_training = model.training
     model.train()
+    model.word_masks_by_column = True
     try:
         with torch.no_grad(), model.dropout_scaled(factor, words):
             yield
     finally:
+        model.word_masks_by_column = False
         model.train(was_training)
 
 
@@ -105,7 +110,7 @@ def score(model, streams, bptt, temperature=1.0, ranks=False, check=lambda: None
     Each is read from a zero state, several in batches: equal to one by one but for rounding. temperature: what
     logarithms of probabilities are divided by before they are normalised again. ranks, entropies: whether to find them,
     too. check: called after every window. mode: `sampling` draws masks, others for every window of `bptt` tokens; those
-    on activations and states are each stream's own, those on weights and on words of the vocabulary hold for a batch.
+    on words, activations and states are each stream's own, those on weights hold for a batch.
     """
     logprobs, ranked, entropy, order = [], [], [], []
     with mode(model):
@@ -139,19 +144,29 @@ def sample_scores(model, streams, bptt, samples, temperatures=(1.0,), check=lamb
     Monte Carlo dropout (Gal & Ghahramani 2016, section 3). Every pass has the temperature, and rates of dropout that
     are `factor` times those of training: with 0 it is the plain pass. Every window of `bptt` tokens has masks of its
     own; with `one_mask` a pass has one for the whole text, and no words are dropped, as Gal and Ghahramani evaluated.
+    Of a single stream several samples are read in one batch.
     """
     total = None
-    for _ in range(samples):
+    most = 1 if len(streams) > 1 else samples // FEWEST if factor and any(rnn.wdrop for rnn in model.rnns) else samples
+    for count in _groups(samples, bptt, most):
         logprobs, order = [], []
         with sampling(model, factor, words=not one_mask):
             step = SameMasks(model) if one_mask else None
-            for features, targets, places, batch in read(model, streams, bptt, check, step):
+            for features, targets, places, batch in read(model, [*streams] * count, bptt, check, step):
                 order.append(places)
                 logprobs.append(_at(temperatures, model, features, targets, batch))
         order, logprobs = torch.cat(order), torch.cat(logprobs, 1)                          # (K, n)
-        found = torch.stack([in_order(values, order) for values in logprobs])               # (K, N)
+        found = torch.stack([in_order(values, order) for values in logprobs])               # (K, count·N)
+        found = found.view(len(found), count, -1).logsumexp(1)                              # (K, N)
         total = found if total is None else torch.logaddexp(total, found)
     return total - math.log(samples)
+
+
+def _groups(samples, bptt, most):
+    """How many samples are read together in windows of `bptt` tokens, never more than `most` -> list."""
+    most = max(1, min(TOGETHER, TOKENS // bptt, most))
+    groups = -(-samples // most)
+    return [samples * (i + 1) // groups - samples * i // groups for i in range(groups)]
 
 
 def _at(temperatures, model, features, targets, batch):

@@ -79,7 +79,8 @@ def test_lines_on_their_own():
 
 
 @CELLS
-def test_samples_without_dropout_are_plain_and_with_it_their_mean(cell):
+def test_samples_without_dropout_are_plain_and_with_it_their_mean(cell, monkeypatch):
+    monkeypatch.setattr(scoring, "TOGETHER", 1)
     quiet = dict.fromkeys(("dropout", "dropouth", "dropouti", "dropoute"), 0)
     model, column = make(cell, **quiet)
     plain = scoring.score(model, [column], 20)[0]

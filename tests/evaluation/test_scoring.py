@@ -1,8 +1,11 @@
 """Streams read in batches: equal to one by one, whatever their lengths, the cell and the softmax."""
+import math
+
 import pytest
 import torch
 
 from evaluation import batches, hidden_states, scoring
+from evaluation.loss import windows
 from evaluation.scoring import Scores, score
 from model import RNNModel
 
@@ -97,6 +100,48 @@ def test_samples_of_a_batch(small):
     assert not torch.allclose(twice[:2], twice[2:])
 
 
+def test_samples_of_one_text_are_columns_of_a_batch(monkeypatch):
+    monkeypatch.setattr(scoring, "FEWEST", 1)
+    model, streams = make(**RATES)
+    stream = streams[6]
+    torch.manual_seed(5)
+    found = scoring.sample_score(model, [stream], 5, 3)
+    torch.manual_seed(5)
+    with scoring.sampling(model):
+        features = torch.cat([each for each, _, _ in windows(model, stream.expand(-1, 3), 5)])         # (3·N, E)
+        every = model.logprob(features).gather(1, stream[1:].expand(-1, 3).reshape(-1, 1))
+    torch.testing.assert_close(found, every.view(-1, 3).logsumexp(1) - math.log(3))
+
+
+@pytest.mark.parametrize("rate", ["dropouti", "dropouth", "dropoute", "wdrop"])
+def test_what_samples_of_a_batch_share(rate):
+    """The masks on weights alone."""
+    model, streams = make(**{**QUIET, rate: 0.5})
+    with scoring.sampling(model):
+        features, _ = model(streams[6][:-1].expand(-1, 2), model.init_hidden(2))
+    one, other = features.view(-1, 2, features.size(1)).unbind(1)
+    assert torch.allclose(one, other) == (rate == "wdrop")
+    with torch.no_grad():
+        features, _ = model.train()(streams[6][:-1].expand(-1, 2), model.init_hidden(2))
+    one, other = features.view(-1, 2, features.size(1)).unbind(1)
+    assert torch.allclose(one, other) == (rate in ("wdrop", "dropoute"))        # in training words, too
+
+
+@pytest.mark.parametrize(("samples", "bptt", "wdrop", "groups"), [
+    (3, 70, 0, [3]), (10, 70, 0, [10]), (12, 70, 0, [6, 6]), (50, 70, 0.5, [10] * 5), (3, 1000, 0, [1, 2]),
+    (2, 10**6, 0, [1, 1]), (10, 70, 0.5, [2] * 5), (3, 70, 0.5, [1, 1, 1])])
+def test_how_many_samples_are_read_together(samples, bptt, wdrop, groups, monkeypatch):
+    """As many as a window has tokens for; with weight drop in five batches at least; of several texts one."""
+    model, streams = make(**{**RATES, "wdrop": wdrop})
+    read, found = scoring.read, []
+    monkeypatch.setattr(scoring, "read", lambda model, streams, *rest: found.append(len(streams)) or read(
+        model, streams, *rest))
+    scoring.sample_score(model, streams[:1], bptt, samples)
+    assert found == groups
+    scoring.sample_score(model, streams[:2], bptt, 2)
+    assert found[-2:] == [2, 2]
+
+
 @pytest.mark.parametrize("temperature", [1.0, 1.7])
 def test_a_masked_softmax_keeps_the_masks_of_each_column(temperature, small):
     """Its rows are known by their number, which neither padding nor chunks may change."""
@@ -185,6 +230,11 @@ def test_one_mask_for_the_whole_text():
         passes.append(scoring.sample_score(model, streams[6:7], bptt, 1, one_mask=True))
     torch.testing.assert_close(passes[0], passes[2])
     torch.testing.assert_close(passes[1], passes[2])
+    together = []
+    for bptt in 3, 7:
+        torch.manual_seed(5)
+        together.append(scoring.sample_score(model, streams[6:7], bptt, 3, one_mask=True))
+    torch.testing.assert_close(*together)
     other = scoring.sample_score(model, streams[6:7], 3, 1, one_mask=True)
     assert not torch.allclose(other, passes[0])
     torch.manual_seed(5)

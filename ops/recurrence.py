@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ops import compiled
+from ops import compiled, few
 from ops.cudnn import recur_by_torch
 from ops.matrices import column_sums, transposed
 from runtime.fastest import choice, milliseconds
@@ -47,7 +47,7 @@ def packed(weight, rows, uses=FEW):
     if len(ways) == 1 or weight.numel() < SMALL:
         return ways[first](weight, rows)
     if uses < FEW and weight.dtype == torch.float32:
-        return ways["plain"](weight, rows)
+        return few.times(weight) if weight.is_cpu else ways["plain"](weight, rows)
     way = _fastest_way(first, *weight.shape, _power_of_two(rows), weight.dtype, torch.get_num_threads())
     return ways[way](weight, rows)
 
@@ -303,7 +303,7 @@ def _input_gradient(ctx, d_gates, weight_ih, like):
 
 def weight_gradient(d_gates, inputs, float_type):
     """d_gates (N, G·H), inputs (N, I or H) -> (G·H, I or H)."""
-    return (d_gates.t() @ inputs).to(float_type)
+    return few.outer(d_gates, inputs).to(float_type)
 
 
 class _LSTM(torch.autograd.Function):
@@ -416,6 +416,8 @@ def pays(kind, x, weight_hh):
     """
     if weight_hh.size(1) < 100 or not has_compiled_steps(x.dtype, x):
         return False
+    if len(x) < FEW and x.size(1) <= few.ROWS:          # then weights are read as they lie, once for a product
+        return True
     return _pays(kind, _power_of_two(x.size(1)), x.size(2), weight_hh.size(1), x.dtype, torch.get_num_threads())
 
 

@@ -397,7 +397,7 @@ def test_a_weight_that_is_used_a_few_times_is_not_laid_out(monkeypatch):
 def test_a_layer_is_computed_by_what_is_faster(times, pays, monkeypatch):
     needs_compiler()
     monkeypatch.setattr(recurrence, "milliseconds", lambda question, ways, **_: times and dict(zip(ways, times)))
-    x, answers = torch.zeros(3, 2, 8), []
+    x, answers = torch.zeros(recurrence.FEW, 2, 8), []
     for width in (20, 120, 400):
         recurrence._pays.cache_clear()
         answers.append(recurrence.pays("GRU", x, torch.zeros(3 * width, width)))

@@ -2,8 +2,8 @@
 
 Every file holds `format`, `model` and `criterion` (state dicts: the network's, and its softmax's), `settings` (the
 flags), `vocabulary` (words in the order of their ids), `tokenizer` (how text is cut into them; without it at white
-space) and `losses`. A best model has its `digest`, too. A training state holds besides what continuing exactly needs:
-see `training/state.py`.
+space) and `losses`; those of training have `word_counts` (how often the training text has each word). A best model has
+its `digest`, too. A training state holds besides what continuing exactly needs: see `training/state.py`.
 """
 import hashlib
 import os
@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 
 import model as network
-from corpus import tokenizers
+from corpus import tokenizers, word_counts
 from runtime import devices, options
 from runtime.errors import InputError
 from runtime.paths import atomic_write
@@ -38,7 +38,7 @@ def contents_of(model, settings, vocabulary, losses):
     return {"model": {name: tensor for name, tensor in state.items() if not name.startswith((SOFTMAX, PAST))},
             "criterion": _part(state, SOFTMAX), "past": _part(state, PAST),
             "settings": settings, "vocabulary": list(vocabulary), "tokenizer": vocabulary.tokenizer.state(),
-            "losses": losses}
+            "losses": losses, **({"word_counts": vocabulary.counts.state()} if vocabulary.counts else {})}
 
 
 def _part(state, prefix):
@@ -87,7 +87,8 @@ def load(path, flags=None):
 def vocabulary_of(contents):
     """The words of a checkpoint's contents, and how text is cut into them -> Vocabulary."""
     words = contents["vocabulary"]
-    return tokenizers.Vocabulary(words, tokenizers.restore(contents.get("tokenizer"), words))
+    return tokenizers.Vocabulary(words, tokenizers.restore(contents.get("tokenizer"), words),
+                                 word_counts.restore(contents.get("word_counts"), words))
 
 
 def kept_flags():

@@ -84,7 +84,7 @@ def log_text(text, logprobs, how=""):
     return figures
 
 
-def score(args, path, model, text, layers, check):
+def score(args, path, model, text, layers, check, counts=None):
     """Score one text and write what was asked for -> its figures."""
     began = time.monotonic()
     scores = scoring.score(model, text.streams, args.bptt, args.temperature, outputs.needs_ranks(args), check,
@@ -105,7 +105,7 @@ def score(args, path, model, text, layers, check):
         hidden_states.write(args.features, text, states)
     if args.nbest:
         nbest.write(args, text, logprobs)
-    outputs.write(args, text, scores, f"{path}: {text.name}")
+    outputs.write(args, text, scores, f"{path}: {text.name}", counts)
     return found
 
 
@@ -203,7 +203,7 @@ def main(argv=None):
                 found = {}
                 judged = minimal_pairs.evaluate(args, items, pairs, model, interruption.check) if items else {}
                 for text in texts:
-                    found |= score(args, path, model, text, layers, interruption.check)
+                    found |= score(args, path, model, text, layers, interruption.check, vocabulary.counts)
         except Stop as stop:
             log(f"| {stop}; nothing was written")
             return stop.status

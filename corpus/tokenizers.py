@@ -333,11 +333,14 @@ TOKENIZERS = {kind.name: kind for kind in (Words, Characters, BPE, Unigram)}
 
 
 class Vocabulary(list):
-    """A model's tokens in the order of their ids, and the tokenizer that cuts text into them."""
+    """A model's tokens in the order of their ids, and the tokenizer that cuts text into them.
 
-    def __init__(self, tokens, tokenizer=None):
+    counts: `WordCounts` of the training text, None where they are not known.
+    """
+
+    def __init__(self, tokens, tokenizer=None, counts=None):
         super().__init__(tokens)
-        self.tokenizer = tokenizer or Words()
+        self.tokenizer, self.counts = tokenizer or Words(), counts
 
 
 def read_as(vocabulary, split=None, lower=None):
@@ -350,7 +353,7 @@ def read_as(vocabulary, split=None, lower=None):
     tokenizer = vocabulary.tokenizer
     if not isinstance(tokenizer, Words):
         raise InputError(f"--split-words and --lower are of models of words; this one reads {tokenizer.name}")
-    return Vocabulary(vocabulary, Words(lower or tokenizer.lower, split or tokenizer.split))
+    return Vocabulary(vocabulary, Words(lower or tokenizer.lower, split or tokenizer.split), vocabulary.counts)
 
 
 def restore(state, vocabulary):

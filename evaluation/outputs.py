@@ -7,10 +7,11 @@ import sys
 from evaluation import page
 from evaluation.formats import FORMATS, PLAIN, WITH_ENTROPY, sentence_rows
 from evaluation.pieces import typed_words, whole_words
+from evaluation.reading_times import BEFORE, predictor_rows, warn_of_frequencies
 from evaluation.tables import write_rows
 from evaluation.text_files import check_outputs, writing
 from runtime.errors import InputError
-from runtime.options import Flag
+from runtime.options import Flag, number
 from runtime.paths import check_output
 
 NAMES = ("per_token", "per_sentence", "html", "features", "rescored", "best", "per_pair")  # flags with a file to write
@@ -38,10 +39,15 @@ SURPRISAL = (
          "json, whose log-probabilities are in nats in any case", choices=("bits", "nats")),
     Flag("entropy", False, "add entropy and its reduction to the words of tsv and json, with surprisal", bool,
          only_true=True),
+    Flag("predictors", False, "write the words as a table for studies of reading times: item, condition, word_nr, "
+         "word, surprisal, entropy, length, log_freq, unknown; no row for <eos>", bool, only_true=True),
+    Flag("spillover", 0, f"in that table also the figures of N earlier words (0 to {len(BEFORE)})",
+         lambda text: number(text, int, range(len(BEFORE) + 1).__contains__, f"0 to {len(BEFORE)}"), "N"),
 )
 WITH = {"column": "text", "layer": "features", "weight": "nbest", "rescored": "nbest", "best": "nbest",
         "mc_factor": "mc_samples", "mc_temperature": "mc_samples", "mc_mask": "mc_samples", "search_mc": "mc_samples",
-        "entropy": "per_token"}                              # flags that do nothing without another
+        "entropy": "per_token", "predictors": "per_token",
+        "spillover": "predictors"}                           # flags that do nothing without another
 AGAINST_NBEST = ("text", "split", "column")
 
 
@@ -53,6 +59,14 @@ def prepare(args):
     for name, other in WITH.items():
         if name in args.given and not getattr(args, other):
             raise InputError(f"--{name.replace('_', '-')} does nothing without --{other.replace('_', '-')}")
+    if args.predictors:
+        if args.format not in PLAIN:
+            raise InputError(f"--predictors is a table of its own; --format {args.format} is another")
+        if args.parts:
+            raise InputError("--predictors are of whole words; leave --parts out")
+        if not (args.text or args.context == "reset"):
+            raise InputError("--predictors numbers the words of every line, and the first one of a split is not scored "
+                             "as published figures are; use --context reset")
     if args.unit and not (args.per_token or args.per_sentence or args.format not in PLAIN):
         raise InputError("--unit does nothing without --per-token or --per-sentence")
     if args.features == "-":
@@ -95,16 +109,20 @@ def needs_ranks(args):
 
 
 def needs_entropy(args):
-    return bool(args.per_token) and (args.entropy or args.format in WITH_ENTROPY)
+    return bool(args.per_token) and (args.entropy or args.format in WITH_ENTROPY or args.predictors)
 
 
-def write(args, text, scores, title):
-    """Write what was asked for of a `Text` with its `Scores`, lists (N,)."""
-    unit = getattr(args, "unit", None)
+def write(args, text, scores, title, counts=None):
+    """Write what was asked for of a `Text` with its `Scores`, lists (N,). counts: `WordCounts`, if they are known."""
+    tokenizer, unit = text.tokenizer, getattr(args, "unit", None)
     dialect = None if "format" in args.given else text.dialect          # a table's columns go back as they came
     if not getattr(args, "parts", False):
         text, scores = typed_words(text, scores)
-    if args.per_token:
+    if args.per_token and getattr(args, "predictors", False):
+        rows = list(predictor_rows(*whole_words(text, scores), unit, counts, tokenizer, args.spillover))
+        warn_of_frequencies(rows, counts)
+        write_rows(args.per_token, rows, args.format, dialect)
+    elif args.per_token:
         warn_of_empty_lines(args.format, text)
         rows_of = (text, scores) if args.format in PLAIN else whole_words(text, scores)
         write_rows(args.per_token, FORMATS[args.format](*rows_of, unit), args.format, dialect)

@@ -74,6 +74,10 @@ def _all_quoted(line, heading):
     return line.count('"') >= 2 * len(heading)
 
 
+def _cell(value):
+    return "" if value is None else str(value)
+
+
 def write_rows(path, rows, kind, dialect=None):
     """Rows, dicts with the same names, as one JSON object per line if `kind` is "json", else as a table with a heading.
 
@@ -85,7 +89,7 @@ def write_rows(path, rows, kind, dialect=None):
             return
         delimiter, quoting = dialect or FORMATS.get(kind, Dialect())
         if quoting == csv.QUOTE_NONE:
-            write = lambda cells: file.write(delimiter.join(map(str, cells)) + "\n")  # noqa: E731
+            write = lambda cells: file.write(delimiter.join(map(_cell, cells)) + "\n")  # noqa: E731
         else:
             write = csv.writer(file, delimiter=delimiter, quoting=quoting, lineterminator="\n").writerow
         for i, row in enumerate(rows):

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 import checkpoint
 from corpus.tokenizers import Vocabulary
+from corpus.word_counts import count_words
 from data import batchify_split, words_per_token
 from evaluation.loss import evaluate, total_loss, window_loss
 from evaluation.stalling import has_no_new_best, has_stalled
@@ -54,7 +55,9 @@ class Run:
         self.args, self.compute, self.files, self.resumed, self.schedule = args, compute, files, resumed, schedule
         self.group, self.words_before = group or ProcessGroup(), words_before
         self.model, self.optimizer = model, optimizer
-        self.vocabulary, self.sizes = Vocabulary(corpus.dictionary.idx2word, corpus.tokenizer), corpus.sizes
+        words = corpus.dictionary.idx2word
+        self.vocabulary = Vocabulary(words, corpus.tokenizer, count_words(corpus.train, words, corpus.tokenizer))
+        self.sizes = corpus.sizes
         self.words_per_token = words_per_token(corpus)
         if args.batch_size < self.group.size:
             raise InputError(f"--batch-size {args.batch_size} is less than the number of processes "

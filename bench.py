@@ -34,8 +34,9 @@ from runtime.errors import InputError
 from runtime.options import Flag
 from runtime.paths import atomic_write, check_output
 from runtime.processes import single_process_group
+from training.compose import compose
 from training.plain import MODULES, Plain, is_plain
-from training.step import GraphedStep, TrainStep, activation_penalty
+from training.step import TrainStep, activation_penalty
 
 ALONE = "step with collectives"       # of a process group of one
 
@@ -125,7 +126,7 @@ def bench_training(args, model, device, watch):
         step = TrainStep(model, optimizer, bptt=args.bptt, clip=args.clip, alpha=args.alpha, beta=args.beta,
                          group=group)
         graphs = device.type == "cuda" and args.graphs and model.can_be_graphed
-        return GraphedStep(step, Recording()) if graphs else step
+        return compose(step, recording=Recording() if graphs else None)
 
     step, hidden = make_step(), model.init_hidden(args.batch_size)
     model.train()

@@ -28,11 +28,12 @@ from runtime.paths import check_output
 from runtime.processes import ProcessGroup
 from runtime.signals import Interruption, Stop, exclusive
 from training import optimizers
+from training.compose import compose
 from training.losses import Losses
 from training.partial_shuffle import Rotated, offsets
 from training.self_check import check_graphs
 from training.state import CheckpointManager
-from training.step import GraphedStep, TrainStep
+from training.step import TrainStep
 from training.tensorboard import Board
 from training.windows import window_length
 from utils import flat_hidden, get_batch
@@ -72,12 +73,13 @@ class Run:
         self.valid = batchify_split("valid", corpus, args.eval_batch_size, args, "--eval-batch-size", fewer=True)
         self.test = batchify_split("test", corpus, 1, args)
         self.step = TrainStep(model, optimizer, bptt=args.bptt, clip=args.clip, alpha=args.alpha, beta=args.beta,
-                              state_drop=args.state_drop, **optimizers.decays(args), group=self.group,
+                              state_drop=args.state_drop, **optimizers.decays(args),
                               share=self.train.size(1) / args.batch_size)
         self.window_loss = window_loss(model)
-        self.recording = None
+        self.recording = self._recording()
+        self.step = compose(self.step, self.group, self.recording)
         if compute.device.type == "cuda":
-            self._use_gpu()
+            self.window_loss = self._on_gpu(self.window_loss)
         self.losses = Losses(args.max_bad_steps)
         self.lengths = torch.Generator().manual_seed(args.seed)   # of the windows; dropout has torch's own generator
         self.history = []                                         # a dict for every epoch, or turn, that has ended
@@ -90,19 +92,22 @@ class Run:
         self._begin_text(0)
         self._begin_epoch()
 
-    def _use_gpu(self):
-        """Replay steps and evaluation as CUDA graphs, if they can be and do what plain ones do."""
-        remedies = [stop_cudnn]
-        if self.args.graphs and self.model.can_be_graphed:
-            self.recording = Recording()
-            reason = check_graphs(self.compute.device)
-            if reason:
-                self.recording.stop(reason)
-            self.step = GraphedStep(self.step, self.recording)
-            remedies.append(self.recording.stop_for_memory)
-        self.window_loss = with_fallbacks(self.window_loss, *remedies)
-        if self.recording:
-            self.window_loss = Graphs(self.window_loss, self.compute.device, self.recording)
+    def _recording(self):
+        """What CUDA graphs are recorded with, None where there are none."""
+        if self.compute.device.type != "cuda" or not (self.args.graphs and self.model.can_be_graphed):
+            return None
+        recording = Recording()
+        reason = check_graphs(self.compute.device)
+        if reason:
+            recording.stop(reason)
+        return recording
+
+    def _on_gpu(self, function):
+        """`function` as a CUDA graph, if there are any, and tried again without what only makes it faster."""
+        if not self.recording:
+            return with_fallbacks(function, stop_cudnn)
+        return Graphs(with_fallbacks(function, stop_cudnn, self.recording.stop_for_memory), self.compute.device,
+                      self.recording)
 
     def _begin_text(self, times):
         """Go to the beginning of the training text, which has been read so many times."""

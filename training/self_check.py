@@ -4,7 +4,8 @@ import torch
 from model import RNNModel
 from nt_asgd import NTASGD
 from ops.graphs import Recording
-from training.step import GraphedStep, TrainStep
+from training.compose import compose
+from training.step import TrainStep
 
 STEPS, WORDS = 4, 32           # of one shape: one run as it is, one recorded and replayed, two replayed
 
@@ -28,7 +29,7 @@ def _train(device, recording):
     model = RNNModel("LSTM", WORDS, 8, 16, 2, 0.2, 0.2, 0.2, 0.1, 0.3).to(device)
     step = TrainStep(model, NTASGD(model.parameters(), lr=1), bptt=5, clip=0.25, alpha=2, beta=1)
     if recording:
-        step = GraphedStep(step, recording)
+        step = compose(step, recording=recording)
     text = torch.arange(6 * 4, device=device).view(6, 4) % WORDS
     hidden = model.init_hidden(4)
     for _ in range(STEPS):

@@ -1,7 +1,7 @@
 """One training step: forward, backward, clip, update (Merity et al. 2018, sections 3 to 5).
 
-The plain step comes first and reads in one go. What wraps it follows: a batch in two halves where memory runs out,
-several processes, CUDA graphs.
+What a machine needs around it (a batch in two halves where memory runs out, several processes, CUDA graphs) is in
+`training.compose`.
 
 T window length, B batch size, E emsize, N = T·B.
 """
@@ -10,9 +10,6 @@ from contextlib import contextmanager
 
 import torch
 
-from nt_asgd import NTASGD
-from ops.fallbacks import stop_cudnn, with_fallbacks
-from ops.graphs import Graphs
 from utils import map_hidden, repackage_hidden
 
 
@@ -47,19 +44,15 @@ class TrainStep:
     clipping). decay: share of every weight that a step takes away besides, whatever the learning rate.
 
     A step whose loss or gradient is not finite changes nothing and gives NaN and the hidden state it was given. That
-    is decided on the device: the host never waits. group, share: the processes that take the step together, and this
-    one's part of the batch; the loss given is then that of the whole batch.
+    is decided on the device: the host never waits. share: this process's part of the batch, where several take the step
+    together; the loss given is then that of the whole batch.
     """
 
-    def __init__(self, model, optimizer, *, bptt, clip, alpha, beta, state_drop=0.0, l2=0.0, decay=0.0, group=None,
-                 share=1.0):
+    def __init__(self, model, optimizer, *, bptt, clip, alpha, beta, state_drop=0.0, l2=0.0, decay=0.0, share=1.0):
         self.model, self.optimizer, self.state_drop, self.l2, self.decay = model, optimizer, state_drop, l2, decay
         self.bptt, self.clip, self.alpha, self.beta, self.share = bptt, clip, alpha, beta, share
         self.parameters = list(model.parameters())
-        self.in_halves = InHalves(self.forward_backward)
-        if self.parameters[0].is_cuda:
-            self.in_halves.forward_backward = with_fallbacks(self.forward_backward, stop_cudnn)
-        self.compute = Summed(self.in_halves, group) if group and group.exchanges else self.in_halves
+        self.compute = self.forward_backward        # `training.compose` surrounds it
 
     def __call__(self, data, targets, hidden):
         return self.step(data, targets, hidden, self.rates(len(data), data.device))
@@ -143,81 +136,3 @@ def learning_rates(optimizer, rates):
     finally:
         for group, rate in zip(optimizer.param_groups, own):
             group["lr"] = rate
-
-
-# ---- what wraps it
-
-class InHalves:
-    """`forward_backward`; a rare long window that does not fit into memory in two halves of its batch."""
-
-    def __init__(self, forward_backward):
-        self.forward_backward = forward_backward
-        self.too_large = set()             # shapes of windows that did not fit
-
-    def __call__(self, data, targets, hidden, share):
-        try:
-            return self.forward_backward(data, targets, hidden, share)
-        except torch.OutOfMemoryError:
-            if data.size(1) == 1 or (data.is_cuda and torch.cuda.is_current_stream_capturing()):
-                raise
-        # Only out here, where the error no longer holds on to what was computed, is that memory free again.
-        self.too_large.add(data.shape)
-        targets, middle = targets.view_as(data), data.size(1) // 2
-        halves = []
-        for part in (slice(0, middle), slice(middle, None)):
-            x = data[:, part]                                                          # (T, B/2)
-            own = map_hidden(lambda h, part=part: h[:, part].contiguous(), hidden)     # (1, B/2, H) each
-            halves.append(self.forward_backward(x, targets[:, part].reshape(-1), own, share * x.size(1) / data.size(1)))
-        (loss, first, gradients), (other_loss, second, others) = halves
-        for gradient, other in zip(gradients, others):
-            if gradient is not None:
-                gradient += other
-        return loss + other_loss, map_hidden(lambda a, b: torch.cat([a, b], dim=1), first, second), gradients
-
-
-class Summed:
-    """`forward_backward` with loss and gradients summed over the processes of `group`, each with its share of them."""
-
-    def __init__(self, forward_backward, group):
-        self.forward_backward, self.group = forward_backward, group
-
-    def __call__(self, data, targets, hidden, share):
-        loss, hidden, gradients = self.forward_backward(data, targets, hidden, share)
-        self.group.all_reduce_sum_([loss, *(g for g in gradients if g is not None)])
-        return loss, hidden, gradients
-
-
-class GraphedStep:
-    """A `TrainStep`, replayed as CUDA graphs; the hidden state it gives is overwritten by the next step.
-
-    NT-ASGD takes all its numbers from the device, and its update is part of the graph. Others follow gradients that a
-    graph leaves in one place. recording: an `ops.graphs.Recording`; once it is stopped, steps are plain ones.
-    """
-
-    def __init__(self, step, recording):
-        self.plain, self.model, self.optimizer, self.parameters = step, step.model, step.optimizer, step.parameters
-        self.whole = isinstance(step.optimizer, NTASGD)
-        self.left = None if self.whole else [torch.zeros_like(p) for p in self.parameters]
-        self.graphs = Graphs(step.step if self.whole else self._leave_gradients, self.parameters[0].device, recording)
-        self.averaging = False
-        if self.parameters[0].is_cuda:
-            step.in_halves.forward_backward = with_fallbacks(step.in_halves.forward_backward, recording.stop_for_memory)
-
-    def __call__(self, data, targets, hidden):
-        if not self.graphs.recording.active or data.shape in self.plain.in_halves.too_large:
-            return self.plain(data, targets, hidden)
-        rates = self.plain.rates(len(data), data.device)
-        if not self.whole:
-            norm, loss, hidden, finite = self.graphs(data, targets, hidden)
-            self.plain.update(self.left, norm, finite, rates)
-            return loss.clone(), hidden
-        if self.optimizer.averaging != self.averaging:
-            self.averaging = self.optimizer.averaging
-            self.graphs.forget()
-        loss, hidden = self.graphs(data, targets, hidden, rates)
-        return loss.clone(), hidden
-
-    def _leave_gradients(self, data, targets, hidden):
-        gradients, *rest = self.plain.gradients(data, targets, hidden)
-        torch._foreach_copy_(self.left, gradients)
-        return rest

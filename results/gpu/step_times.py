@@ -29,8 +29,9 @@ from ops.graphs import Recording
 from runtime import devices, options, record
 from runtime.paths import atomic_write
 from training import optimizers
+from training.compose import compose
 from training.plain import Plain
-from training.step import GraphedStep, TrainStep
+from training.step import TrainStep
 
 WORDS, TOY_WORDS = {"ptb": 10_000, "wt2": 33_278}, 200
 FAST = {"ptb": ["--optimizer", "adam", "--batch-size", "40"],            # of recipes/fast.sh, what a step's time
@@ -64,8 +65,7 @@ class Step:
         else:
             self.take = TrainStep(model, optimizers.make(args, model), bptt=args.bptt, clip=args.clip,
                                   alpha=args.alpha, beta=args.beta)
-            if graphs:
-                self.take = GraphedStep(self.take, self.recording)
+            self.take = compose(self.take, recording=self.recording if graphs else None)
         for _ in range(4):               # run plainly, recorded, replayed
             self()
         self.wait()

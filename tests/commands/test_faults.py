@@ -22,6 +22,7 @@ from runtime import signals
 from runtime.errors import InputError
 from runtime.processes import resume_command
 from training import step as train_step
+from training.compose import compose
 from utils import flat_hidden, get_batch
 
 
@@ -213,7 +214,7 @@ def test_a_window_too_long_for_memory_is_read_in_two_halves(cell, monkeypatch):
             return real(data, *args, **kwargs)
 
         monkeypatch.setattr(model, "forward", forward)
-        step = train_step.TrainStep(model, optimizer, bptt=9, clip=0.25, alpha=2, beta=1)
+        step = compose(train_step.TrainStep(model, optimizer, bptt=9, clip=0.25, alpha=2, beta=1))
         columns, hidden, losses = torch.randint(40, (60, 5)), model.init_hidden(5), []
         for row in range(0, 54, 9):
             loss, hidden = step(*get_batch(columns, row, None, 9), hidden)

@@ -22,6 +22,7 @@ from ops.graphs import Graphs, Recording
 from runtime.devices import pick_precision
 from runtime.processes import single_process_group
 from training import step as train_step
+from training.compose import compose
 from training.self_check import check_graphs
 from utils import flat_hidden, get_batch
 
@@ -53,8 +54,8 @@ def make(settings, words, precision, dropouts, optimizer="sgd", graphs=False, se
     parameters = model.parameters()
     optimizer = (NTASGD(parameters, lr=10, weight_decay=1.2e-6) if optimizer == "sgd" else
                  torch.optim.Adam(parameters, lr=1e-3, fused=True))
-    step = train_step.TrainStep(model, optimizer, bptt=bptt, clip=0.25, alpha=2, beta=1, group=group)
-    return train_step.GraphedStep(step, Recording()) if graphs else step
+    step = train_step.TrainStep(model, optimizer, bptt=bptt, clip=0.25, alpha=2, beta=1)
+    return compose(step, group, Recording() if graphs else None)
 
 
 def train(step, columns, lengths, bad=()):

@@ -18,6 +18,7 @@ from ops.cudnn import recur_flat
 from runtime import options
 from training import optimizers
 from training import step as train_step
+from training.compose import compose
 from utils import flat_hidden, get_batch
 
 
@@ -67,7 +68,7 @@ def make(cell="LSTM", optimizer="sgd", splits=(), recorded=False, **dropouts):
     optimizer = (NTASGD(parameters, lr=3, weight_decay=1e-3) if optimizer == "sgd" else
                  torch.optim.Adam(parameters, lr=1e-2, weight_decay=1e-3, fused=optimizer == "fused adam"))
     step = train_step.TrainStep(model, optimizer, bptt=9, clip=0.25, alpha=2, beta=1)
-    return train_step.GraphedStep(step, graphs.Recording()) if recorded else step
+    return compose(step, recording=graphs.Recording() if recorded else None)
 
 
 LENGTHS = [9, 9, 5, 9, 12, 5, 9, 9, 5, 7]

@@ -45,11 +45,11 @@ ONE_CYCLE = """
 import ctypes
 import sys
 import torch
-from training import step
+from training import compose
 
 library = ctypes.CDLL(None)
 library.fake_stat.restype = ctypes.c_long
-real, replayed, waited = step.GraphedStep.__call__, [0], [0, 0]
+real, replayed, waited = compose.GraphedStep.__call__, [0], [0, 0]
 
 def call(self, data, targets, hidden):
     known = len(self.graphs._recorded)
@@ -62,7 +62,7 @@ def call(self, data, targets, hidden):
             waited[i] += library.fake_stat(what) - before[i]
     return found
 
-step.GraphedStep.__call__ = call
+compose.GraphedStep.__call__ = call
 import main
 status = main.main()
 print("offset", torch.cuda.default_generators[0].get_offset(), "replayed", *replayed, "waited, copied", *waited)

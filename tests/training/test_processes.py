@@ -15,6 +15,7 @@ from conftest import ROOT, SMALL
 from model import build
 from nt_asgd import NTASGD
 from runtime.processes import single_process_group
+from training.compose import compose
 from training.step import TrainStep
 from utils import get_batch
 
@@ -160,8 +161,8 @@ def make(seed, group=None):
     settings = {"model": "LSTM", "emsize": 8, "nhid": 12, "nlayers": 2, "tied": True, "cutoffs": [], "dropout": 0.2,
                 "dropouth": 0.2, "dropouti": 0.2, "dropoute": 0.1, "wdrop": 0.3, "dropoutr": 0}
     model = build(settings, 20)
-    return TrainStep(model, NTASGD(list(model.parameters()), lr=1), bptt=9, clip=0.25, alpha=2, beta=1,
-                     group=group)
+    step = TrainStep(model, NTASGD(list(model.parameters()), lr=1), bptt=9, clip=0.25, alpha=2, beta=1)
+    return compose(step, group)
 
 
 def test_too_few_columns(toy, tmp_path):

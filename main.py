@@ -48,7 +48,7 @@ def main(argv=None):
         for epoch in run.epochs():
             run.train_epoch()
             run.validate()
-            if run.stalled():
+            if run.stalled(args.stall_by):
                 schedules.ON_STALL[args.on_stall](run)
             if args.average_from and epoch >= args.average_from:
                 schedules.average(run, f"after {run.unit} {epoch} at the latest")

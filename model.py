@@ -16,7 +16,7 @@ from runtime import options
 from runtime.errors import InputError
 from softmaxes import SOFTMAXES
 
-DROPOUTS = ("dropout", "dropouth", "dropouti", "dropoute", "wdrop", "dropoutr")   # of a model and of its cells
+DROPOUTS = ("dropout", "dropouth", "dropouti", "dropoute", "wdrop", "dropoutr", "dropoutp")   # of model and cells
 OPTIONAL = {"wdrop", "dropoutr"}     # dropouts inside a cell, which not every cell supports
 
 
@@ -31,8 +31,9 @@ class RNNModel(nn.Module):
     on whole words, wdrop on the hidden-to-hidden weights (on all of a QRNN's layers), dropoutr on the state that these
     are multiplied by (Gal & Ghahramani 2016; not of a QRNN).
     tie_weights: the decoder's weight is the encoder's (Press & Wolf 2017; Inan et al. 2017), one tensor.
-    per_step_dropout: dropout, dropouth and dropouti draw a mask for every step, not one for the window. init_range:
-    embedding and decoder start from uniform numbers up to this one.
+    per_step_dropout: dropout, dropouth and dropouti draw a mask for every step, not one for the window. dropoutp: on
+    what the linear map gives the decoder, a mask for every step. init_range: embedding and decoder start from uniform
+    numbers up to this one.
     softmax: a name in `softmaxes.SOFTMAXES`. settings: what cells and softmaxes need to know besides, by their flags'
     names, such as `cutoffs`; with `pdr`, the weight of past decode regularisation, it has the parameters of that, too.
 
@@ -44,7 +45,7 @@ class RNNModel(nn.Module):
 
     def __init__(self, rnn_type, ntoken, ninp, nhid, nlayers, dropout=0.5, dropouth=0.5, dropouti=0.5, dropoute=0.1,
                  wdrop=0, tie_weights=True, dropoutr=0, softmax="split", nhidlast=None, skip_output=False,
-                 per_step_dropout=False, init_range=0.1, **settings):
+                 per_step_dropout=False, dropoutp=0, init_range=0.1, **settings):
         super().__init__()
         for name, known in (rnn_type, CELLS), (softmax, SOFTMAXES):
             if name not in known:
@@ -58,7 +59,7 @@ class RNNModel(nn.Module):
         self.rnn_type, self.ninp, self.nhid, self.nlayers, self.nhidlast = rnn_type, ninp, nhid, nlayers, nhidlast
         self.skip_output = skip_output
         self.dropout, self.dropouth, self.dropouti, self.dropoute = dropout, dropouth, dropouti, dropoute
-        self.per_step_dropout, self.tie_weights = per_step_dropout, tie_weights
+        self.per_step_dropout, self.dropoutp, self.tie_weights = per_step_dropout, dropoutp, tie_weights
         self.word_masks_by_column = False          # as published, one mask on words for all columns of the batch
 
         self.locked_dropout = LockedDropout()
@@ -69,6 +70,10 @@ class RNNModel(nn.Module):
         self.rnns = nn.ModuleList(CELLS[rnn_type](n_in, n_out, layer, settings)
                                   for layer, (n_in, n_out) in enumerate(zip(widths, widths[1:])))
         self.projection = nn.Linear(nhidlast, decoded, bias=False) if decoded != nhidlast and not projects else None
+        if dropoutp and not self.projection:
+            raise ValueError("dropoutp is for a linear map to the decoder, and this model has none")
+        if self.projection and settings.get("weight_init") == "fan-in":
+            nn.init.orthogonal_(self.projection.weight)
         self.decoder = nn.Linear(decoded, ntoken)
         nn.init.uniform_(self.encoder.weight, -init_range, init_range)
         nn.init.uniform_(self.decoder.weight, -init_range, init_range)
@@ -122,7 +127,9 @@ class RNNModel(nn.Module):
         return F.dropout(x, p, self.training) if self.per_step_dropout else self.locked_dropout(x, p)   # (T, B, ·)
 
     def _projected(self, features):
-        return self.projection(features) if self.projection else features                 # (N, F) -> (N, E)
+        if not self.projection:
+            return features
+        return F.dropout(self.projection(features), self.dropoutp, self.training)         # (N, F) -> (N, E)
 
     def past_loss(self, features, input):
         """Past decode regularisation's part of the loss, given features (N, F) of the input (T, B) -> scalar."""
@@ -216,8 +223,13 @@ def build(settings, ntoken):
         raise InputError(f"--dropoutr is not supported by --model {settings['model']}")
     if settings.get("skip_output") and settings.get("nhidlast") not in (None, settings["nhid"]):
         raise InputError("--skip-output sums the outputs of layers of one width; leave --nhidlast out")
+    last = settings.get("nhidlast") or (settings["nhid"] if settings.get("skip_output") else settings["emsize"])
+    if settings.get("dropoutp") and (not settings["tied"] or last == settings["emsize"]
+                                     or SOFTMAXES[settings.get("softmax", "split")].projects):
+        raise InputError("--dropoutp is for the linear map between the last layer and the decoder, and this model has "
+                         "none; leave it out")
     names = ("nhid", "nlayers", "dropout", "dropouth", "dropouti", "dropoute", "wdrop", "dropoutr", "softmax",
-             "nhidlast", "skip_output", "per_step_dropout", "init_range", "pdr",
+             "nhidlast", "skip_output", "per_step_dropout", "dropoutp", "init_range", "pdr",
              *(flag.name for registry in (CELLS, SOFTMAXES) for flag in options.own_flags(registry)))
     return RNNModel(settings["model"], ntoken, settings["emsize"], tie_weights=settings["tied"],
                     **{name: settings[name] for name in names if name in settings})

@@ -58,12 +58,19 @@ class LSTM(Gated):
     flags = (Flag("gate", "plain", "an LSTM's input gate: plain, its own; capped, that but at most 1 minus the forget "
                   "gate; or coupled, 1 minus the forget gate", choices=GATES, kept=ARCHITECTURE),
              Flag("forget_bias", None, "initial bias of an LSTM's forget gates; if not given small and random, as all "
-                  "its weights", real, "X", kept=ARCHITECTURE))
+                  "its weights", real, "X", kept=ARCHITECTURE),
+             Flag("weight_init", "uniform", "initial weights of an LSTM: uniform numbers up to 1 / sqrt(nhid), as "
+                  "torch has them; or fan-in, normal ones of standard deviation 1 / sqrt(inputs), biases 0 and a "
+                  "linear map to the decoder orthogonal (Melis et al.)", choices=("uniform", "fan-in"),
+                  kept=ARCHITECTURE))
 
     def __init__(self, input_size, hidden_size, layer=0, settings=()):
         super().__init__(input_size, hidden_size, layer, settings)
         if self.settings["gate"] != "plain":
             self.bias_hh_l0 = None
+        if self.settings["weight_init"] == "fan-in":
+            for name, parameter in self.named_parameters():
+                nn.init.zeros_(parameter) if "bias" in name else nn.init.normal_(parameter, std=parameter.size(1)**-0.5)
         if self.settings["forget_bias"] is not None:
             for bias, value in (self.bias_ih_l0, self.settings["forget_bias"]), (self.bias_hh_l0, 0):
                 if bias is not None:

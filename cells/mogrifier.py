@@ -37,6 +37,10 @@ class Mogrifier(LSTM):
             factors = [nn.Linear(of, k, bias=False)] if k else []
             self.rounds.append(nn.ModuleList([*factors, nn.Linear(k or of, to)]))
             nn.init.zeros_(self.rounds[-1][-1].bias)
+            if self.settings["weight_init"] == "fan-in":                # cut off at two standard deviations
+                for factor in self.rounds[-1]:
+                    std = factor.in_features**-0.5
+                    nn.init.trunc_normal_(factor.weight, std=std, a=-2 * std, b=2 * std)
 
     def forward(self, x, hidden):
         weight_hh, mask = self.weight_dropped(self.weight_hh_l0), self.state_mask(hidden[0][0])        # mask: for all T

@@ -13,5 +13,5 @@ case $corpus in
 esac
 train --batch-size 20 --emsize 1024 --nhid 1024 --nlayers 1 --no-tied --bptt 30 --no-variable-bptt \
     --dropoute 0 --dropouti 0.65 --dropouth 0 --dropout 0.65 --wdrop 0 --alpha 0 --beta 0 --wdecay 0 \
-    --optimizer adagrad --lr 0.2 --clip 0.1 --epochs 60 "$@"
+    --optimizer adagrad --lr 0.2 --clip 0.1 --epochs 60 --init-range 0.05 "$@"
 point --window "$window" --search

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # mos.sh ptb|wt2: a mixture of 15 softmaxes (Yang et al. 2018). Paper, fine-tuned, test: Penn Treebank 54.4, WikiText-2
-# 61.5. --small_batch_size of the published command for WikiText-2 only saved memory, and has no counterpart here.
+# 61.5. --small_batch_size 5 of the published command for WikiText-2 reads a batch in three parts, each with masks of
+# its own, to save memory; here a batch has one set of masks.
 # See common.sh.
 . "$(dirname "$0")/common.sh"
 corpus=${1:-}

@@ -4,7 +4,7 @@
 # chosen on the validation text. What was measured, and by which short runs the settings were chosen:
 # results/cpu/overnight.md. See common.sh.
 . "$(dirname "$0")/common.sh"
-export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
+export GOMP_SPINCOUNT=${GOMP_SPINCOUNT:-20000}          # threads spin briefly, then sleep: results/cpu/pilots.md
 corpus=${1:-}
 [ $# -gt 0 ] && shift
 adam=(--optimizer adam --lr 4e-3 --beta2 0.99 --momentum 0.8 0.7 --clip 0.12 --alpha 2 --beta 1

@@ -287,7 +287,8 @@ READ_WORDS = (
 )
 
 NEURAL_CACHE = (
-    Flag("window", 3785, "positions the cache holds", size, "N"),
+    Flag("window", 3785, "positions the cache holds; from the second word of a text on it is used as far as it is "
+         "filled (published figures of Grave et al. mix it in only after N words)", size, "N"),
     Flag("theta", 0.6625523432485668, "how much the cache prefers similar positions", non_negative, "X"),
     Flag("lambdasm", 0.12785920428335693, "share of the cache in the mixture", weight, "X"),
 )
@@ -301,6 +302,8 @@ REGULARISATION = (
         ("wdrop", 0.5, "the hidden-to-hidden weights; of a QRNN, on all its layers' weights"),
         ("dropoutr", 0.0, "the state that the hidden-to-hidden weights are multiplied by, one mask for a window (Gal "
                           "and Ghahramani's)")]),
+    Flag("dropoutp", 0.0, "dropout on the output of the linear map between the last layer and the decoder, where their "
+         "widths differ; a mask for every step (Melis et al.)", probability, "P", kept=MODEL),
     Flag("per_step_dropout", False, "draw the masks of --dropout, --dropouth and --dropouti anew at every step, not "
          "one for a window", bool, only_true=True, kept=MODEL),
     Flag("alpha", 2, "AR: weight of the squared activations", non_negative, "X", kept=MODEL),
@@ -357,6 +360,8 @@ def optimisation(lr, lr_help, max_seq_len_delta):
              "state", probability, "P", kept=MODEL),
         Flag("partial_shuffle", False, "begin each stream elsewhere in every epoch (Press's partial shuffling)", bool,
              kept=MODEL),
+        Flag("read_on", False, "let each stream begin at a random place and read on in a circle: windows and the "
+             "hidden state go on across the end of an epoch (Melis et al.)", bool, only_true=True, kept=MODEL),
         Flag("nonmono", 5, "patience in epochs of the rule that detects a stalled validation loss", count, "N",
              kept=RUN),
         Flag("patience", None, "instead of that rule, a validation loss that has not been the best so far for N epochs "
@@ -374,6 +379,8 @@ def schedule(optimizers, schedules, on_stall):
              "(NT-ASGD; sgd and averaged-adam only), halve the learning rate or divide it by --stall-divisor, each "
              "time anew, or nothing", choices=tuple(on_stall), kept=RUN),
         Flag("stall_divisor", 10.0, "what --on-stall divide divides by", positive, "X", kept=RUN),
+        Flag("stall_by", None, "where the validation loss has not stalled before, it counts as stalled after epoch N",
+             size, "N", kept=RUN),
         Flag("average_from", None, "average the weights after epoch N at the latest (sgd and averaged-adam only)", size,
              "N", kept=RUN),
         Flag("decay", 1.0, "divide the learning rate by X after each epoch from --decay-from on", positive, "X",

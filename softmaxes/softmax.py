@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from runtime.options import MODEL, Flag, non_negative
 
 ADVSOFT = Flag("advsoft", 0.0, "adversarial noise on the targets' word vectors in training, of X times their length "
-               "(Wang et al. 2019)", non_negative, "X", kept=MODEL)
+               "(Wang et al. 2019), for each position its own (in the authors' code, all positions of a word have "
+               "that of its last)", non_negative, "X", kept=MODEL)
 Settings = Mapping[str, Any] | Iterable[tuple[str, Any]]       # flags by name
 
 

@@ -25,4 +25,11 @@ class Rotated:
 
     def __getitem__(self, rows):
         rows = torch.arange(*rows.indices(len(self)), device=self.offsets.device)                   # (T,)
-        return self.streams.gather(0, (rows[:, None] + self.offsets) % len(self))                   # (T, B)
+        return self.streams.gather(0, (rows[:, None] + self.offsets) % len(self.streams))           # (T, B)
+
+
+class Endless(Rotated):
+    """The same read twice, so that a window that begins before the end goes on at the beginning."""
+
+    def __len__(self):
+        return 2 * len(self.streams)

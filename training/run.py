@@ -30,13 +30,13 @@ from runtime.signals import Interruption, Stop, exclusive
 from training import optimizers
 from training.compose import compose
 from training.losses import Losses
-from training.partial_shuffle import Rotated, offsets
+from training.reader import TextReader
 from training.self_check import check_graphs
 from training.state import CheckpointManager
 from training.step import TrainStep
 from training.tensorboard import Board
 from training.windows import window_length
-from utils import flat_hidden, get_batch
+from utils import flat_hidden
 
 
 class Run:
@@ -63,6 +63,9 @@ class Run:
         if args.batch_size < self.group.size:
             raise InputError(f"--batch-size {args.batch_size} is less than the number of processes "
                              f"({self.group.size}); use a larger one, or fewer processes")
+        if args.partial_shuffle and args.read_on:
+            raise InputError("--partial-shuffle begins each stream elsewhere in every epoch, --read-on in none; leave "
+                             "one of them out")
         if "nonmono" in args.given and args.patience:
             raise InputError("--patience takes the place of --nonmono; leave one of them out")
         self.unit = "turn" if args.turn_steps else "epoch"
@@ -70,6 +73,8 @@ class Run:
         self.train = batchify_split("train", corpus, args.batch_size, args, "--batch-size")[:, own]    # (L, own B)
         if self.group.size > 1 and not self.train.is_cpu:
             self.train = self.train.contiguous()                  # the other streams need not lie on this GPU
+        self.reader = TextReader(self.train, model.init_hidden, args.batch_size, own, args.seed, args.partial_shuffle,
+                                 args.read_on)
         self.valid = batchify_split("valid", corpus, args.eval_batch_size, args, "--eval-batch-size", fewer=True)
         self.test = batchify_split("test", corpus, 1, args)
         self.step = TrainStep(model, optimizer, bptt=args.bptt, clip=args.clip, alpha=args.alpha, beta=args.beta,
@@ -89,7 +94,6 @@ class Run:
         self.checkpoints = CheckpointManager(self)
         self.status = 0
         self.together = True                                      # what is done next, all processes do
-        self._begin_text(0)
         self._begin_epoch()
 
     def _recording(self):
@@ -109,21 +113,13 @@ class Run:
         return Graphs(with_fallbacks(function, stop_cudnn, self.recording.stop_for_memory), self.compute.device,
                       self.recording)
 
-    def _begin_text(self, times):
-        """Go to the beginning of the training text, which has been read so many times."""
-        self.times_read, self.row, self.text = times, 0, self.train
-        self.hidden = self.model.init_hidden(self.train.size(1))
-        if self.args.partial_shuffle:
-            found = offsets(len(self.train), self.args.batch_size, self.args.seed, times)
-            self.text = Rotated(self.train, found[self.group.share(self.args.batch_size)])
-
     def _begin_epoch(self):
         self.batch = 0
         self.meter, self.interval = Meter(), Meter()
 
     def _position(self):
         """How far this epoch has come, and how long it is: in tokens of a stream, or of a turn in steps."""
-        return (self.batch, self.args.turn_steps) if self.args.turn_steps else (self.row, len(self.train) - 1)
+        return (self.batch, self.args.turn_steps) if self.args.turn_steps else (self.reader.row, self.reader.length)
 
     # ---- an epoch, step by step
 
@@ -141,15 +137,12 @@ class Run:
                   desc=f"{self.unit} {len(self.history) + 1}",
                   bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}") as bar:
             while done < total:
-                if self.row >= len(self.train) - 1:
-                    self._begin_text(self.times_read + 1)
                 length = window_length(self.args.bptt, self.args.max_seq_len_delta, self.lengths,
                                        self.args.variable_bptt)
-                data, targets = get_batch(self.text, self.row, self.args, length)
+                data, targets = self.reader.read(length, self.args)
                 if self.schedule:
                     self._follow_schedule(len(self.history) + done / total)
-                loss, self.hidden = self.step(data, targets, self.hidden)
-                self.row += len(data)
+                loss, self.reader.hidden = self.step(data, targets, self.reader.hidden)
                 self.batch += 1
                 self.losses.add(self.batch, loss, len(data) * self.args.batch_size)
                 before, (done, _) = done, self._position()
@@ -215,8 +208,11 @@ class Run:
         log(f"| before the first {self.unit} | {report(loss, 'valid ')}")
         self.checkpoints.save_best(loss)
 
-    def stalled(self):
-        """Whether the validation losses have stalled since the rate was last divided for this."""
+    def stalled(self, at_latest=None):
+        """Whether the validation losses have stalled since the rate was last divided for this. at_latest: the epoch
+        after which they count as stalled if they never were."""
+        if at_latest == len(self.history) and not self.stall_epoch:
+            return True
         losses = [epoch["valid_loss"] for epoch in self.history]
         if self.args.patience:
             return has_no_new_best(losses, self.args.patience, self.stall_epoch)
@@ -248,7 +244,7 @@ class Run:
         if self.history[-1]["best"]:
             self.checkpoints.save_best(self.history[-1]["valid_loss"], due)
         if not self.args.turn_steps:
-            self._begin_text(self.times_read + 1)
+            self.reader.next_pass()
         self._begin_epoch()
         self.checkpoints.write_log(self.history[-1:])
         self.board.show(self.history[-1])
@@ -278,14 +274,14 @@ class Run:
         """Besides the weights, all that decides how the run goes on: a dict for a checkpoint."""
         cuda = [torch.cuda.get_rng_state()] if self.compute.device.type == "cuda" else []
         first, *others = self.group.all_gather({"cpu": torch.get_rng_state(), "cuda": cuda})
-        parts = self.group.all_gather([h.cpu() for h in flat_hidden(self.hidden)])
+        parts = self.group.all_gather([h.cpu() for h in flat_hidden(self.reader.hidden)])
         return {"optimizer": self.optimizer.state_dict(), "hidden": [torch.cat(own, dim=1) for own in zip(*parts)],
                 "generators": {**first, "others": others, "lengths": self.lengths.get_state()},
-                "progress": {"row": self.row, "rows": len(self.train), "batch": self.batch,
+                "progress": {**self.reader.state_dict(), "batch": self.batch,
                              "meter": self.meter.state_dict(), "skipped": self.losses.skipped,
                              "finished": self.finished, "best": self.files.best, "stage": self.files.stage,
                              "switch_epoch": self.switch_epoch, "switch_reason": self.switch_reason,
-                             "stall_epoch": self.stall_epoch, "times_read": self.times_read}}
+                             "stall_epoch": self.stall_epoch}}
 
     def load_state_dict(self, state, where):
         """Continue from a checkpoint that `state_dict` is part of. InputError, starting with `where`, if it is one of
@@ -294,11 +290,10 @@ class Run:
         if progress["stage"] != self.files.stage:
             owner = "finetune.py" if progress["stage"] else "main.py"
             raise InputError(f"{where} is one of {owner}; continue it with that")
-        rows, row = index(progress["rows"]), index(progress["row"])
-        if rows != len(self.train) or not 0 <= row < rows:
-            raise InputError(f"{where} is of {rows} tokens in each stream of the batch, now they have "
-                             f"{len(self.train)}: use the --data and --batch-size it was trained with")
-        self._begin_text(index(progress.get("times_read", len(state["losses"]["history"]))))
+        try:
+            self.reader.load_state_dict(progress, len(state["losses"]["history"]))
+        except ValueError as error:
+            raise InputError(f"{where} {error}: use the --data and --batch-size it was trained with") from None
         optimizers.load_state_dict(self.optimizer, state["optimizer"], where)
         checkpoint.load_weights(self.model, state, f"{where}: model")
         for group in self.optimizer.param_groups:
@@ -307,12 +302,12 @@ class Run:
             if "lr" in self.args.given and self.args.lr != state["settings"]["lr"]:
                 group["lr"] = self.args.lr
         own = self.group.share(self.args.batch_size)
-        for found, wanted in zip(flat_hidden(state["hidden"]), flat_hidden(self.hidden), strict=True):
+        for found, wanted in zip(flat_hidden(state["hidden"]), flat_hidden(self.reader.hidden), strict=True):
             like = wanted.new_empty(wanted.size(0), self.args.batch_size, *wanted.shape[2:], device="cpu")
             checkpoint.check_tensor(found, like, f"{where}: hidden")
             wanted.copy_(found[:, own])
         self.history = [_plain_epoch(epoch) for epoch in state["losses"]["history"]]
-        self.row, self.batch, self.losses.skipped = row, index(progress["batch"]), index(progress["skipped"])
+        self.batch, self.losses.skipped = index(progress["batch"]), index(progress["skipped"])
         self.meter.load_state_dict(progress["meter"])
         self.stall_epoch = index(progress.get("stall_epoch", 0))
         self.switch_epoch, self.switch_reason = progress["switch_epoch"], progress["switch_reason"]

@@ -258,3 +258,14 @@ def test_a_picture_without_matplotlib_says_what_to_install(tmp_path):
 def test_recipes_name_scripts_that_are_there():
     for path in (ROOT / "recipes").glob("*.sh"):
         assert os.access(path, os.X_OK) == (path.name != "common.sh") and Path(path).read_text().startswith("#")
+
+
+@pytest.mark.parametrize(("name", "first", "rates"), [
+    ("variational_large.sh", 10, [1, 1, 0.8696, 0.7561]), ("variational_medium.sh", 6, [1, 1, 0.8333, 0.6944])])
+def test_rates_of_the_variational_lstm(name, first, rates, toy, tmp_path):
+    """Gal and Ghahramani's: that of the large one first falls in epoch 12, that of the medium one in epoch 8."""
+    words = re.search(r"--decay [\d.]+ --decay-from \d+", (ROOT / "recipes" / name).read_text())[0].split()
+    run_script("main.py", "--data", toy, *SMALL, *words, "--lr", 1, "--epochs", first + 3, "--on-stall", "nothing",
+               "--save", "m.pt", cwd=tmp_path)
+    epochs = [json.loads(line) for line in (tmp_path / "m.jsonl").read_text().splitlines()]
+    assert [epoch["lr"] for epoch in epochs[first - 1:]] == pytest.approx(rates, abs=1e-4)

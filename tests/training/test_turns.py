@@ -1,10 +1,12 @@
 """Turns of so many steps in an epoch's place, and what follows when they bring no progress."""
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import SMALL
+from conftest import SMALL, run_script
 
+import training.reader
 import training.run
 from evaluation.stalling import has_no_new_best
 
@@ -24,8 +26,8 @@ def test_no_new_best(losses, patience, since, stalled):
 def test_turns_read_the_text_as_epochs_do(toy, call, tmp_path, monkeypatch):
     """Turns of 7 steps, with a validation after each, train the weights that epochs train; the text goes on."""
     words = ["--data", toy, *SMALL, "--batch-size", 12, "--partial-shuffle", "--save"]
-    windows, get_batch = [], training.run.get_batch
-    monkeypatch.setattr(training.run, "get_batch", lambda *given: windows.append(get_batch(*given)) or windows[-1])
+    windows, get_batch = [], training.reader.get_batch
+    monkeypatch.setattr(training.reader, "get_batch", lambda *given: windows.append(get_batch(*given)) or windows[-1])
     call("main.py", *words, "epochs.pt", "--epochs", 2)
     read = windows[:]
     windows.clear()
@@ -64,3 +66,14 @@ def test_averaging_starts_at_the_latest_after(toy, call, tmp_path):
         assert [turn["valid_loss_averaged"] is not None for turn in history(tmp_path, "m")] == [False] * 3 + [True] * 3
     said = call("main.py", *words, "--lr", 900, "--patience", 1, "--save", "m.pt")
     assert "averaging starts: no new best for 1 turns" in said and "at the latest" not in said
+
+
+def test_stalled_by_an_epoch_at_the_latest(toy, tmp_path):
+    """The rate falls after the epoch given; not where it has fallen before."""
+    run_script("main.py", "--data", toy, *SMALL, "--optimizer", "adam", "--lr", 1e-3, "--epochs", 5, "--stall-by", 3,
+               "--on-stall", "divide", "--patience", 50, "--save", "m.pt", cwd=tmp_path)
+    assert [epoch["lr"] for epoch in history(tmp_path, "m")] == pytest.approx([1e-3] * 3 + [1e-4] * 2)
+    args = SimpleNamespace(patience=50)
+    for before, stalled in (0, True), (2, False):
+        run = SimpleNamespace(args=args, history=[{"valid_loss": 1.0}] * 3, stall_epoch=before)
+        assert training.run.Run.stalled(run, 3) is stalled

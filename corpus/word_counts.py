@@ -95,6 +95,8 @@ def restore(state, vocabulary):
     if state is None:
         return None
     try:
+        if not isinstance(state, dict):
+            raise TypeError
         words, counts, total = state["words"], state["counts"], state["total"]
         names = vocabulary if words is None else words
         sound = (type(total) is int and isinstance(names, list) and all(isinstance(word, str) for word in names)

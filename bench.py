@@ -123,10 +123,9 @@ def bench_training(args, model, device, watch):
     optimizer = NTASGD(model.parameters(), lr=args.lr, weight_decay=args.wdecay)
 
     def make_step(group=None):
-        step = TrainStep(model, optimizer, bptt=args.bptt, clip=args.clip, alpha=args.alpha, beta=args.beta,
-                         group=group)
+        step = TrainStep(model, optimizer, bptt=args.bptt, clip=args.clip, alpha=args.alpha, beta=args.beta)
         graphs = device.type == "cuda" and args.graphs and model.can_be_graphed
-        return compose(step, recording=Recording() if graphs else None)
+        return compose(step, group, Recording() if graphs else None)
 
     step, hidden = make_step(), model.init_hidden(args.batch_size)
     model.train()

@@ -19,6 +19,7 @@ from runtime import devices, options, record
 from runtime.log import log
 from runtime.processes import init_distributed
 from training import optimizers
+from training.compose import compose
 from training.step import TrainStep
 
 STEPS = 5
@@ -42,8 +43,8 @@ def measure(args, group):
     model = set_precision(build(vars(args), args.words), args.precision)
     share = group.share(args.batch_size)
     own = share.stop - share.start                                                # this process's part of B
-    step = TrainStep(model, optimizers.make(args, model), bptt=args.bptt, clip=args.clip, alpha=args.alpha,
-                     beta=args.beta, group=group, share=own / args.batch_size)
+    step = compose(TrainStep(model, optimizers.make(args, model), bptt=args.bptt, clip=args.clip, alpha=args.alpha,
+                             beta=args.beta, share=own / args.batch_size), group)
     data = torch.randint(args.words, (args.bptt, own))                            # (T, own B)
     targets = torch.randint(args.words, (args.bptt * own,))                       # (N,)
     gradients = [torch.zeros_like(p) for p in step.parameters]

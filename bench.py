@@ -27,7 +27,7 @@ from evaluation.neural_cache import cache_logprobs
 from model import build, count_parameters, model_flags, resolve, set_precision, supports
 from nt_asgd import NTASGD
 from ops.graphs import Graphs, Recording
-from ops.recurrence import has_compiled_steps
+from ops.steps import has_compiled_steps
 from runtime import devices, options, record
 from runtime.devices import check_memory, peak_memory_mib
 from runtime.errors import InputError

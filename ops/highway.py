@@ -6,7 +6,9 @@ import torch
 from torch.autograd.function import once_differentiable
 
 from ops.matrices import column_sums
-from ops.recurrence import every_step, input_gates, packed, pointwise_steps, states_from, take, weight_gradient
+from ops.packed import packed
+from ops.recurrence import every_step, input_gates, states_from, take, weight_gradient
+from ops.steps import pointwise_steps
 
 
 def recur_highway(x, s, weight_ih, weights, biases, dtype=None, mask=None):

@@ -4,258 +4,24 @@ What is usually done step by step is put together here: the products with the in
 the loop; the loop itself holds the product with the state, whose weight is packed once per window, and one pass of
 pointwise work; the gradients of both weights are one product each, made after it.
 
-From leaf to root: a product with a weight that is used many times, the arithmetic of one time step without its products
-(compiled where there is a compiler, ops/kernels/cells.cpp, else in torch), and the loops over time.
+The product is in ops/packed.py, the pointwise work in ops/steps.py.
 
 T window length, B batch size, I width of the input, H hidden units, G gates (4 in an LSTM, 3 in a GRU), N = T·B.
 """
-from ctypes import c_int64 as integer
-from ctypes import c_void_p as pointer
-from functools import cache, partial
+from functools import cache
 
 import torch
-from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ops import compiled, few
+from ops import few
 from ops.cudnn import recur_by_torch
-from ops.matrices import column_sums, transposed
-from runtime.fastest import choice, milliseconds
+from ops.matrices import column_sums
+from ops.packed import FEW, packed, power_of_two
+from ops.steps import has_compiled_steps, pointwise_steps
+from runtime.fastest import milliseconds
 
 TYPICALLY_PAYS = 350    # hidden units of a layer, where it cannot be remembered what was measured
 
-# ---- the product with the state
-
-
-SMALL = 2**16           # elements of a weight below which one way is as good as another
-
-
-FEW = 8                 # products for which laying a weight out, which reads and writes it all, does not pay
-
-
-def packed(weight, rows, uses=FEW):
-    """weight (O, K), in any strides -> a function x (rows, K) -> x @ weight.t(), a new tensor (rows, O).
-
-    The weight is laid out once so that each product reads it from front to back. General matrix products, which order
-    the matrix anew or read it across at every call, take up to twice as long for that. Of the ways to do it that there
-    are here, the fastest is taken: the products are timed once on a machine (`runtime.fastest`).
-    uses: how many products will be made; for few in float32 the weight is read as it lies.
-    Not differentiable: for use inside an autograd function. The weight may not change while the function is in use.
-    """
-    ways = _ways(weight)
-    first = next(iter(ways))
-    if len(ways) == 1 or weight.numel() < SMALL:
-        return ways[first](weight, rows)
-    if uses < FEW and weight.dtype == torch.float32:
-        return few.times(weight) if weight.is_cpu else ways["plain"](weight, rows)
-    way = _fastest_way(first, *weight.shape, _power_of_two(rows), weight.dtype, torch.get_num_threads())
-    return ways[way](weight, rows)
-
-
-def _power_of_two(rows):
-    """The next one from `rows` on: batches of sentences have many sizes, and each that is asked about takes time."""
-    return 1 << (rows - 1).bit_length()
-
-
-def _ways(weight):
-    """The functions (weight, rows) -> product that can be used for such a weight, by name."""
-    ways = {"plain": lambda weight, rows: lambda x: x @ weight.t()}
-    if not weight.is_cpu:
-        return ways
-    if weight.dtype == torch.bfloat16 and weight.numel() < SMALL and compiled.library("product"):
-        return {"panels": _in_panels, **ways}           # oneDNN takes longer for a call than for the product
-    if (weight.dtype in (torch.float32, torch.bfloat16) and torch.backends.mkldnn.is_available()
-            and hasattr(torch.ops.mkldnn, "_linear_pointwise")):
-        ways = {"oneDNN": _by_onednn, **ways}
-    if weight.dtype == torch.float32 and compiled.library("product"):
-        ways = {"panels": _in_panels, **ways}
-    return ways
-
-
-@cache
-def _fastest_way(first, outputs, inputs, rows, dtype, threads):
-    weight, x = torch.full((outputs, inputs), 0.5, dtype=dtype), torch.full((rows, inputs), 0.5, dtype=dtype)
-    ways = {name: partial(pack(weight, rows), x) for name, pack in _ways(weight).items()}
-    times = milliseconds(f"product of ({rows}, {inputs}) and a packed ({inputs}, {outputs}) in {dtype}", ways,
-                         must_be_kept=True)
-    return choice(times, first)
-
-
-def _by_onednn(weight, rows):
-    weight = transposed(weight.t()) if weight.t().is_contiguous() else weight
-    blocked = torch.ops.mkldnn._reorder_linear_weight(weight, rows)
-    multiply = torch.ops.mkldnn._linear_pointwise.default
-    return lambda x: multiply(x, blocked, None, "none", [], "")
-
-
-def _in_panels(weight, rows):
-    """Our own product, ops/kernels/product.cpp."""
-    library = compiled.library("product")
-    (outputs, inputs), width, name = weight.shape, library.panel_width(), str(weight.dtype).removeprefix("torch.")
-    panels = torch.empty(-(-outputs // width), inputs, width)
-    pack, multiply = getattr(library, f"pack_{name}"), getattr(library, f"product_{name}")
-    pack(integer(outputs), integer(inputs), pointer(weight.data_ptr()), *map(integer, weight.stride()),
-         pointer(panels.data_ptr()))
-
-    def product(x):
-        x, out = x.contiguous(), x.new_empty(len(x), outputs)
-        multiply(integer(len(x)), integer(outputs), integer(inputs), pointer(x.data_ptr()),
-                 pointer(panels.data_ptr()), pointer(out.data_ptr()))
-        return out
-    return product
-
-
-# ---- one time step without its matrix products
-#
-# `x_gates` and `h_gates` are the products with the input and with the state before, in the matmul dtype; all else is in
-# the dtype of the states. The torch form is the definition that the compiled form is tested against.
-
-class InTorch:
-    """The arithmetic. Every tensor (B, n·H) named in the comment on the right is written."""
-
-    @staticmethod
-    def lstm_forward(x_gates, h_gates, bias, gates, c_before, c, out, h):       # -> gates (B, 4H), c, out, h (B, H)
-        i, f, g, o = _lstm_gates(bias + x_gates + h_gates, 4, gates)
-        _lstm_state(i, f, g, o, c_before, c, out, h)
-
-    @staticmethod
-    def capped_lstm_forward(x_gates, h_gates, bias, gates, c_before, c, out, h):            # gates: i before the cap
-        i, f, g, o = _lstm_gates(bias + x_gates + h_gates, 4, gates)
-        _lstm_state(torch.minimum(i, 1 - f), f, g, o, c_before, c, out, h)
-
-    @staticmethod
-    def coupled_lstm_forward(x_gates, h_gates, bias, gates, c_before, c, out, h):           # -> gates (B, 3H)
-        f, g, o = _lstm_gates(bias + x_gates + h_gates, 3, gates)
-        _lstm_state(1 - f, f, g, o, c_before, c, out, h)
-
-    @staticmethod
-    def lstm_backward(d_out, d_h, dc, gates, c_before, c, d_gates):             # -> d_gates (B, 4H), dc (B, H)
-        i, f, g, o = gates.chunk(4, 1)
-        d_i, *d_rest = _lstm_gradients(d_out, d_h, dc, i, f, g, o, c_before, c)
-        d_gates.copy_(torch.cat([d_i * i * (1 - i), *d_rest], 1))               # may be `gates`: written last
-
-    @staticmethod
-    def capped_lstm_backward(d_out, d_h, dc, gates, c_before, c, d_gates):
-        i, f, g, o = gates.chunk(4, 1)
-        capped = i >= 1 - f
-        d_i, d_f, *d_rest = _lstm_gradients(d_out, d_h, dc, torch.where(capped, 1 - f, i), f, g, o, c_before, c)
-        d_f = torch.where(capped, d_f - d_i * f * (1 - f), d_f)
-        d_gates.copy_(torch.cat([(d_i * i * (1 - i)).masked_fill_(capped, 0), d_f, *d_rest], 1))
-
-    @staticmethod
-    def coupled_lstm_backward(d_out, d_h, dc, gates, c_before, c, d_gates):     # -> d_gates (B, 3H), dc (B, H)
-        f, g, o = gates.chunk(3, 1)
-        d_i, d_f, *d_rest = _lstm_gradients(d_out, d_h, dc, 1 - f, f, g, o, c_before, c)
-        d_gates.copy_(torch.cat([d_f - d_i * f * (1 - f), *d_rest], 1))
-
-    @staticmethod
-    def gru_forward(x_gates, h_gates, x_bias, h_bias, gates, before, out, h):   # -> gates (B, 4H), out, h (B, H)
-        x, (y_r, y_z, m) = (x_bias + x_gates).chunk(3, 1), (h_bias + h_gates).chunk(3, 1)
-        r, z = (x[0] + y_r).sigmoid_(), (x[1] + y_z).sigmoid_()
-        n = torch.addcmul(x[2], r, m).tanh_()
-        torch.cat([r, z, n, m], 1, out=gates)
-        torch.addcmul(n, z, before - n, out=out)
-        h.copy_(out)
-
-    @staticmethod
-    def gru_backward(d_out, d_h, carry, gates, before, dx_gates, dh_gates):     # -> carry (B, H), d*_gates (B, 3H)
-        r, z, n, m = gates.chunk(4, 1)
-        dh = d_out + d_h + carry
-        dn = dh * (1 - z) * (1 - n * n)
-        dr, dz = dn * m * r * (1 - r), dh * (before - n) * z * (1 - z)
-        dx_gates.copy_(torch.cat([dr, dz, dn], 1))
-        dh_gates.copy_(torch.cat([dr, dz, dn * r], 1))
-        torch.mul(dh, z, out=carry)
-
-    @staticmethod
-    def highway_forward(x_gates, h_gates, bias, mask, gates, before, after, state):     # -> gates (B, 2H), else (B, H)
-        """x_gates and mask may be None; gates: h and t; state: what the next product takes."""
-        h, t = (bias + h_gates if x_gates is None else bias + h_gates + x_gates).chunk(2, 1)
-        torch.cat([h.tanh_(), t.sigmoid_()], 1, out=gates)
-        torch.lerp(before, h, t, out=after)
-        state.copy_(after if mask is None else after * mask)
-
-    @staticmethod
-    def highway_backward(d_out, d_state, mask, gates, before, carry, d_gates):  # -> carry (B, H), d_gates (B, 2H)
-        """d_out and mask may be None. carry: the gradient that went past the product, on return past this depth's."""
-        h, t = gates.chunk(2, 1)
-        ds = carry + (d_state if mask is None else d_state * mask)
-        ds = ds if d_out is None else ds + d_out
-        torch.mul(ds, 1 - t, out=carry)
-        d_gates.copy_(torch.cat([ds * t * (1 - h * h), ds * (h - before) * t * (1 - t)], 1))    # may be `gates`: last
-
-    @staticmethod
-    def scaling_forward(products, bias, gate, before, after, state):            # -> gate, after, state (B, W)
-        """A round of a Mogrifier: after = 2σ(products + bias) · before, again in the matmul dtype in `state`."""
-        torch.mul((bias + products).sigmoid_(), 2, out=gate)
-        torch.mul(gate, before, out=after)
-        state.copy_(after)
-
-    @staticmethod
-    def scaling_backward(d_state, gate, before, carry, d_products):             # -> carry, d_products (B, W)
-        """d_state may be None. carry: the gradient of `after` but for that part; on return that of `before`."""
-        total = carry if d_state is None else carry + d_state
-        d = total * before * gate * (1 - gate / 2)
-        torch.mul(total, gate, out=carry)
-        d_products.copy_(d)                                                     # may be `gate`: written last
-
-
-def _lstm_gates(sums, count, gates):
-    """sums (B, count·H), the last but one of which is g's -> gates after their nonlinearities, also in `gates`."""
-    *sigmoids, g, o = sums.chunk(count, 1)
-    activated = [*(gate.sigmoid_() for gate in sigmoids), g.tanh_(), o.sigmoid_()]
-    torch.cat(activated, 1, out=gates)
-    return activated
-
-
-def _lstm_state(i, f, g, o, c_before, c, out, h):
-    torch.addcmul(f * c_before, i, g, out=c)
-    torch.mul(o, c.tanh(), out=out)
-    h.copy_(out)
-
-
-def _lstm_gradients(d_out, d_h, dc, i, f, g, o, c_before, c):
-    """-> the gradient of i after its nonlinearity, those of f, g and o before; dc becomes that of c_before."""
-    t = c.tanh()
-    dh = d_out + d_h
-    d_cell = torch.addcmul(dc, dh * o, 1 - t * t)
-    torch.mul(d_cell, f, out=dc)
-    return d_cell * g, d_cell * c_before * f * (1 - f), d_cell * i * (1 - g * g), dh * t * o * (1 - o)
-
-
-class Compiled:
-    """The same functions on the same tensors, contiguous ones, by one call into the library each."""
-
-    def __init__(self, library, name):
-        for kind in ("lstm", "capped_lstm", "coupled_lstm", "gru", "highway", "scaling"):
-            for step in (f"{kind}_forward", f"{kind}_backward"):
-                setattr(self, step, _on_tensors(getattr(library, f"{step}_{name}")))
-
-
-def _on_tensors(function):
-    function.restype = None
-    address = Tensor.data_ptr
-
-    def step(*tensors):
-        rows, width = tensors[-3].shape         # in each of them the third from the end is (B, H)
-        function(integer(rows), integer(width), *[pointer(each if each is None else address(each)) for each in tensors])
-    return step
-
-
-def pointwise_steps(dtype, states):
-    """The functions of `InTorch` for products of `dtype` and such `states`."""
-    if has_compiled_steps(dtype, states):
-        return Compiled(compiled.library("cells"), str(dtype).removeprefix("torch."))
-    return InTorch
-
-
-def has_compiled_steps(dtype, states):
-    """Whether the steps are compiled for products of `dtype` and such `states`, compiling them if need be."""
-    return (states.is_cpu and states.dtype == torch.float32 and dtype in (torch.float32, torch.bfloat16)
-            and compiled.library("cells") is not None)
-
-
-# ---- the loops over time
 
 def input_gates(x, weight_ih):
     """The input in the weight's dtype (N, I), and its products with the weight for all steps (T, B, G·H)."""
@@ -418,7 +184,7 @@ def pays(kind, x, weight_hh):
         return False
     if len(x) < FEW and x.size(1) <= few.ROWS:          # then weights are read as they lie, once for a product
         return True
-    return _pays(kind, _power_of_two(x.size(1)), x.size(2), weight_hh.size(1), x.dtype, torch.get_num_threads())
+    return _pays(kind, power_of_two(x.size(1)), x.size(2), weight_hh.size(1), x.dtype, torch.get_num_threads())
 
 
 @cache

@@ -8,7 +8,7 @@ B batch size, I inputs, O outputs, N uses · B.
 import torch
 from torch.autograd.function import once_differentiable
 
-from ops.recurrence import packed
+from ops.packed import packed
 
 
 def repeated(weight, rows, bias=None, dtype=None):

@@ -86,6 +86,15 @@ class GraphedStep:
         return rest
 
 
+def compose_loss(window_loss, device, recording=None):
+    """The loss of a window in evaluation, as `evaluation.loss.window_loss` gives it, with its layers on `device`."""
+    if device.type != "cuda":
+        return window_loss
+    if not recording:
+        return with_fallbacks(window_loss, stop_cudnn)
+    return Graphs(with_fallbacks(window_loss, stop_cudnn, recording.stop_for_memory), device, recording)
+
+
 def compose(step, group=None, recording=None):
     """A `TrainStep` with its layers, from the inside outwards -> what is called like it.
 

@@ -17,8 +17,6 @@ from data import batchify_split, words_per_token
 from evaluation.loss import evaluate, total_loss, window_loss
 from evaluation.stalling import has_no_new_best, has_stalled
 from model import count_parameters
-from ops.fallbacks import stop_cudnn, with_fallbacks
-from ops.graphs import Graphs, Recording
 from runtime import record
 from runtime.devices import peak_memory_mib
 from runtime.errors import InputError
@@ -28,10 +26,10 @@ from runtime.paths import check_output
 from runtime.processes import ProcessGroup
 from runtime.signals import Interruption, Stop, exclusive
 from training import optimizers
-from training.compose import compose
+from training.compose import compose, compose_loss
 from training.losses import Losses
 from training.reader import TextReader
-from training.self_check import check_graphs
+from training.self_check import checked_recording
 from training.state import CheckpointManager
 from training.step import TrainStep
 from training.tensorboard import Board
@@ -80,11 +78,11 @@ class Run:
         self.step = TrainStep(model, optimizer, bptt=args.bptt, clip=args.clip, alpha=args.alpha, beta=args.beta,
                               state_drop=args.state_drop, **optimizers.decays(args),
                               share=self.train.size(1) / args.batch_size)
-        self.window_loss = window_loss(model)
-        self.recording = self._recording()
+        self.recording = None
+        if compute.device.type == "cuda" and args.graphs and model.can_be_graphed:
+            self.recording = checked_recording(compute.device)
         self.step = compose(self.step, self.group, self.recording)
-        if compute.device.type == "cuda":
-            self.window_loss = self._on_gpu(self.window_loss)
+        self.window_loss = compose_loss(window_loss(model), compute.device, self.recording)
         self.losses = Losses(args.max_bad_steps)
         self.lengths = torch.Generator().manual_seed(args.seed)   # of the windows; dropout has torch's own generator
         self.history = []                                         # a dict for every epoch, or turn, that has ended
@@ -95,23 +93,6 @@ class Run:
         self.status = 0
         self.together = True                                      # what is done next, all processes do
         self._begin_epoch()
-
-    def _recording(self):
-        """What CUDA graphs are recorded with, None where there are none."""
-        if self.compute.device.type != "cuda" or not (self.args.graphs and self.model.can_be_graphed):
-            return None
-        recording = Recording()
-        reason = check_graphs(self.compute.device)
-        if reason:
-            recording.stop(reason)
-        return recording
-
-    def _on_gpu(self, function):
-        """`function` as a CUDA graph, if there are any, and tried again without what only makes it faster."""
-        if not self.recording:
-            return with_fallbacks(function, stop_cudnn)
-        return Graphs(with_fallbacks(function, stop_cudnn, self.recording.stop_for_memory), self.compute.device,
-                      self.recording)
 
     def _begin_epoch(self):
         self.batch = 0

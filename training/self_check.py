@@ -10,6 +10,14 @@ from training.step import TrainStep
 STEPS, WORDS = 4, 32           # of one shape: one run as it is, one recorded and replayed, two replayed
 
 
+def checked_recording(device):
+    """A Recording for a run, stopped at once if graphs are not to be relied on."""
+    recording, reason = Recording(), check_graphs(device)
+    if reason:
+        recording.stop(reason)
+    return recording
+
+
 def check_graphs(device):
     """Why graphs are not to be relied on, in a few words, or None. Takes under two seconds; draws no random numbers."""
     with torch.random.fork_rng([device]):

@@ -2,7 +2,7 @@
 //
 // B rows, H hidden units. P is the type that products are made in, float or bfloat16; states and gates are float.
 // Gates lie as in torch: an LSTM's i, f, g, o (COUPLED f, g, o) and a GRU's r, z, n, each H wide, side by side in a row. The same
-// arithmetic in torch, easier to read, is in ops/recurrence.py. Vectorised by the compiler: no intrinsics, any processor.
+// arithmetic in torch, easier to read, is in ops/steps.py. Vectorised by the compiler: no intrinsics, any processor.
 
 #include "numbers.h"
 

@@ -11,10 +11,13 @@ import torch
 from conftest import ROOT, SMALL, run_script
 from torch import nn
 
+import ops.packed
+import ops.steps
 from model import RNNModel, build, set_precision
 from nt_asgd import NTASGD
 from ops import compiled, recurrence
-from ops.recurrence import packed, recur
+from ops.packed import packed
+from ops.recurrence import recur
 from runtime import devices
 from training.step import TrainStep
 from utils import flat_hidden
@@ -121,8 +124,8 @@ def numbers_of(shapes, in_dtype, columns, width, gates, dtype):
 
 def compare_steps(name, given, dtype):
     ours, theirs = ([None if t is None else t.clone() for t in given] for _ in range(2))
-    getattr(recurrence.Compiled(compiled.library("cells"), str(dtype).removeprefix("torch.")), name)(*ours)
-    getattr(recurrence.InTorch, name)(*theirs)
+    getattr(ops.steps.Compiled(compiled.library("cells"), str(dtype).removeprefix("torch.")), name)(*ours)
+    getattr(ops.steps.InTorch, name)(*theirs)
     for a, b in zip(ours, theirs):
         if a is None:
             continue
@@ -142,8 +145,8 @@ def test_packed_products(steps, rows, outputs, inputs, dtype):
 
 def test_small_weights_in_bfloat16_are_multiplied_by_our_own_product():
     needs_compiler()
-    ways = recurrence._ways(torch.zeros(100, 20, dtype=torch.bfloat16))
-    assert next(iter(ways)) == "panels" and "panels" not in recurrence._ways(torch.zeros(600, 200).bfloat16())
+    ways = ops.packed._ways(torch.zeros(100, 20, dtype=torch.bfloat16))
+    assert next(iter(ways)) == "panels" and "panels" not in ops.packed._ways(torch.zeros(600, 200).bfloat16())
 
 
 def test_a_second_backward_pass_is_refused():
@@ -363,12 +366,12 @@ def test_the_fastest_product_is_taken(times, way, monkeypatch):
         return times and dict(zip(ways, times))
 
     used = []
-    ways = recurrence._ways(torch.zeros(1, 1))
+    ways = ops.packed._ways(torch.zeros(1, 1))
     assert list(ways) == ["panels", "oneDNN", "plain"]
-    monkeypatch.setattr(recurrence, "milliseconds", milliseconds)
-    monkeypatch.setattr(recurrence, "_ways", lambda weight: {
+    monkeypatch.setattr(ops.packed, "milliseconds", milliseconds)
+    monkeypatch.setattr(ops.packed, "_ways", lambda weight: {
         name: lambda weight, rows, name=name: used.append(name) or ways[name](weight, rows) for name in ways})
-    recurrence._fastest_way.cache_clear()
+    ops.packed._fastest_way.cache_clear()
     weight, x = torch.randn(300, 256), torch.randn(5, 256)
     assert relative(packed(weight, 5)(x), x @ weight.t()) < 1e-6 and used[-1] == way
     packed(weight, 7)(x)
@@ -376,18 +379,18 @@ def test_the_fastest_product_is_taken(times, way, monkeypatch):
     assert len(asked) == 1 and used[-1] == "panels"          # 5 and 7 rows are both asked about as 8
     packed(weight, 9)(x)
     assert len(asked) == 2
-    recurrence._fastest_way.cache_clear()
+    ops.packed._fastest_way.cache_clear()
 
 
 def test_a_weight_that_is_used_a_few_times_is_not_laid_out(monkeypatch):
     """In float32, as by a segment of dynamic evaluation: forward, and backward with the weight across."""
     laid_out = []
-    plain = {"plain": recurrence._ways(torch.zeros(1, 1))["plain"]}
-    monkeypatch.setattr(recurrence, "_ways", lambda weight: {"panels": lambda *_: laid_out.append(1), **plain})
+    plain = {"plain": ops.packed._ways(torch.zeros(1, 1))["plain"]}
+    monkeypatch.setattr(ops.packed, "_ways", lambda weight: {"panels": lambda *_: laid_out.append(1), **plain})
     weight, x = torch.randn(300, 256), torch.randn(1, 256)
     for w in (weight, weight.t().contiguous().t()):
         assert relative(packed(w, 1, 5)(x).double(), x.double() @ weight.double().t()) < 1e-6 and not laid_out
-    monkeypatch.setattr(recurrence, "_fastest_way", lambda *_: "panels")
+    monkeypatch.setattr(ops.packed, "_fastest_way", lambda *_: "panels")
     packed(weight, 1, recurrence.FEW)
     packed(weight.bfloat16(), 1, 5)
     assert len(laid_out) == 2

@@ -28,7 +28,7 @@ from model import build, count_parameters, model_flags, resolve, set_precision, 
 from nt_asgd import NTASGD
 from ops.graphs import Graphs, Recording
 from ops.steps import has_compiled_steps
-from runtime import devices, options, record
+from runtime import devices, options, record, values
 from runtime.devices import check_memory, peak_memory_mib
 from runtime.errors import InputError
 from runtime.options import Flag
@@ -224,15 +224,15 @@ def make_parser():
     parser.add("optimisation", options.optimisation(0.1, "learning rate", 0))
     parser.add("running", (*options.running(), options.GRAPHS))
     return parser.add("benchmark", (
-        Flag("words", 10_000, "size of the vocabulary", options.size, "V"),
-        Flag("window", 500, "positions of the cache", options.size, "N"),
-        Flag("runs", 10, "training steps timed", options.size, "N"),
+        Flag("words", 10_000, "size of the vocabulary", values.size, "V"),
+        Flag("window", 500, "positions of the cache", values.size, "N"),
+        Flag("runs", 10, "training steps timed", values.size, "N"),
         Flag("against", None, "time a plain model beside ours", choices=("plain",)),
         Flag("process_group", False, "time a step that sums its gradients over a process group of one", bool,
              only_true=True),
         Flag("data", None, "time loading this corpus, too", metavar="FOLDER"),
         Flag("made_corpus", None, "time loading a made corpus of N tokens and 270,000 words (WikiText-103: 100000000)",
-             options.size, "N"),
+             values.size, "N"),
         Flag("folder", ".", "where saving is timed", metavar="FOLDER"),
         Flag("json", None, "write the figures to FILE", metavar="FILE")))
 

@@ -15,7 +15,7 @@ from evaluation.dynamic import FLAGS, LEARNING_RATE, DynamicPass, learning_rate
 from evaluation.loss import PLAIN_WINDOW, evaluate
 from evaluation.neural_cache import at_the_edge, cache_logprobs, mean_loss
 from model import count_parameters
-from runtime import options, record
+from runtime import options, record, values
 from runtime.errors import InputError
 from runtime.log import log, report, report_tokens, rule
 from runtime.options import Flag
@@ -53,7 +53,7 @@ def make_parser():
         Flag("split", "both", "which text to evaluate on", choices=("both", "valid", "test")),
         Flag("search", False, "choose lr and lamb from a grid on the validation text", bool, only_true=True),
         Flag("search_tokens", 10_000, "how much of the validation text the search reads, for each of its "
-             f"{len(FACTORS) * len(LAMBDAS)} settings", options.size, "N")))
+             f"{len(FACTORS) * len(LAMBDAS)} settings", values.size, "N")))
     parser.add("neural cache", (
         *options.NEURAL_CACHE,
         Flag("neural_cache", False, "mix the neural cache, as of pointer.py, into the predictions", bool,

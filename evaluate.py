@@ -19,7 +19,7 @@ from evaluation.formats import FORMATS
 from evaluation.neural_cache import at_the_edge
 from evaluation.text import characters, read_split, read_text
 from model import count_parameters
-from runtime import options, record
+from runtime import options, record, values
 from runtime.errors import InputError
 from runtime.log import log, log_on_stderr, report_tokens
 from runtime.options import Flag
@@ -32,7 +32,7 @@ FACTORS = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)               # of the dropout rates, i
 
 
 def temperature(text):
-    return options.number(text, float, lambda x: 0.001 <= x <= 1000, "a temperature from 0.001 to 1000")
+    return values.number(text, float, lambda x: 0.001 <= x <= 1000, "a temperature from 0.001 to 1000")
 
 
 def make_parser():
@@ -54,9 +54,9 @@ def make_parser():
         Flag("temperature", 1.0, "of the softmax: < 1 sharpens it, > 1 flattens it", temperature, "X"),
         Flag("search_temperature", False, "choose it on the validation text", bool, only_true=True),
         Flag("mc_samples", None, "also average the probabilities of K passes with training's dropout on (Monte Carlo "
-             "dropout)", options.size, "K"),
+             "dropout)", values.size, "K"),
         Flag("mc_factor", 1.0, "factor on the dropout rates of these passes (Melis et al.: 0.6 to 0.9); 0 is the plain "
-             "pass", options.weight, "X"),
+             "pass", values.weight, "X"),
         Flag("mc_mask", "window", "masks of these passes: anew for every window, or one for the text, no words dropped "
              "(Gal and Ghahramani)", choices=("window", "text")),
         Flag("mc_temperature", None, "temperature of these passes; that of --temperature if not given", temperature,
@@ -64,10 +64,10 @@ def make_parser():
         Flag("search_mc", False, "choose --mc-factor and --mc-temperature together, by the samples' loss on the "
              "validation text", bool, only_true=True),
         Flag("bptt", 70, "tokens read at a time; changes nothing but memory, and how long a mask holds in Monte Carlo "
-             "dropout", options.size, "N")))
+             "dropout", values.size, "N")))
     parser.add("output", (
         *outputs.flags(FORMATS), *outputs.SURPRISAL, *hidden_states.FLAGS,
-        Flag("max_minutes", None, "stop after M minutes", options.positive, "M")))
+        Flag("max_minutes", None, "stop after M minutes", values.positive, "M")))
     parser.add("n-best lists", nbest.FLAGS)
     parser.add("minimal pairs", minimal_pairs.FLAGS)
     parser.add("running", (*options.running(), *options.RECIPE))

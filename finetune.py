@@ -13,6 +13,7 @@ from runtime import devices, options
 from runtime.log import log
 from runtime.processes import init_distributed
 from runtime.run_files import Files
+from training import flags
 from training.optimizers import own_decay
 from training.run import Run
 from training.state import continued, find_state
@@ -23,8 +24,8 @@ def make_parser():
     parser.add("data", options.DATA)
     parser.add("model", model_flags())
     parser.add("optimisation", options.optimisation(30.0, "learning rate", 10))
-    parser.add("running", (*options.running(), *options.TRAINING, *options.RECIPE))
-    parser.add("stopping and continuing", (*options.STOPPING, *options.BAD_STEPS))
+    parser.add("running", (*options.running(), *flags.TRAINING, *options.RECIPE))
+    parser.add("stopping and continuing", (*options.STOPPING, *flags.BAD_STEPS))
     parser.add("files", [options.save("fine-tune the model in FILE, which stays as it is; the fine-tuned model goes to "
                                       "NAME.finetuned.pt, its state and log beside it")])
     return parser

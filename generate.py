@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from checkpoint import open_model
 from data import EOS, UNK
 from evaluation.generation import sample
-from runtime import options
+from runtime import options, values
 from runtime.errors import InputError
 from runtime.log import data_stream
 from runtime.options import Flag
@@ -44,13 +44,13 @@ def make_parser():
     parser = options.Parser(__doc__)
     parser.add("model", options.READ_MODEL)
     parser.add("text", (
-        Flag("words", 1000, "words (tokens of the model) to generate", options.size, "N"),
-        Flag("samples", 1, "texts that go on from the prompt, an empty line between them", options.size, "N"),
+        Flag("words", 1000, "words (tokens of the model) to generate", values.size, "N"),
+        Flag("samples", 1, "texts that go on from the prompt, an empty line between them", values.size, "N"),
         Flag("temperature", 1.0, "temperature of the softmax: < 1 sharpens it, > 1 flattens it, 0 takes the likeliest "
-             "word each time", options.non_negative, "X"),
-        Flag("top_k", 0, "number of likeliest words that are drawn from, 0 for all", options.count, "K"),
+             "word each time", values.non_negative, "X"),
+        Flag("top_k", 0, "number of likeliest words that are drawn from, 0 for all", values.count, "K"),
         Flag("top_p", 1.0, "probability of the likeliest words, together, that are drawn from, 1 for all",
-             options.weight, "P"),
+             values.weight, "P"),
         Flag("prompt", "", "words to go on from, the start of the text", metavar="TEXT"),
         *options.READ_WORDS,
         Flag("outf", "generated.txt", "where to write; - is standard output", metavar="FILE")))

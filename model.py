@@ -14,6 +14,8 @@ from locked_dropout import LockedDropout
 from past_decode import PastDecoder
 from runtime import options
 from runtime.errors import InputError
+from runtime.options import ARCHITECTURE, MODEL, Flag
+from runtime.values import non_negative, positive, probability, width
 from softmaxes import SOFTMAXES
 
 DROPOUTS = ("dropout", "dropouth", "dropouti", "dropoute", "wdrop", "dropoutr", "dropoutp")   # of model and cells
@@ -71,7 +73,8 @@ class RNNModel(nn.Module):
                                   for layer, (n_in, n_out) in enumerate(zip(widths, widths[1:])))
         self.projection = nn.Linear(nhidlast, decoded, bias=False) if decoded != nhidlast and not projects else None
         if dropoutp and not self.projection:
-            raise ValueError("dropoutp is for a linear map to the decoder, and this model has none")
+            raise InputError("--dropoutp is for the linear map between the last layer and the decoder, and this model has none; "
+                             "leave it out")
         if self.projection and settings.get("weight_init") == "fan-in":
             nn.init.orthogonal_(self.projection.weight)
         self.decoder = nn.Linear(decoded, ntoken)
@@ -183,9 +186,55 @@ def _put_back_tied_weight(model, state, prefix, *args):
 
 # ---- from the command line to a model
 
+REGULARISATION = (
+    *(Flag(name, default, f"dropout on {what}", probability, "P", kept=MODEL) for name, default, what in [
+        ("dropout", 0.4, "the last layer's output"),
+        ("dropouth", 0.3, "the output of the layers below"),
+        ("dropouti", 0.65, "the embedded input"),
+        ("dropoute", 0.1, "whole words of the input"),
+        ("wdrop", 0.5, "the hidden-to-hidden weights; of a QRNN, on all its layers' weights"),
+        ("dropoutr", 0.0, "the state that the hidden-to-hidden weights are multiplied by, one mask for a window (Gal "
+                          "and Ghahramani's)")]),
+    Flag("dropoutp", 0.0, "dropout on the output of the linear map between the last layer and the decoder, where their "
+         "widths differ; a mask for every step (Melis et al.)", probability, "P", kept=MODEL),
+    Flag("per_step_dropout", False, "draw the masks of --dropout, --dropouth and --dropouti anew at every step, not "
+         "one for a window", bool, only_true=True, kept=MODEL),
+    Flag("alpha", 2, "AR: weight of the squared activations", non_negative, "X", kept=MODEL),
+    Flag("beta", 1, "TAR: weight of their squared change from step to step", non_negative, "X", kept=MODEL),
+    Flag("pdr", 0.0, "past decode regularisation (Brahma's): weight of the loss of predicting the last input word from "
+         "the softmax's probabilities", non_negative, "X", kept=MODEL),
+    Flag("wdecay", 1.2e-6, "weight decay", non_negative, "X", kept=MODEL),
+    Flag("decay_with", "update", "where weight decay enters: with the update, after clipping (Merity et al.); with the "
+         "loss, so that the gradient's norm includes it (Melis et al., Zilly et al.); or apart from learning rate and "
+         "clipping, a constant share of the weights (Gal and Ghahramani)", choices=("update", "loss", "apart"),
+         kept=MODEL),
+)
+
+
+def architecture():
+    """The shape of a model; what its cell and its softmax need to know has flags, too."""
+    return (
+        Flag("model", "LSTM", "recurrent cell", choices=tuple(CELLS), kept=ARCHITECTURE),
+        Flag("emsize", 400, "width of word vectors", width, "N", kept=ARCHITECTURE),
+        Flag("nhid", 1150, "hidden units per layer", width, "N", kept=ARCHITECTURE),
+        Flag("nhidlast", None, "hidden units of the last layer; if not given --emsize, or --nhid with --no-tied or "
+             "--skip-output. Where the decoder takes another width, a linear map lies between", width, "N",
+             kept=ARCHITECTURE),
+        Flag("nlayers", 3, "recurrent layers", width, "N", kept=ARCHITECTURE),
+        Flag("tied", True, "decoder and encoder share one matrix", bool, kept=ARCHITECTURE),
+        Flag("skip_output", False, "predict from the sum of all layers' outputs", bool, only_true=True,
+             kept=ARCHITECTURE),
+        Flag("softmax", "split", "split: full, or adaptive where there are --cutoffs; mixture: of several full ones",
+             choices=tuple(SOFTMAXES), kept=ARCHITECTURE),
+        Flag("init_range", 0.1, "embedding and decoder start from uniform numbers between -X and X", positive, "X",
+             kept=ARCHITECTURE),
+        *options.own_flags(CELLS), *options.own_flags(SOFTMAXES),
+    )
+
+
 def model_flags():
     """The flags that describe a model, those of all registered cells and softmaxes among them."""
-    return options.architecture(CELLS, SOFTMAXES) + options.REGULARISATION
+    return architecture() + REGULARISATION
 
 
 def supports(settings):
@@ -223,11 +272,6 @@ def build(settings, ntoken):
         raise InputError(f"--dropoutr is not supported by --model {settings['model']}")
     if settings.get("skip_output") and settings.get("nhidlast") not in (None, settings["nhid"]):
         raise InputError("--skip-output sums the outputs of layers of one width; leave --nhidlast out")
-    last = settings.get("nhidlast") or (settings["nhid"] if settings.get("skip_output") else settings["emsize"])
-    if settings.get("dropoutp") and (not settings["tied"] or last == settings["emsize"]
-                                     or SOFTMAXES[settings.get("softmax", "split")].projects):
-        raise InputError("--dropoutp is for the linear map between the last layer and the decoder, and this model has "
-                         "none; leave it out")
     names = ("nhid", "nlayers", "dropout", "dropouth", "dropouti", "dropoute", "wdrop", "dropoutr", "softmax",
              "nhidlast", "skip_output", "per_step_dropout", "dropoutp", "init_range", "pdr",
              *(flag.name for registry in (CELLS, SOFTMAXES) for flag in options.own_flags(registry)))

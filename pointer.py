@@ -13,7 +13,7 @@ from data import batchify_split, read_corpus
 from evaluation.neural_cache import at_the_edge, cache_logprobs, mean_loss, mix, recall_logprobs
 from evaluation.resumable import ResumablePass
 from model import count_parameters
-from runtime import options, record
+from runtime import options, record, values
 from runtime.log import log, report, report_tokens, rule
 from runtime.run_files import Files
 
@@ -41,7 +41,7 @@ def make_parser():
         *options.NEURAL_CACHE,
         options.Flag("search", False, "choose theta and lambda from a grid on the validation text", bool,
                      only_true=True),
-        options.Flag("bptt", 5000, "tokens read at a time; changes memory, not results", options.size, "N")))
+        options.Flag("bptt", 5000, "tokens read at a time; changes memory, not results", values.size, "N")))
     parser.add("running", (*options.running(), *options.RECIPE))
     parser.add("stopping and continuing", options.STOPPING)
     return parser

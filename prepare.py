@@ -14,14 +14,14 @@ from corpus import own_text
 from corpus.cache import SPLITS
 from corpus.tokenizers import EOS, TOKENIZERS, UNK
 from corpus.word_parts import WORD_SPLITS
-from runtime import options
+from runtime import options, values
 from runtime.errors import InputError
 from runtime.log import log, warn
 from runtime.options import Flag
 
 
 def share(text):
-    return options.number(text, float, lambda x: 0 < x < 0.5, "a share above 0 and below 0.5")
+    return values.number(text, float, lambda x: 0 < x < 0.5, "a share above 0 and below 0.5")
 
 
 def make_parser():
@@ -32,9 +32,9 @@ def make_parser():
         Flag("tokenizer", "words", "words between white space, characters, or pieces of words: byte pair encoding or "
              "unigram, which need the package tokenizers", choices=tuple(TOKENIZERS)),
         Flag("vocab_size", None, f"size of the vocabulary, {EOS} and {UNK} included: of bpe and unigram what they "
-             "learn, of words and chars the most", options.size, "N"),
+             "learn, of words and chars the most", values.size, "N"),
         Flag("min_count", 2, f"of words and chars: tokens that occur less often in the training text become {UNK}",
-             options.size, "N"),
+             values.size, "N"),
         Flag("split_words", "none", "of words: punctuation in front of and behind them as words of its own, or "
              "contractions, too (do n't), as Penn Treebank has them", choices=WORD_SPLITS),
         Flag("lower", False, "put the text into lower case", bool, only_true=True)))
@@ -44,7 +44,7 @@ def make_parser():
         Flag("valid", 0.05, "share of them for validation", share, "X"),
         Flag("test", 0.05, "share of them for the test", share, "X"),
         Flag("dedup", False, "take each of them once, so that none is in two texts", bool, only_true=True),
-        Flag("seed", 1111, "of the dealing", options.seed, "N")))
+        Flag("seed", 1111, "of the dealing", values.seed, "N")))
     parser.add("files", (Flag("out", None, "folder to write", metavar="FOLDER"),))
     return parser
 

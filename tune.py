@@ -26,7 +26,7 @@ import torch
 import checkpoint
 from data import read_corpus
 from model import refuse_unsupported, resolve
-from runtime import options
+from runtime import options, values
 from runtime.errors import InputError
 from runtime.log import log, perplexity, surviving_broken_pipe, warn
 from runtime.options import Arguments, Flag, shown
@@ -40,15 +40,15 @@ from training import flags, optimizers, schedules, space
 FLAGS = (
     Flag("space", None, "what is searched: NAME=LOW:HIGH, NAME=log:LOW:HIGH or NAME=ONE,OTHER; if not given, AR, TAR, "
          "the dropouts and the learning rate, as far as they are not typed", metavar="NAME=RANGE", nargs="+"),
-    Flag("trials", 30, "number of trials, pruned and failed ones included", options.size, "N"),
+    Flag("trials", 30, "number of trials, pruned and failed ones included", values.size, "N"),
     Flag("sampler", "tpe", "what chooses settings: Optuna's tree-structured Parzen estimator, which learns from the "
          "trials so far, or chance", choices=("tpe", "random")),
     Flag("pruner", "halving", "what ends trials before --epochs: Optuna's successive halving or Hyperband, or nothing",
          choices=("halving", "hyperband", "none")),
-    Flag("reduction", 3, "share of trials that the pruner lets go on: one of N", options.size, "N"),
+    Flag("reduction", 3, "share of trials that the pruner lets go on: one of N", values.size, "N"),
     Flag("min_epochs", None, "epochs of a trial before it may be pruned; if not given, --epochs divided three times by "
-         "--reduction", options.size, "E"),
-    Flag("workers", 1, "trials at a time, each with a GPU or its share of the cores", options.size, "N"),
+         "--reduction", values.size, "E"),
+    Flag("workers", 1, "trials at a time, each with a GPU or its share of the cores", values.size, "N"),
     Flag("storage", None, "database of the study, a URL as Optuna takes it; if not given, an SQLite file in "
          "NAME.search", metavar="URL"),
 )

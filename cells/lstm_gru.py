@@ -9,7 +9,8 @@ from cells.cell import Cell, masked
 from ops.cudnn import recur_by_torch, recur_flat
 from ops.recurrence import pays, recur
 from ops.repeated import repeated
-from runtime.options import ARCHITECTURE, Flag, real
+from runtime.options import ARCHITECTURE, Flag
+from runtime.values import real
 
 
 class Gated(Cell):

@@ -9,7 +9,8 @@ from cells.cell import masked
 from cells.lstm_gru import LSTM
 from ops.mogrifier import recur_mogrifier
 from ops.repeated import repeated
-from runtime.options import ARCHITECTURE, Flag, few, number
+from runtime.options import ARCHITECTURE, Flag
+from runtime.values import few, number
 
 
 def rank(text):

@@ -8,7 +8,8 @@ from torch import nn
 from cells.cell import Cell, masked
 from ops.highway import recur_highway
 from ops.repeated import repeated
-from runtime.options import ARCHITECTURE, Flag, few, real
+from runtime.options import ARCHITECTURE, Flag
+from runtime.values import few, real
 
 INIT_RANGE = 0.04
 

@@ -15,7 +15,7 @@ import checkpoint
 from evaluation.resumable import PARTS, ResumablePass
 from ops.fallbacks import stop_cudnn, with_fallbacks
 from ops.update import update
-from runtime import options
+from runtime import values
 from runtime.errors import InputError
 from runtime.log import log, perplexity, report_tokens
 from runtime.meter import Meter
@@ -27,14 +27,14 @@ FLAGS = (
     Flag("rule", "rms", "steps and decay scaled by how large a weight's gradient was in training, or all alike",
          choices=("rms", "sgd")),
     Flag("lr", None, "learning rate; {rms} for rms and {sgd} for sgd if not given".format(**LEARNING_RATE),
-         options.non_negative, "X"),
+         values.non_negative, "X"),
     Flag("lamb", 0.002, "share of the way back to the trained weights that every step goes; with rms that of a weight "
-         "whose gradient is as large as the parameters' are on average", options.weight, "X"),
-    Flag("epsilon", 2e-5, "added to the root of a gradient's mean square, which rms divides by", options.positive,
+         "whose gradient is as large as the parameters' are on average", values.weight, "X"),
+    Flag("epsilon", 2e-5, "added to the root of a gradient's mean square, which rms divides by", values.positive,
          "X"),
-    Flag("bptt", 5, "tokens in a segment", options.size, "N"),
+    Flag("bptt", 5, "tokens in a segment", values.size, "N"),
     Flag("stat_batch_size", 100, "batch size with which the training text is read for the gradients' mean squares",
-         options.size, "N"),
+         values.size, "N"),
 )
 
 

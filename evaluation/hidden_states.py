@@ -11,7 +11,7 @@ from tqdm import tqdm
 from evaluation.batches import PADDING, read_batches
 from evaluation.loss import evaluating
 from evaluation.text import sentences
-from runtime import options
+from runtime import values
 from runtime.errors import InputError
 from runtime.options import Flag
 from runtime.paths import atomic_write
@@ -22,7 +22,7 @@ LONGEST_WORD = 100             # characters that are written of a word: numpy ta
 def layer(text):
     """A value of --layer: a layer's number, or "all"."""
     try:
-        return text if text == "all" else options.width(text)
+        return text if text == "all" else values.width(text)
     except argparse.ArgumentTypeError:
         raise argparse.ArgumentTypeError(f"{text!r} is neither the number of a layer, from 1 on, nor all") from None
 

@@ -4,7 +4,7 @@ import math
 from evaluation.formats import sentence_rows
 from evaluation.tables import write_rows
 from evaluation.text_files import read_utf8_lines
-from runtime import options
+from runtime import values
 from runtime.errors import InputError
 from runtime.options import Flag
 
@@ -13,7 +13,7 @@ FLAGS = (
     Flag("nbest", None, "score these lists instead, one hypothesis a line: the id of its list, its score and its "
          "words, separated by spaces or tabs; - is standard input", metavar="FILE"),
     Flag("weight", 1.0, "of the model's log-probability in nats, <eos> included, in a hypothesis's combined score",
-         options.real, "X"),
+         values.real, "X"),
     Flag("rescored", None, "write every hypothesis with its scores; to standard output if neither this nor --best is "
          "given", metavar="FILE"),
     Flag("best", None, "write of each list the hypothesis with the highest combined score", metavar="FILE"),

@@ -11,8 +11,9 @@ from evaluation.reading_times import BEFORE, predictor_rows, warn_of_frequencies
 from evaluation.tables import write_rows
 from evaluation.text_files import check_outputs, writing
 from runtime.errors import InputError
-from runtime.options import Flag, number
+from runtime.options import Flag
 from runtime.paths import check_output
+from runtime.values import number
 
 NAMES = ("per_token", "per_sentence", "html", "features", "rescored", "best", "per_pair")  # flags with a file to write
 

@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves
 import main
 import splitcross
 from model import build, count_parameters, resolve, set_precision
-from runtime import devices, options, record
+from runtime import devices, options, record, values
 from runtime.devices import peak_memory_mib
 from training import optimizers
 from training.step import TrainStep
@@ -54,7 +54,7 @@ class Live(TorchDispatchMode):
 
 def make_parser():
     parser = main.make_parser()
-    return parser.add("accounting", (options.Flag("words", 267_735, "size of the vocabulary", options.size, "V"),
+    return parser.add("accounting", (options.Flag("words", 267_735, "size of the vocabulary", values.size, "V"),
                                      options.Flag("json", None, "write the figures to FILE", metavar="FILE")))
 
 

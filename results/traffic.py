@@ -15,7 +15,7 @@ import torch
 
 import main
 from model import build, count_parameters, resolve, set_precision
-from runtime import devices, options, record
+from runtime import devices, options, record, values
 from runtime.log import log
 from runtime.processes import init_distributed
 from training import optimizers
@@ -27,7 +27,7 @@ STEPS = 5
 
 def make_parser():
     parser = main.make_parser()
-    return parser.add("traffic", (options.Flag("words", 10_000, "size of the vocabulary", options.size, "V"),
+    return parser.add("traffic", (options.Flag("words", 10_000, "size of the vocabulary", values.size, "V"),
                                   options.Flag("json", None, "write the figures to FILE", metavar="FILE")))
 
 

@@ -5,7 +5,6 @@ A flag's values come from a command line, as words, or from a checkpoint, as the
 a default, so that a checkpoint's settings can stand in for flags nobody gave.
 """
 import argparse
-import math
 import os
 import sys
 from collections.abc import Callable
@@ -14,6 +13,15 @@ from dataclasses import dataclass
 from runtime import program
 from runtime.errors import InputError
 from runtime.paths import default_cache
+from runtime.values import (
+    count,
+    non_negative,
+    positive,
+    probability,
+    seed,
+    size,
+    weight,
+)
 
 # What happens to a flag's value once a model has been trained with it.
 ARCHITECTURE = "architecture"    # fixed by the checkpoint: typing another value is an error
@@ -202,62 +210,6 @@ def shown(value):
     return " ".join(map(str, value)) or "(none)" if isinstance(value, list) else str(value)
 
 
-# Values. Each says in one line what it wants; argparse names the flag.
-
-def number(text, kind, accepts, wanted):
-    try:
-        value = kind(text)
-    except (TypeError, ValueError, OverflowError):
-        value = None
-    if value is None or not math.isfinite(value) or not accepts(value) or not (isinstance(text, str) or value == text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not {wanted}")
-    return value
-
-
-def probability(text):
-    return number(text, float, lambda p: 0 <= p < 1, "a probability in [0, 1)")
-
-
-def weight(text):
-    return number(text, float, lambda p: 0 <= p <= 1, "a number in [0, 1]")
-
-
-def positive(text):
-    return number(text, float, lambda x: x > 0, "a positive number")
-
-
-def real(text):
-    return number(text, float, lambda x: True, "a number")
-
-
-def non_negative(text):
-    return number(text, float, lambda x: x >= 0, "a number of at least 0")
-
-
-def size(text):
-    return number(text, int, lambda n: 0 < n < 2**31, "a positive whole number")
-
-
-def width(text):
-    return number(text, int, lambda n: 0 < n <= 10**6, "a whole number from 1 to 1,000,000")
-
-
-def few(text):
-    return number(text, int, lambda n: 0 < n <= 100, "a whole number from 1 to 100")
-
-
-def count(text):
-    return number(text, int, lambda n: 0 <= n < 2**31, "a whole number of at least 0")
-
-
-def epoch(text):
-    return number(text, int, lambda n: n == -1 or n > 0, "an epoch (a positive whole number, or -1 for never)")
-
-
-def seed(text):
-    return number(text, int, lambda n: 0 <= n < 2**63, "a whole number from 0 to 2^63 - 1")
-
-
 # Groups of flags that scripts share, in the order in which --help shows them.
 
 def save(what):
@@ -293,52 +245,6 @@ NEURAL_CACHE = (
     Flag("lambdasm", 0.12785920428335693, "share of the cache in the mixture", weight, "X"),
 )
 
-REGULARISATION = (
-    *(Flag(name, default, f"dropout on {what}", probability, "P", kept=MODEL) for name, default, what in [
-        ("dropout", 0.4, "the last layer's output"),
-        ("dropouth", 0.3, "the output of the layers below"),
-        ("dropouti", 0.65, "the embedded input"),
-        ("dropoute", 0.1, "whole words of the input"),
-        ("wdrop", 0.5, "the hidden-to-hidden weights; of a QRNN, on all its layers' weights"),
-        ("dropoutr", 0.0, "the state that the hidden-to-hidden weights are multiplied by, one mask for a window (Gal "
-                          "and Ghahramani's)")]),
-    Flag("dropoutp", 0.0, "dropout on the output of the linear map between the last layer and the decoder, where their "
-         "widths differ; a mask for every step (Melis et al.)", probability, "P", kept=MODEL),
-    Flag("per_step_dropout", False, "draw the masks of --dropout, --dropouth and --dropouti anew at every step, not "
-         "one for a window", bool, only_true=True, kept=MODEL),
-    Flag("alpha", 2, "AR: weight of the squared activations", non_negative, "X", kept=MODEL),
-    Flag("beta", 1, "TAR: weight of their squared change from step to step", non_negative, "X", kept=MODEL),
-    Flag("pdr", 0.0, "past decode regularisation (Brahma's): weight of the loss of predicting the last input word from "
-         "the softmax's probabilities", non_negative, "X", kept=MODEL),
-    Flag("wdecay", 1.2e-6, "weight decay", non_negative, "X", kept=MODEL),
-    Flag("decay_with", "update", "where weight decay enters: with the update, after clipping (Merity et al.); with the "
-         "loss, so that the gradient's norm includes it (Melis et al., Zilly et al.); or apart from learning rate and "
-         "clipping, a constant share of the weights (Gal and Ghahramani)", choices=("update", "loss", "apart"),
-         kept=MODEL),
-)
-
-
-def architecture(cells, softmaxes):
-    """The shape of a model. cells, softmaxes: the registries; what their entries need to know has flags, too."""
-    return (
-        Flag("model", "LSTM", "recurrent cell", choices=tuple(cells), kept=ARCHITECTURE),
-        Flag("emsize", 400, "width of word vectors", width, "N", kept=ARCHITECTURE),
-        Flag("nhid", 1150, "hidden units per layer", width, "N", kept=ARCHITECTURE),
-        Flag("nhidlast", None, "hidden units of the last layer; if not given --emsize, or --nhid with --no-tied or "
-             "--skip-output. Where the decoder takes another width, a linear map lies between", width, "N",
-             kept=ARCHITECTURE),
-        Flag("nlayers", 3, "recurrent layers", width, "N", kept=ARCHITECTURE),
-        Flag("tied", True, "decoder and encoder share one matrix", bool, kept=ARCHITECTURE),
-        Flag("skip_output", False, "predict from the sum of all layers' outputs", bool, only_true=True,
-             kept=ARCHITECTURE),
-        Flag("softmax", "split", "split: full, or adaptive where there are --cutoffs; mixture: of several full ones",
-             choices=tuple(softmaxes), kept=ARCHITECTURE),
-        Flag("init_range", 0.1, "embedding and decoder start from uniform numbers between -X and X", positive, "X",
-             kept=ARCHITECTURE),
-        *own_flags(cells), *own_flags(softmaxes),
-    )
-
-
 def own_flags(registry):
     """The flags that the entries of a registry bring with them, each once."""
     return tuple({flag.name: flag for entry in registry.values() for flag in entry.flags}.values())
@@ -370,27 +276,6 @@ def optimisation(lr, lr_help, max_seq_len_delta):
     )
 
 
-def schedule(optimizers, schedules, on_stall):
-    """How training goes. The arguments are the registries of training/."""
-    rates = ", ".join(f"{name} {entry.lr:g}" for name, entry in optimizers.items())
-    return (
-        Flag("optimizer", "sgd", f"optimizer; --lr, if not given, is: {rates}", choices=tuple(optimizers), kept=RUN),
-        Flag("on_stall", "average", "what follows once the validation loss stalls: average the weights from then on "
-             "(NT-ASGD; sgd and averaged-adam only), halve the learning rate or divide it by --stall-divisor, each "
-             "time anew, or nothing", choices=tuple(on_stall), kept=RUN),
-        Flag("stall_divisor", 10.0, "what --on-stall divide divides by", positive, "X", kept=RUN),
-        Flag("stall_by", None, "where the validation loss has not stalled before, it counts as stalled after epoch N",
-             size, "N", kept=RUN),
-        Flag("average_from", None, "average the weights after epoch N at the latest (sgd and averaged-adam only)", size,
-             "N", kept=RUN),
-        Flag("decay", 1.0, "divide the learning rate by X after each epoch from --decay-from on", positive, "X",
-             kept=RUN),
-        Flag("decay_from", 1, "first epoch that --decay is for", size, "EPOCH", kept=RUN),
-        *own_flags(optimizers), *own_flags(schedules),
-        Flag("when", [-1], "divide the learning rate by 10 after these epochs", epoch, "EPOCH", nargs="+", kept=RUN),
-    )
-
-
 def running(log_interval=200, log_what="batches"):
     return (
         Flag("device", "auto", "where to compute", metavar="auto|cpu|cuda|mps"),
@@ -409,11 +294,6 @@ RECIPE = (Flag("recipe", None, "under what name results/table.py counts this run
 GRAPHS = Flag("graphs", True, "on CUDA, replay steps as CUDA graphs; --no-graphs computes the same, more slowly. The "
               "adaptive softmax has none", bool)
 
-TRAINING = (
-    Flag("tensorboard", None, "write the curves there for TensorBoard, too", metavar="FOLDER"),
-    GRAPHS,
-)
-
 STOPPING = (
     Flag("resume", None, "continue exactly where the run that wrote FILE was; `auto` continues the run of this --save "
          "if there is one and starts it if not", metavar="FILE"),
@@ -421,6 +301,3 @@ STOPPING = (
          "they are so short that saving would take more than a twentieth of the time)", positive, "M"),
     Flag("max_minutes", None, "stop after M minutes with everything saved", positive, "M"),
 )
-
-BAD_STEPS = (Flag("max_bad_steps", 20, "stop after N steps in a row whose loss or gradient is not finite (they are "
-                  "skipped)", size, "N"),)

@@ -10,7 +10,8 @@ from torch.nn import functional as F
 
 from ops.fused_softmax import kernel_on
 from ops.linear import linear
-from runtime.options import ARCHITECTURE, MODEL, Flag, probability, width
+from runtime.options import ARCHITECTURE, MODEL, Flag
+from runtime.values import probability, width
 from softmaxes.softmax import ADVSOFT, Softmax
 from splitcross import SlicedSoftmax, chunks, each_target
 

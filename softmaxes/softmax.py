@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from runtime.options import MODEL, Flag, non_negative
+from runtime.options import MODEL, Flag
+from runtime.values import non_negative
 
 ADVSOFT = Flag("advsoft", 0.0, "adversarial noise on the targets' word vectors in training, of X times their length "
                "(Wang et al. 2019), for each position its own (in the authors' code, all positions of a word have "

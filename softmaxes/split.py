@@ -1,7 +1,8 @@
 """The full softmax and, where cutoffs split the vocabulary, the adaptive one (splitcross.py)."""
 from ops.fused_softmax import kernel_on
 from runtime.errors import InputError
-from runtime.options import ARCHITECTURE, Flag, size
+from runtime.options import ARCHITECTURE, Flag
+from runtime.values import size
 from softmaxes.softmax import ADVSOFT, Softmax
 from splitcross import SplitCrossEntropyLoss
 

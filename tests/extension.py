@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from cells import CELLS, Cell
-from runtime.options import ARCHITECTURE, Flag, probability
+from runtime.options import ARCHITECTURE, Flag
+from runtime.values import probability
 from weight_drop import drop_weight
 
 

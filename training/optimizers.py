@@ -9,7 +9,8 @@ import torch
 from checkpoint import check_tensor
 from nt_asgd import NTASGD, Averaging
 from runtime.errors import InputError
-from runtime.options import RUN, Flag, own_flags, probability
+from runtime.options import RUN, Flag, own_flags
+from runtime.values import probability
 from training.adabelief import AdaBelief
 
 

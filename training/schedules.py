@@ -9,7 +9,8 @@ from functools import partial
 
 from runtime.errors import InputError
 from runtime.log import warn
-from runtime.options import RUN, Flag, non_negative, probability
+from runtime.options import RUN, Flag
+from runtime.values import non_negative, probability
 from training.optimizers import OPTIMIZERS
 
 

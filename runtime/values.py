@@ -1,0 +1,60 @@
+"""Checks of flags' values: a word, or a value from a file -> the value.
+
+Each raises argparse.ArgumentTypeError with what is wanted; argparse puts the name of the flag before it.
+"""
+import argparse
+import math
+
+
+def number(text, kind, accepts, wanted):
+    try:
+        value = kind(text)
+    except (TypeError, ValueError, OverflowError):
+        value = None
+    if value is None or not math.isfinite(value) or not accepts(value) or not (isinstance(text, str) or value == text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not {wanted}")
+    return value
+
+
+def probability(text):
+    return number(text, float, lambda p: 0 <= p < 1, "a probability in [0, 1)")
+
+
+def weight(text):
+    return number(text, float, lambda p: 0 <= p <= 1, "a number in [0, 1]")
+
+
+def positive(text):
+    return number(text, float, lambda x: x > 0, "a positive number")
+
+
+def real(text):
+    return number(text, float, lambda x: True, "a number")
+
+
+def non_negative(text):
+    return number(text, float, lambda x: x >= 0, "a number of at least 0")
+
+
+def size(text):
+    return number(text, int, lambda n: 0 < n < 2**31, "a positive whole number")
+
+
+def width(text):
+    return number(text, int, lambda n: 0 < n <= 10**6, "a whole number from 1 to 1,000,000")
+
+
+def few(text):
+    return number(text, int, lambda n: 0 < n <= 100, "a whole number from 1 to 100")
+
+
+def count(text):
+    return number(text, int, lambda n: 0 <= n < 2**31, "a whole number of at least 0")
+
+
+def epoch(text):
+    return number(text, int, lambda n: n == -1 or n > 0, "an epoch (a positive whole number, or -1 for never)")
+
+
+def seed(text):
+    return number(text, int, lambda n: 0 <= n < 2**63, "a whole number from 0 to 2^63 - 1")

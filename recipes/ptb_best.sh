@@ -6,5 +6,5 @@
 . "$(dirname "$0")/common.sh"
 recipe ptb-best data/penn 141
 train "${mogrifier[@]}" "$@"
-score --mc-samples "${MC_SAMPLES:-$([ -n "${SMOKE:-}" ] && echo 2 || echo 100)}"
+score --mc-samples "${MC_SAMPLES:-$([ -n "${SMOKE:-}" ] && echo 2 || echo 200)}" --search-mc
 adapt "${search[@]}"

@@ -136,6 +136,30 @@ def write(folder, results):
         (folder / f"{number}.result.json").write_text(json.dumps(result))
 
 
+def test_the_table_has_samples_of_masks_apart(tmp_path):
+    """A figure published with Monte Carlo dropout stands beside ours with it, not beside the model as trained."""
+    sampled = {f"{split}_sampled": {"perplexity": value} for split, value in (("valid", 53.0), ("test", 52.0))}
+    write(tmp_path, [a_result("ptb-mogrifier", "main.py", 1, 55.0, 54.0),
+                     a_result("ptb-mogrifier", "evaluate.py", 1, 55.0, 54.0, settings={"mc_samples": 200}, **sampled)])
+    text = table.tables(table.read(tmp_path))
+    assert "| Mogrifier LSTM (Melis et al. 2020) † | 52.1 / 51.0 | | 55.00 / 54.00 (1) | | |" in text
+    assert "| with Monte Carlo dropout | 51.4 / 50.1 | | 53.00 / 52.00 (1) | | |" in text
+
+
+@pytest.mark.parametrize("name", ["mogrifier.sh", "ptb_best.sh"])
+def test_melis_samples_are_200_and_searched(name, tmp_path):
+    """As published: factor and temperature chosen on validation with the samples themselves."""
+    python = tmp_path / "python"                 # writes down what it is called with; a training run ends at once
+    python.write_text('#!/bin/sh\necho "$@" >> "$SAVE_DIR/calls"\n: > "$SAVE_DIR/$RECIPE-141.result.json"\n')
+    python.chmod(0o755)
+    env = {key: value for key, value in os.environ.items() if key not in ("MC_SAMPLES", "SMOKE", "SEED", "DATA")}
+    stem = {"mogrifier.sh": "ptb-mogrifier", "ptb_best.sh": "ptb-best"}[name]
+    subprocess.run([str(ROOT / "recipes" / name)], check=True, capture_output=True,
+                   env={**env, "PYTHON": str(python), "SAVE_DIR": str(tmp_path), "RECIPE": stem})
+    scored = [call for call in (tmp_path / "calls").read_text().splitlines() if call.startswith("evaluate.py")]
+    assert len(scored) == 1 and "--mc-samples 200 --search-mc" in scored[0]
+
+
 def test_the_table_counts_seeds_and_only_recipes(tmp_path):
     (tmp_path / "h200").mkdir()
     made = [a_result("ptb", "main.py", 1, 60.0, 58.0), a_result("ptb", "main.py", 2, 62.0, 59.0),

@@ -73,8 +73,8 @@ class RNNModel(nn.Module):
                                   for layer, (n_in, n_out) in enumerate(zip(widths, widths[1:])))
         self.projection = nn.Linear(nhidlast, decoded, bias=False) if decoded != nhidlast and not projects else None
         if dropoutp and not self.projection:
-            raise InputError("--dropoutp is for the linear map between the last layer and the decoder, and this model has none; "
-                             "leave it out")
+            raise InputError("--dropoutp is for the linear map between the last layer and the decoder, and this model "
+                             "has none; leave it out")
         if self.projection and settings.get("weight_init") == "fan-in":
             nn.init.orthogonal_(self.projection.weight)
         self.decoder = nn.Linear(decoded, ntoken)

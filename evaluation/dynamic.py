@@ -154,7 +154,7 @@ class DynamicPass(ResumablePass):
                 if not math.isfinite(perplexity(loss)):
                     del self.splits[name]
                     raise Diverged(f"the loss is {loss:g} after {meter.tokens:,} tokens of {split}: --lr {lr:g} is too "
-                                   f"large for this model; use a smaller one: dynamiceval.py --search finds it")
+                                   f"large for this model; use a smaller one, or a --search over more --search-tokens")
                 update(self.weights, self.trained, decays, gradients, rates)
                 for part, values in zip(PARTS, (features, targets, logprobs)):
                     seen[part].append(values)

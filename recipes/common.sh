@@ -27,11 +27,12 @@ recipe() {
 }
 
 # The Mogrifier LSTM as published; mogrifier.sh explains its numbers.
-mogrifier=(--model Mogrifier --mogrifier-rounds 5 --mogrifier-rank 84 --gate capped --forget-bias 1 --weight-init fan-in --skip-output
-           --emsize 912 --nhid 912 --nlayers 2 --init-range 0.0574 --batch-size 64 --bptt 70 --no-variable-bptt
-           --dropouti 0.729 --dropouth 0.291 --dropoutr 0.387 --dropout 0.716 --per-step-dropout --state-drop 0.01 --read-on
-           --dropoute 0 --wdrop 0 --alpha 0 --beta 0 --wdecay 3.6e-6 --decay-with loss --clip 0.143 --optimizer averaged-adam
-           --beta1 0 --beta2 0.999 --lr 2.3e-3 --turn-steps 200 --epochs 1000 --patience 50 --average-from 800)
+mogrifier=(--model Mogrifier --mogrifier-rounds 5 --mogrifier-rank 84 --gate capped --forget-bias 1 --skip-output
+           --weight-init fan-in --emsize 912 --nhid 912 --nlayers 2 --init-range 0.0574 --batch-size 64 --bptt 70
+           --no-variable-bptt --read-on --state-drop 0.01 --dropouti 0.729 --dropouth 0.291 --dropoutr 0.387
+           --dropout 0.716 --per-step-dropout --dropoute 0 --wdrop 0 --alpha 0 --beta 0 --wdecay 3.6e-6
+           --decay-with loss --clip 0.143 --optimizer averaged-adam --beta1 0 --beta2 0.999 --lr 2.3e-3 --turn-steps 200
+           --epochs 1000 --patience 50 --average-from 800)
 
 # train FLAGS...: main.py
 train() {

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # The variational LSTM of Gal and Ghahramani 2016, large: 2 layers of 1500 units, embeddings not tied. Paper,
 # test, with masks that a layer's gates share ("tied"), as here: 75.0, and 74.1 with Monte Carlo dropout (from memory, not
-# checked); with a mask for each gate ("untied"), which is not built here: 75.2 and 73.4. Rate and clipping are theirs, converted from a loss summed over a window:
-# 35 x 1, 10 / 35, as in variational_medium.sh. See common.sh.
+# checked); with a mask for each gate ("untied"), which is not built here: 75.2 and 73.4. Rate and clipping are theirs,
+# converted from a loss summed over a window: 35 x 1, 10 / 35, as in variational_medium.sh; the decay of 1e-7 a step is
+# apart from both. See common.sh.
 . "$(dirname "$0")/common.sh"
 recipe ptb-variational-large data/penn 141
 fewer=()

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # The variational LSTM of Gal and Ghahramani 2016, medium: 2 layers of 650 units, embeddings not tied. Paper,
 # test, with masks that a layer's gates share ("tied"), as here: 79.7, and 79.0 with Monte Carlo dropout (from memory, not
-# checked); with a mask for each gate ("untied"), which is not built here: 79.7 and 78.6. Learning rate and clipping are theirs, converted: their loss is the sum
-# over the 35 steps of a window, here it is the mean, so the rate is 35 x 1, clipping 5 / 35.
-# See common.sh.
+# checked); with a mask for each gate ("untied"), which is not built here: 79.7 and 78.6. Learning rate and
+# clipping are theirs, converted: their loss is the sum over the 35 steps of a window, here it is the mean, so the rate is
+# 35 x 1, clipping 5 / 35; the decay of 1e-7 a step is apart from both. See common.sh.
 . "$(dirname "$0")/common.sh"
 recipe ptb-variational-medium data/penn 141
 fewer=()

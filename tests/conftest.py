@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from ops import compiled
 from runtime.signals import Stop
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -54,6 +55,14 @@ def run_script(script, *args, cwd, status=0, timeout=120, **kwargs):
     assert process.returncode == status, process.stdout + process.stderr
     assert "Traceback" not in process.stderr
     return process
+
+
+def take_form(in_torch, name, monkeypatch):
+    """Compute by torch, or by the compiled library; skips where that cannot be compiled."""
+    if in_torch:
+        monkeypatch.setattr(compiled, "library", lambda name: None)
+    elif not compiled.library(name):
+        pytest.skip("no C++ compiler here")
 
 
 def stop_after(checks):

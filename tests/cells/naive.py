@@ -1,10 +1,9 @@
 """A cell against a loop written from its equations, for one column and one step at a time, in float64."""
 import copy
 
-import pytest
 import torch
+from conftest import take_form
 
-from ops import compiled
 from utils import flat_hidden
 
 
@@ -89,10 +88,7 @@ def check_near_float64(layer, exact_forward, x, hidden, in_torch, monkeypatch):
 
     exact_forward: (layer in float64, x, hidden) -> the same in operators that autograd differentiates.
     """
-    if in_torch:
-        monkeypatch.setattr(compiled, "library", lambda name: None)
-    elif not compiled.library("cells"):
-        pytest.skip("no C++ compiler here")
+    take_form(in_torch, "cells", monkeypatch)
     exact, drew, results = copy.deepcopy(layer).double(), Recorded(layer), []
     exact.matmul_dtype = None
     factors = iter(drew.factors)

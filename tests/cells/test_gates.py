@@ -1,11 +1,11 @@
 """LSTMs with capped and coupled gates against a naive loop in float64; the bias of the forget gates."""
 import pytest
 import torch
+from conftest import take_form
 from naive import Recorded, check_bfloat16, check_masks, check_two_windows, compare
 
 from cells import LSTM
 from model import RNNModel, count_parameters
-from ops import compiled
 from utils import flat_hidden
 
 T, B, E, H = 5, 3, 4, 6        # E: width of the input
@@ -62,10 +62,7 @@ def test_the_steps_of_a_gpu_equal_a_naive_loop(gate, dropouts):
 @pytest.mark.parametrize(("dtype", "tolerance"), [(None, 3e-6), (torch.bfloat16, 2e-2)])
 def test_single_and_reduced_precision_are_near_float64(gate, in_torch, dtype, tolerance, monkeypatch):
     """Outputs, final state and all gradients, of the compiled steps and of those in torch, with both dropouts."""
-    if in_torch:
-        monkeypatch.setattr(compiled, "library", lambda name: None)
-    elif not compiled.library("cells"):
-        pytest.skip("no C++ compiler here")
+    take_form(in_torch, "cells", monkeypatch)
     torch.manual_seed(0)
     layer, x = LSTM(30, 50, settings={"gate": gate, "dropoutr": 0.5, "wdrop": 0.4}), torch.randn(7, 4, 30)
     layer.matmul_dtype = dtype

@@ -10,7 +10,7 @@ from argparse import Namespace
 
 import pytest
 import torch
-from conftest import ROOT, run_script, stop_after
+from conftest import ROOT, run_script, stop_after, take_form
 from torch.nn import functional as F
 
 import checkpoint
@@ -21,7 +21,6 @@ from evaluation import loss as evaluation_loss
 from evaluation.dynamic import DynamicPass
 from evaluation.neural_cache import mean_loss
 from model import build, set_precision
-from ops import compiled
 from ops.update import update
 from runtime import errors, options, signals
 from runtime.errors import InputError
@@ -106,10 +105,7 @@ def test_mean_squares_against_a_loop(begin):
 @pytest.mark.parametrize("lamb", [0, 0.02, 0.8])
 @pytest.mark.parametrize("rule", ["rms", "sgd"])
 def test_step_against_a_loop(rule, lamb, in_torch, monkeypatch):
-    if in_torch:
-        monkeypatch.setattr(compiled, "library", lambda name: None)
-    elif not compiled.library("update"):
-        pytest.skip("no C++ compiler here")
+    take_form(in_torch, "update", monkeypatch)
     torch.manual_seed(0)
     shapes = (7, 5), (11,), (3, 2, 2), (200, 101)                            # the last one by several threads
     weights, gradients, trained = ([torch.randn(shape) for shape in shapes] for _ in range(3))

@@ -1,6 +1,7 @@
 """Products of a weight with a few rows, compiled and in torch, against float64."""
 import pytest
 import torch
+from conftest import take_form
 
 from ops import compiled, few, recurrence
 
@@ -10,10 +11,7 @@ from ops import compiled, few, recurrence
 @pytest.mark.parametrize(("outputs", "inputs"), [(1, 1), (3, 50), (31, 7), (402, 301)])
 def test_products_with_a_few_rows(rows, outputs, inputs, in_torch, monkeypatch):
     """Along the weight, across it, and its gradient; the last weight is one that several threads share."""
-    if in_torch:
-        monkeypatch.setattr(compiled, "library", lambda name: None)
-    elif not compiled.library("few"):
-        pytest.skip("no C++ compiler here")
+    take_form(in_torch, "few", monkeypatch)
     torch.manual_seed(0)
     weight, x, g = torch.randn(outputs, inputs), torch.randn(rows, inputs), torch.randn(rows, outputs)
     for found, wanted in ((few.times(weight)(x), x.double() @ weight.double().t()),

@@ -227,14 +227,15 @@ def make_parser():
         Flag("words", 10_000, "size of the vocabulary", values.size, "V"),
         Flag("window", 500, "positions of the cache", values.size, "N"),
         Flag("runs", 10, "training steps timed", values.size, "N"),
-        Flag("against", None, "time a plain model beside ours", choices=("plain",)),
-        Flag("process_group", False, "time a step that sums its gradients over a process group of one", bool,
+        Flag("against", None, "model to time beside ours", choices=("plain",)),
+        Flag("process_group", False, "timing of a step that sums its gradients over a process group of one", bool,
              only_true=True),
-        Flag("data", None, "time loading this corpus, too", metavar="FOLDER"),
-        Flag("made_corpus", None, "time loading a made corpus of N tokens and 270,000 words (WikiText-103: 100000000)",
+        Flag("data", None, "corpus whose loading is timed, too", metavar="FOLDER"),
+        Flag("made_corpus", None,
+             "tokens of a made corpus of 270,000 words whose loading is timed (WikiText-103: 100000000)",
              values.size, "N"),
-        Flag("folder", ".", "where saving is timed", metavar="FOLDER"),
-        Flag("json", None, "write the figures to FILE", metavar="FILE")))
+        Flag("folder", ".", "folder in which saving is timed", metavar="FOLDER"),
+        Flag("json", None, "file for the figures", metavar="FILE")))
 
 
 def main(argv=None):

@@ -34,9 +34,9 @@ def make_parser():
     parser.add_argument("models", nargs="*", metavar="MODEL", help="FILE, FILE:cache, FILE:dynamic, ...: see above")
     parser.add("data", options.DATA)
     parser.add("mixture", (
-        Flag("weights", "equal", "all alike, or those with the lowest loss on the validation text",
+        Flag("weights", "equal", "weights of the models: equal, or those with the lowest loss on validation",
              choices=("equal", "valid")),
-        Flag("split", "both", "which text to evaluate on; weights that are chosen need validation besides",
+        Flag("split", "both", "text to evaluate on; weights that are chosen need validation besides",
              choices=("both", "valid", "test"))))
     parser.add("output", outputs.flags())
     parser.add("models with the neural cache", options.NEURAL_CACHE)

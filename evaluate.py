@@ -40,20 +40,21 @@ def make_parser():
     parser.add("model", options.READ_MODEL)
     parser.add("data", options.DATA)
     parser.add("text", (
-        Flag("split", "both", "of the corpus; both: valid and test", choices=("both", "train", "valid", "test")),
-        Flag("text", None, "score this text instead, one sentence a line; - is standard input", metavar="FILE"),
-        Flag("column", None, "the text is a table with a heading, TSV or CSV: score this column, and keep the others in"
-             " the output", metavar="NAME"),
-        Flag("unknown", "unk", "words that the model does not know: read as <unk>, or refused",
+        Flag("split", "both", "text of the corpus to score; both: valid and test",
+             choices=("both", "train", "valid", "test")),
+        Flag("text", None, "text to score instead, one sentence a line; - is standard input", metavar="FILE"),
+        Flag("column", None, "column to score of a text that is a table with a heading, TSV or CSV; the others are "
+             "kept in the output", metavar="NAME"),
+        Flag("unknown", "unk", "reading of words that the model does not know: as <unk>, or an error",
              choices=("unk", "error")),
-        Flag("context", "carry", "carry the state from line to line, as published (of a split the first word is then "
-             "not scored), or reset it to zero at every line, which is then read after <eos>",
+        Flag("context", "carry", "state at the start of a line: carried from the line before, as published (of a split "
+             "the first word is then not scored), or reset to zero, and the line read after <eos>",
              choices=("carry", "reset")),
         *options.READ_WORDS))
     parser.add("scoring", (
-        Flag("temperature", 1.0, "of the softmax: < 1 sharpens it, > 1 flattens it", temperature, "X"),
-        Flag("search_temperature", False, "choose it on the validation text", bool, only_true=True),
-        Flag("mc_samples", None, "also average the probabilities of K passes with training's dropout on (Monte Carlo "
+        Flag("temperature", 1.0, "temperature of the softmax: < 1 sharpens it, > 1 flattens it", temperature, "X"),
+        Flag("search_temperature", False, "choice of the temperature on the validation text", bool, only_true=True),
+        Flag("mc_samples", None, "passes with training's dropout on whose probabilities are averaged, too (Monte Carlo "
              "dropout)", values.size, "K"),
         Flag("mc_factor", 1.0, "factor on the dropout rates of these passes (Melis et al.: 0.6 to 0.9); 0 is the plain "
              "pass", values.weight, "X"),
@@ -61,13 +62,13 @@ def make_parser():
              "(Gal and Ghahramani)", choices=("window", "text")),
         Flag("mc_temperature", None, "temperature of these passes; that of --temperature if not given", temperature,
              "X"),
-        Flag("search_mc", False, "choose --mc-factor and --mc-temperature together, by the samples' loss on the "
+        Flag("search_mc", False, "choice of --mc-factor and --mc-temperature together, by the samples' loss on the "
              "validation text", bool, only_true=True),
         Flag("bptt", 70, "tokens read at a time; changes nothing but memory, and how long a mask holds in Monte Carlo "
              "dropout", values.size, "N")))
     parser.add("output", (
         *outputs.flags(FORMATS), *outputs.SURPRISAL, *hidden_states.FLAGS,
-        Flag("max_minutes", None, "stop after M minutes", values.positive, "M")))
+        Flag("max_minutes", None, "minutes after which the script stops", values.positive, "M")))
     parser.add("n-best lists", nbest.FLAGS)
     parser.add("minimal pairs", minimal_pairs.FLAGS)
     parser.add("running", (*options.running(), *options.RECIPE))

@@ -33,19 +33,19 @@ def make_parser():
     parser.add("model", (options.save("the model to export, its fine-tuned version if there is one; with --from the "
                                       "checkpoint to write"), options.READ_MODEL[1]))
     parser.add("other programs", (
-        Flag("to", None, f"write the model as FORMAT ({', '.join(TO)}) to TARGET, a folder, or of onnx a file", nargs=2,
+        Flag("to", None, f"format to write ({', '.join(TO)}), and the folder, of onnx the file, to write", nargs=2,
              metavar=("FORMAT", "TARGET")),
-        Flag("tag", False, "of hf and fastai: write to a folder in TARGET named for the words between white space that "
-             "the model has read in training, every reading counted, such as chck_1M", bool, only_true=True),
-        Flag("prepend_eos", False, "of hf: its tokenizer puts <eos>, the end of a line, before every text, so that the "
-             "first token is predicted, too", bool, only_true=True),
-        Flag("int8", None, "of onnx: also write models with 8-bit weights (dynamic quantisation), and log the "
-             "perplexity of TEXT under both, each line by itself", metavar="TEXT"),
+        Flag("tag", False, "of hf and fastai: a folder in TARGET named for the words between white space that the "
+             "model has read in training, every reading counted, such as chck_1M", bool, only_true=True),
+        Flag("prepend_eos", False, "of hf: a tokenizer that puts <eos>, the end of a line, before every text, so that "
+             "the first token is predicted, too", bool, only_true=True),
+        Flag("int8", None, "of onnx: models with 8-bit weights, too (dynamic quantisation), and a text whose "
+             "perplexity under both is logged, each line by itself", metavar="TEXT"),
         Flag("tokens", None, "of onnx: a recogniser's tokens.txt, whose ids the models then take; the model is one of "
              "text that was cut into these tokens", metavar="FILE"),
-        Flag("from", None, f"read a model in FORMAT ({', '.join(FROM)}) from the file or folder SOURCE", nargs=2,
+        Flag("from", None, f"format to read ({', '.join(FROM)}), and the file or folder to read from", nargs=2,
              metavar=("FORMAT", "SOURCE")),
-        Flag("vocab_file", None, "the vocabulary of that model, where SOURCE has none: one word a line, or .pkl",
+        Flag("vocab_file", None, "vocabulary of that model, where SOURCE has none: one word a line, or .pkl",
              metavar="FILE"),
         *options.READ_WORDS))
     return parser

@@ -53,7 +53,7 @@ def make_parser():
              values.weight, "P"),
         Flag("prompt", "", "words to go on from, the start of the text", metavar="TEXT"),
         *options.READ_WORDS,
-        Flag("outf", "generated.txt", "where to write; - is standard output", metavar="FILE")))
+        Flag("outf", "generated.txt", "file to write; - is standard output", metavar="FILE")))
     parser.add("running", options.running(100, "words"))
     return parser
 

@@ -197,8 +197,8 @@ REGULARISATION = (
                           "and Ghahramani's)")]),
     Flag("dropoutp", 0.0, "dropout on the output of the linear map between the last layer and the decoder, where their "
          "widths differ; a mask for every step (Melis et al.)", probability, "P", kept=MODEL),
-    Flag("per_step_dropout", False, "draw the masks of --dropout, --dropouth and --dropouti anew at every step, not "
-         "one for a window", bool, only_true=True, kept=MODEL),
+    Flag("per_step_dropout", False, "masks of --dropout, --dropouth and --dropouti drawn anew at every step, not one "
+         "for a window", bool, only_true=True, kept=MODEL),
     Flag("alpha", 2, "AR: weight of the squared activations", non_negative, "X", kept=MODEL),
     Flag("beta", 1, "TAR: weight of their squared change from step to step", non_negative, "X", kept=MODEL),
     Flag("pdr", 0.0, "past decode regularisation (Brahma's): weight of the loss of predicting the last input word from "
@@ -221,12 +221,12 @@ def architecture():
              "--skip-output. Where the decoder takes another width, a linear map lies between", width, "N",
              kept=ARCHITECTURE),
         Flag("nlayers", 3, "recurrent layers", width, "N", kept=ARCHITECTURE),
-        Flag("tied", True, "decoder and encoder share one matrix", bool, kept=ARCHITECTURE),
-        Flag("skip_output", False, "predict from the sum of all layers' outputs", bool, only_true=True,
+        Flag("tied", True, "one matrix for encoder and decoder", bool, kept=ARCHITECTURE),
+        Flag("skip_output", False, "prediction from the sum of all layers' outputs", bool, only_true=True,
              kept=ARCHITECTURE),
-        Flag("softmax", "split", "split: full, or adaptive where there are --cutoffs; mixture: of several full ones",
+        Flag("softmax", "split", "split (full, or adaptive with --cutoffs) or mixture (of several full ones)",
              choices=tuple(SOFTMAXES), kept=ARCHITECTURE),
-        Flag("init_range", 0.1, "embedding and decoder start from uniform numbers between -X and X", positive, "X",
+        Flag("init_range", 0.1, "embedding's and decoder's initial weights: uniform from -X to X", positive, "X",
              kept=ARCHITECTURE),
         *options.own_flags(CELLS), *options.own_flags(SOFTMAXES),
     )

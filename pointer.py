@@ -39,7 +39,7 @@ def make_parser():
     parser.add("data", options.DATA)
     parser.add("neural cache", (
         *options.NEURAL_CACHE,
-        options.Flag("search", False, "choose theta and lambda from a grid on the validation text", bool,
+        options.Flag("search", False, "choice of theta and lambda from a grid on the validation text", bool,
                      only_true=True),
         options.Flag("bptt", 5000, "tokens read at a time; changes memory, not results", values.size, "N")))
     parser.add("running", (*options.running(), *options.RECIPE))

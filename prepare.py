@@ -27,24 +27,25 @@ def share(text):
 def make_parser():
     parser = options.Parser(__doc__)
     parser.prog += " text"
-    parser.add_argument("files", nargs="*", metavar="FILE", help="what to read")
+    parser.add_argument("files", nargs="*", metavar="FILE", help="text to read")
     parser.add("tokens", (
-        Flag("tokenizer", "words", "words between white space, characters, or pieces of words: byte pair encoding or "
-             "unigram, which need the package tokenizers", choices=tuple(TOKENIZERS)),
+        Flag("tokenizer", "words", "kind of tokens: words between white space, characters, or pieces of words by byte "
+             "pair encoding or unigram, which need the package tokenizers", choices=tuple(TOKENIZERS)),
         Flag("vocab_size", None, f"size of the vocabulary, {EOS} and {UNK} included: of bpe and unigram what they "
              "learn, of words and chars the most", values.size, "N"),
-        Flag("min_count", 2, f"of words and chars: tokens that occur less often in the training text become {UNK}",
+        Flag("min_count", 2,
+             f"of words and chars: least occurrences in the training text of a token that is not read as {UNK}",
              values.size, "N"),
-        Flag("split_words", "none", "of words: punctuation in front of and behind them as words of its own, or "
-             "contractions, too (do n't), as Penn Treebank has them", choices=WORD_SPLITS),
-        Flag("lower", False, "put the text into lower case", bool, only_true=True)))
+        Flag("split_words", "none", "splitting of words: punctuation in front of and behind them as words of its own, "
+             "or contractions, too (do n't), as Penn Treebank has them", choices=WORD_SPLITS),
+        Flag("lower", False, "text in lower case", bool, only_true=True)))
     parser.add("texts", (
-        Flag("by", "lines", "what is dealt: lines, documents with empty lines between them, or whole files",
+        Flag("by", "lines", "unit that is dealt: lines, documents with empty lines between them, or whole files",
              choices=("lines", "documents", "files")),
         Flag("valid", 0.05, "share of them for validation", share, "X"),
         Flag("test", 0.05, "share of them for the test", share, "X"),
-        Flag("dedup", False, "take each of them once, so that none is in two texts", bool, only_true=True),
-        Flag("seed", 1111, "of the dealing", values.seed, "N")))
+        Flag("dedup", False, "each of them once, so that none is in two texts", bool, only_true=True),
+        Flag("seed", 1111, "seed of the dealing", values.seed, "N")))
     parser.add("files", (Flag("out", None, "folder to write", metavar="FOLDER"),))
     return parser
 

@@ -38,12 +38,12 @@ from softmaxes import SOFTMAXES
 from training import flags, optimizers, schedules, space
 
 FLAGS = (
-    Flag("space", None, "what is searched: NAME=LOW:HIGH, NAME=log:LOW:HIGH or NAME=ONE,OTHER; if not given, AR, TAR, "
+    Flag("space", None, "ranges to search: NAME=LOW:HIGH, NAME=log:LOW:HIGH or NAME=ONE,OTHER; if not given, AR, TAR, "
          "the dropouts and the learning rate, as far as they are not typed", metavar="NAME=RANGE", nargs="+"),
     Flag("trials", 30, "number of trials, pruned and failed ones included", values.size, "N"),
-    Flag("sampler", "tpe", "what chooses settings: Optuna's tree-structured Parzen estimator, which learns from the "
+    Flag("sampler", "tpe", "choice of settings: by Optuna's tree-structured Parzen estimator, which learns from the "
          "trials so far, or chance", choices=("tpe", "random")),
-    Flag("pruner", "halving", "what ends trials before --epochs: Optuna's successive halving or Hyperband, or nothing",
+    Flag("pruner", "halving", "pruning of trials before --epochs: Optuna's successive halving or Hyperband, or none",
          choices=("halving", "hyperband", "none")),
     Flag("reduction", 3, "share of trials that the pruner lets go on: one of N", values.size, "N"),
     Flag("min_epochs", None, "epochs of a trial before it may be pruned; if not given, --epochs divided three times by "

@@ -28,8 +28,8 @@ def layer(text):
 
 
 FLAGS = (
-    Flag("features", None, "write the hidden state after every word as a .npz of numpy", metavar="FILE"),
-    Flag("layer", None, "of which layer, 1 being the first, or all; the last if not given", layer, "N|all"),
+    Flag("features", None, "file for the hidden state after every word, a .npz of numpy", metavar="FILE"),
+    Flag("layer", None, "layer of these states, 1 being the first, or all; the last if not given", layer, "N|all"),
 )
 
 

@@ -17,16 +17,16 @@ from runtime.log import log
 from runtime.options import Flag
 
 FLAGS = (
-    Flag("minimal_pairs", None, "score these instead: files, or folders of files, of BLiMP (JSON lines), Gulordava et "
-         "al. (generated.tab), Linzen et al. (.text with .gold), SyntaxGym (JSON), or tables (TSV, CSV)",
+    Flag("minimal_pairs", None, "pairs to score instead: files, or folders of files, of BLiMP (JSON lines), Gulordava "
+         "et al. (generated.tab), Linzen et al. (.text with .gold), SyntaxGym (JSON), or tables (TSV, CSV)",
          metavar="FILE", nargs="+"),
     Flag("good", None, "column of a table with the sentence that ought to be likelier; sentence_good or good if not "
          "given", metavar="NAME"),
-    Flag("bad", None, "column with the other; sentence_bad or bad if not given", metavar="NAME"),
-    Flag("normalise", False, "compare log-probabilities per token", bool, only_true=True),
-    Flag("without_eos", False, "leave the <eos> that ends a sentence out of its log-probability", bool,
+    Flag("bad", None, "column with the other sentence; sentence_bad or bad if not given", metavar="NAME"),
+    Flag("normalise", False, "comparison of log-probabilities per token", bool, only_true=True),
+    Flag("without_eos", False, "log-probabilities without the <eos> that ends a sentence", bool,
          only_true=True),
-    Flag("per_pair", None, "write every pair, its log-probabilities and its outcome, in the given --format",
+    Flag("per_pair", None, "file for every pair, its log-probabilities and its outcome, in the given --format",
          metavar="FILE"),
 )
 AGAINST = ("text", "split", "column", "context", "nbest", "search_temperature", "mc_samples", "features", "html",

@@ -10,13 +10,13 @@ from runtime.options import Flag
 
 TEXT = "hypothesis"          # the column that the model reads
 FLAGS = (
-    Flag("nbest", None, "score these lists instead, one hypothesis a line: the id of its list, its score and its "
+    Flag("nbest", None, "lists to score instead, one hypothesis a line: the id of its list, its score and its "
          "words, separated by spaces or tabs; - is standard input", metavar="FILE"),
-    Flag("weight", 1.0, "of the model's log-probability in nats, <eos> included, in a hypothesis's combined score",
+    Flag("weight", 1.0, "weight of the model's log-probability in nats, <eos> included, in a combined score",
          values.real, "X"),
-    Flag("rescored", None, "write every hypothesis with its scores; to standard output if neither this nor --best is "
+    Flag("rescored", None, "file for every hypothesis with its scores; standard output if neither this nor --best is "
          "given", metavar="FILE"),
-    Flag("best", None, "write of each list the hypothesis with the highest combined score", metavar="FILE"),
+    Flag("best", None, "file for the hypothesis of each list with the highest combined score", metavar="FILE"),
 )
 
 

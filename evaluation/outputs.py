@@ -22,27 +22,27 @@ def flags(formats=PLAIN):
     """What scripts that score a text have in common; formats: in which they can write it."""
     tools = ", ".join(name for name in formats if name not in PLAIN)
     return (
-        Flag("per_token", None, "write every word, its log-probability in nats and, of one model, its rank",
+        Flag("per_token", None, "file for every word, its log-probability in nats and, of one model, its rank",
              metavar="FILE"),
-        Flag("per_sentence", None, "write every line, its log-probability and perplexity", metavar="FILE"),
+        Flag("per_sentence", None, "file for every line, its log-probability and perplexity", metavar="FILE"),
         Flag("format", "tsv", "format of these two; - is standard output. csv puts words in quotes; without this flag "
              "the columns of a table (--column) are written as they were read" + (f". {tools}: words as these tools "
              "write them, joined where they were read in pieces, to standard output without --per-token" if tools else
              ""), choices=tuple(formats)),
-        Flag("html", None, "write a page with every word shaded by its surprisal", metavar="FILE"),
+        Flag("html", None, "file for a page with every word shaded by its surprisal", metavar="FILE"),
     )
 
 
 SURPRISAL = (
-    Flag("parts", False, "write the parts that --split-words makes of words as rows of their own, not the words", bool,
+    Flag("parts", False, "rows for the parts that --split-words makes of words, not for the words", bool,
          only_true=True),
-    Flag("unit", None, "of surprisal and entropy, bits if not given; typed, it adds a column with surprisal to tsv and "
-         "json, whose log-probabilities are in nats in any case", choices=("bits", "nats")),
-    Flag("entropy", False, "add entropy and its reduction to the words of tsv and json, with surprisal", bool,
+    Flag("unit", None, "unit of surprisal and entropy, bits if not given; typed, it adds a column with surprisal to "
+         "tsv and json, whose log-probabilities are in nats in any case", choices=("bits", "nats")),
+    Flag("entropy", False, "entropy and its reduction beside the words of tsv and json, with surprisal", bool,
          only_true=True),
-    Flag("predictors", False, "write the words as a table for studies of reading times: item, condition, word_nr, "
+    Flag("predictors", False, "table of the words for studies of reading times: item, condition, word_nr, "
          "word, surprisal, entropy, length, log_freq, unknown; no row for <eos>", bool, only_true=True),
-    Flag("spillover", 0, f"in that table also the figures of N earlier words (0 to {len(BEFORE)})",
+    Flag("spillover", 0, f"earlier words whose figures that table has, too (0 to {len(BEFORE)})",
          lambda text: number(text, int, range(len(BEFORE) + 1).__contains__, f"0 to {len(BEFORE)}"), "N"),
 )
 WITH = {"column": "text", "layer": "features", "weight": "nbest", "rescored": "nbest", "best": "nbest",

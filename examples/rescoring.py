@@ -12,8 +12,8 @@ from awd_lstm import LanguageModel
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("model")
 parser.add_argument("nbest")
-parser.add_argument("--weight", type=float, default=0.5, help="of the language model")
-parser.add_argument("--per-word", type=float, default=0.0, help="added for every word: long hypotheses lose less")
+parser.add_argument("--weight", type=float, default=0.5, help="weight of the language model")
+parser.add_argument("--per-word", type=float, default=0.0, help="score added for every word: long hypotheses lose less")
 args = parser.parse_args()
 
 with open(args.nbest, encoding="utf-8") as file:

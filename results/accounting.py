@@ -55,7 +55,7 @@ class Live(TorchDispatchMode):
 def make_parser():
     parser = main.make_parser()
     return parser.add("accounting", (options.Flag("words", 267_735, "size of the vocabulary", values.size, "V"),
-                                     options.Flag("json", None, "write the figures to FILE", metavar="FILE")))
+                                     options.Flag("json", None, "file for the figures", metavar="FILE")))
 
 
 def count(args):

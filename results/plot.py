@@ -177,7 +177,7 @@ def save(figure, out):
 def make_parser():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="files NAME.jsonl, or folders of them")
-    parser.add_argument("--every", type=float, metavar="S", help="draw again every S seconds, until Ctrl-C")
+    parser.add_argument("--every", type=float, metavar="S", help="seconds between drawings, until Ctrl-C")
     parser.add_argument("--out", metavar="FILE.png", help="the picture (curves.png)")
     return parser
 

@@ -141,10 +141,10 @@ def draw(found, file):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("set", choices=SETS)
-    parser.add_argument("folder", type=Path, help="where runs, logs, table and picture go")
-    parser.add_argument("--data", default="data/penn", help="the corpus")
+    parser.add_argument("folder", type=Path, help="folder for runs, logs, table and picture")
+    parser.add_argument("--data", default="data/penn", help="folder of the corpus")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--epochs", type=float, default=4, help="of one cycle of Adam; optimizers need 4")
+    parser.add_argument("--epochs", type=float, default=4, help="epochs of one cycle of Adam; optimizers need 4")
     parser.add_argument("--workers", type=int, default=2, help="runs at a time, a thread each")
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)

@@ -28,7 +28,7 @@ STEPS = 5
 def make_parser():
     parser = main.make_parser()
     return parser.add("traffic", (options.Flag("words", 10_000, "size of the vocabulary", values.size, "V"),
-                                  options.Flag("json", None, "write the figures to FILE", metavar="FILE")))
+                                  options.Flag("json", None, "file for the figures", metavar="FILE")))
 
 
 def sent():

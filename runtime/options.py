@@ -217,8 +217,8 @@ def save(what):
 
 
 READ_MODEL = (
-    save("the model that main.py saved; its fine-tuned version is read if there is one"),
-    Flag("checkpoint", None, "read exactly this model instead", metavar="FILE"),
+    save("model that main.py saved; its fine-tuned version is read if there is one"),
+    Flag("checkpoint", None, "model to read instead, exactly this file", metavar="FILE"),
 )
 
 DATA = (
@@ -228,20 +228,20 @@ DATA = (
          "for the rest", choices=("all", "train"), kept=MODEL),
     Flag("line_ends", "one", "ends read of a line of the text that ends in <eos> by itself: one, or both, that and its "
          "own", choices=("one", "both"), kept=MODEL),
-    Flag("cache", default_cache(), "where tokenised corpora are kept; `none` keeps nothing", metavar="FOLDER"),
+    Flag("cache", default_cache(), "folder for tokenised corpora; `none` keeps nothing", metavar="FOLDER"),
 )
 
 READ_WORDS = (
-    Flag("split_words", None, "how a model of words reads a text: punctuation in front of and behind words as words of "
-         "its own, or contractions, too (do n't), as Penn Treebank has them, or as it stands; as prepare.py did if not "
-         "given", choices=("none", "punctuation", "ptb")),
-    Flag("lower", False, "put the text into lower case, as prepare.py --lower does", bool, only_true=True),
+    Flag("split_words", None, "splitting of a text for a model of words: punctuation in front of and behind words as "
+         "words of its own, or contractions, too (do n't), as Penn Treebank has them, or none; as prepare.py did if "
+         "not given", choices=("none", "punctuation", "ptb")),
+    Flag("lower", False, "text in lower case, as prepare.py --lower writes it", bool, only_true=True),
 )
 
 NEURAL_CACHE = (
     Flag("window", 3785, "positions the cache holds; from the second word of a text on it is used as far as it is "
          "filled (published figures of Grave et al. mix it in only after N words)", size, "N"),
-    Flag("theta", 0.6625523432485668, "how much the cache prefers similar positions", non_negative, "X"),
+    Flag("theta", 0.6625523432485668, "preference of the cache for similar positions", non_negative, "X"),
     Flag("lambdasm", 0.12785920428335693, "share of the cache in the mixture", weight, "X"),
 )
 
@@ -255,49 +255,49 @@ def optimisation(lr, lr_help, max_seq_len_delta):
         Flag("lr", lr, lr_help, positive, "X", kept=RUN),
         Flag("clip", 0.25, "largest gradient norm, 0 for none", non_negative, "X", kept=MODEL),
         Flag("epochs", 8000, "upper limit of epochs", count, "N", kept=RUN),
-        Flag("turn_steps", None, "validate every N training steps, a turn, instead of after each epoch; what other "
-             "flags say of epochs is then of turns. The text is read on from turn to turn", size, "N", kept=RUN),
+        Flag("turn_steps", None, "training steps between validations, a turn, instead of an epoch; what other flags "
+             "say of epochs is then of turns. The text is read on from turn to turn", size, "N", kept=RUN),
         Flag("batch_size", 80, "streams that the training text is cut into, read in parallel", size, "N", kept=MODEL),
         Flag("bptt", 70, "mean window length (BPTT segment) in tokens", size, "N", kept=MODEL),
-        Flag("variable_bptt", True, "draw each window's length; --no-variable-bptt makes all of them bptt long", bool,
+        Flag("variable_bptt", True, "windows of drawn lengths; --no-variable-bptt: all bptt long", bool,
              kept=MODEL),
-        Flag("max_seq_len_delta", max_seq_len_delta, "no window is longer than bptt plus this", count, "N", kept=RUN),
+        Flag("max_seq_len_delta", max_seq_len_delta, "largest length of a window beyond bptt", count, "N", kept=RUN),
         Flag("state_drop", 0.0, "probability that a stream of the batch starts a window of training from the zero "
              "state", probability, "P", kept=MODEL),
-        Flag("partial_shuffle", False, "begin each stream elsewhere in every epoch (Press's partial shuffling)", bool,
-             kept=MODEL),
-        Flag("read_on", False, "let each stream begin at a random place and read on in a circle: windows and the "
+        Flag("partial_shuffle", False, "another beginning of each stream in every epoch (Press's partial shuffling)",
+             bool, kept=MODEL),
+        Flag("read_on", False, "streams that begin at a random place and are read on in a circle: windows and the "
              "hidden state go on across the end of an epoch (Melis et al.)", bool, only_true=True, kept=MODEL),
         Flag("nonmono", 5, "patience in epochs of the rule that detects a stalled validation loss", count, "N",
              kept=RUN),
-        Flag("patience", None, "instead of that rule, a validation loss that has not been the best so far for N epochs "
-             "is a stalled one", size, "N", kept=RUN),
+        Flag("patience", None, "epochs without a new lowest validation loss that count as a stall, instead of that "
+             "rule", size, "N", kept=RUN),
         Flag("eval_batch_size", 10, "batch size in validation during training; the test has 1", size, "N", kept=MODEL),
     )
 
 
 def running(log_interval=200, log_what="batches"):
     return (
-        Flag("device", "auto", "where to compute", metavar="auto|cpu|cuda|mps"),
+        Flag("device", "auto", "device to compute on", metavar="auto|cpu|cuda|mps"),
         Flag("precision", "auto", "matmul dtype (accumulation, weights and the loss are fp32 in any case, states but "
              "for bf16 on CUDA). auto: bf16 on a CPU whose instructions for it are measured to be clearly "
              "faster, tf32 on GPUs that have it, else fp32; scripts that read a model take the one it was trained in",
              choices=("auto", "fp32", "tf32", "bf16"), kept=MODEL),
         Flag("cuda", argparse.SUPPRESS, argparse.SUPPRESS, bool, only_true=True),
-        Flag("seed", 1111, "of all random numbers", seed, "N", kept=RUN),
+        Flag("seed", 1111, "seed of all random numbers", seed, "N", kept=RUN),
         Flag("log_interval", log_interval, f"{log_what} between log lines", size, "N"),
     )
 
 
-RECIPE = (Flag("recipe", None, "under what name results/table.py counts this run", metavar="NAME"),)
+RECIPE = (Flag("recipe", None, "name under which results/table.py counts this run", metavar="NAME"),)
 
-GRAPHS = Flag("graphs", True, "on CUDA, replay steps as CUDA graphs; --no-graphs computes the same, more slowly. The "
+GRAPHS = Flag("graphs", True, "replay of steps as CUDA graphs; --no-graphs computes the same, more slowly. The "
               "adaptive softmax has none", bool)
 
 STOPPING = (
-    Flag("resume", None, "continue exactly where the run that wrote FILE was; `auto` continues the run of this --save "
-         "if there is one and starts it if not", metavar="FILE"),
-    Flag("checkpoint_minutes", 10, "save the state this often, besides at the end of an epoch (of some epochs, where "
-         "they are so short that saving would take more than a twentieth of the time)", positive, "M"),
-    Flag("max_minutes", None, "stop after M minutes with everything saved", positive, "M"),
+    Flag("resume", None, "state of a run, to be continued exactly; `auto`: that of the run of this --save, which is "
+         "started if there is none", metavar="FILE"),
+    Flag("checkpoint_minutes", 10, "minutes between savings of the state, besides those at the end of epochs (of some, "
+         "where they are so short that saving would take more than a twentieth of the time)", positive, "M"),
+    Flag("max_minutes", None, "minutes after which the script stops with everything saved", positive, "M"),
 )

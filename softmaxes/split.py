@@ -10,7 +10,7 @@ from splitcross import SplitCrossEntropyLoss
 class SplitSoftmax(SplitCrossEntropyLoss, Softmax):
     """`SplitCrossEntropyLoss` as the softmax of a model."""
     supports = frozenset({"bf16"})
-    flags = (Flag("cutoffs", None, "adaptive softmax: where the vocabulary, sorted by frequency, is cut; without "
+    flags = (Flag("cutoffs", None, "cuts of the adaptive softmax through the vocabulary, sorted by frequency; without "
                   "numbers the full softmax. If not given: 4200 35000 180000 for more than 500,000 words, 2800 20000 "
                   "76000 for more than 75,000, else full", size, "N", nargs="*", kept=ARCHITECTURE),
              ADVSOFT)

@@ -49,8 +49,8 @@ def make_one_cycle(settings):
 
 SCHEDULES = {
     "one_cycle": Schedule(make_one_cycle, lambda settings: math.ceil(sum(settings["one_cycle"])), (
-        Flag("one_cycle", None, "adam's learning rate in four phases of so many epochs: from a tenth up to --lr, "
-             "there, back, and down to a thousandth; --epochs is then their sum if not given", non_negative, "E",
+        Flag("one_cycle", None, "epochs of four phases of adam's learning rate: from a tenth up to --lr, there, back, "
+             "and down to a thousandth; --epochs is then their sum if not given", non_negative, "E",
              nargs=4, kept=RUN),
         Flag("momentum", [0.8, 0.7], "adam's beta1 in one cycle: at its ends, and at the full learning rate",
              probability, "X", nargs=2, kept=RUN))),

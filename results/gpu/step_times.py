@@ -283,12 +283,12 @@ def parse():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--quick", action="store_true", help="toy sizes, to try the script out")
-    parser.add_argument("--seconds", type=float, default=60, help="after which nothing more is begun")
-    parser.add_argument("--training-seconds", type=float, default=400, help="what the plan may take")
+    parser.add_argument("--seconds", type=float, default=60, help="seconds after which nothing more is begun")
+    parser.add_argument("--training-seconds", type=float, default=400, help="seconds that the plan may take")
     parser.add_argument("--each", type=float, default=0.5, help="seconds for a figure, twice")
     parser.add_argument("--mps", default="", help="folder of a running MPS daemon")
-    parser.add_argument("--json", required=True, help="where the figures go")
-    parser.add_argument("--plan", required=True, help="where the plan goes")
+    parser.add_argument("--json", required=True, help="file for the figures")
+    parser.add_argument("--plan", required=True, help="file for the plan")
     return parser.parse_args()
 
 

@@ -71,8 +71,8 @@ def write(found, words, text):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path, help="folder with the three texts")
-    parser.add_argument("folder", type=Path, help="where the models go")
-    parser.add_argument("--lines", type=int, help="of the training text, and a fifth as many of the others")
+    parser.add_argument("folder", type=Path, help="folder for the models")
+    parser.add_argument("--lines", type=int, help="lines of the training text; a fifth as many of the others")
     args, words = parser.parse_known_args()
     text = args.folder / "text"
     text.mkdir(parents=True, exist_ok=True)

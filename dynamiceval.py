@@ -1,24 +1,34 @@
 """Dynamic evaluation of a trained model (Krause et al. 2018): it goes on learning from the text it is evaluated on.
 
-Every segment of a text is scored before anything is learnt from it, and every text begins with the trained weights. The
-model's file is not changed. The arithmetic is in evaluation/dynamic.py.
+Every segment of a text is scored before anything is learnt from it, and every text begins with the trained weights.
+Segments are some tokens of a split, or the lines of any text: the model then adapts sentence by sentence (van Schijndel
+and Linzen 2018). The model's file is not changed; --save-adapted writes another. The arithmetic is in
+evaluation/dynamic.py.
 """
 from runtime import errors  # isort: skip  (first: it prepares the process for the imports below)
 
 import itertools
 import math
+import os
 import time
+from contextlib import nullcontext
 
-from checkpoint import open_model
+import torch
+
+import checkpoint
 from data import batchify_split, read_corpus
-from evaluation.dynamic import FLAGS, LEARNING_RATE, DynamicPass, learning_rate
-from evaluation.loss import PLAIN_WINDOW, evaluate
+from evaluation import outputs, scoring
+from evaluation.dynamic import FLAGS, LEARNING_RATE, DynamicPass, learning_rate, segments_by_line, segments_of
+from evaluation.formats import FORMATS
+from evaluation.loss import PLAIN_WINDOW
 from evaluation.neural_cache import at_the_edge, cache_logprobs, mean_loss
+from evaluation.text import read_split, read_text
 from model import count_parameters
 from runtime import options, record, values
 from runtime.errors import InputError
-from runtime.log import log, report, report_tokens, rule
+from runtime.log import log, log_on_stderr, report, report_tokens, rule
 from runtime.options import Flag
+from runtime.paths import part_of_name
 from runtime.run_files import Files
 
 # The grids of a search, around the published values: learning rates, as factors of LEARNING_RATE, and decays. They are
@@ -48,9 +58,13 @@ def make_parser():
     parser = options.Parser(__doc__)
     parser.add("model", options.READ_MODEL)
     parser.add("data", options.DATA)
+    parser.add("text", (
+        Flag("split", "both", "of the corpus; both: valid and test", choices=("both", "valid", "test")),
+        *outputs.TEXT,
+        Flag("segments", None, "what is scored before the model learns from it: --bptt tokens, or lines; if not given "
+             "lines with --text or --context reset, else tokens", choices=("tokens", "lines"))))
     parser.add("dynamic evaluation", (
         *FLAGS,
-        Flag("split", "both", "which text to evaluate on", choices=("both", "valid", "test")),
         Flag("search", False, "choose lr and lamb from a grid on the validation text", bool, only_true=True),
         Flag("search_tokens", 10_000, "how much of the validation text the search reads, for each of its "
              f"{len(FACTORS) * len(LAMBDAS)} settings", values.size, "N")))
@@ -58,50 +72,124 @@ def make_parser():
         *options.NEURAL_CACHE,
         Flag("neural_cache", False, "mix the neural cache, as of pointer.py, into the predictions", bool,
              only_true=True)))
+    parser.add("output", (
+        *outputs.flags(FORMATS), *outputs.SURPRISAL,
+        Flag("save_adapted", None, "write the model as it is after the text, for all scripts to read", metavar="FILE")))
     parser.add("running", (*options.running(1000, "segments"), *options.RECIPE))
     parser.add("stopping and continuing", options.STOPPING)
     return parser
 
 
-def main(argv=None):
-    path, args, vocabulary, compute, model = open_model(options.parse(make_parser(), argv))
-    corpus = read_corpus(args, vocabulary)
-    texts = {split: batchify_split(split, corpus, 1, args) for split in ("valid", "test")}             # (N + 1, 1)
-    beginning = texts["valid"][:args.search_tokens + 1]
-    texts = {split: stream for split, stream in texts.items() if args.split in ("both", split)}
-    lr, lamb = learning_rate(args), args.lamb
-    log(f"| reading {path}, on {compute}")
+def check_flags(args):
+    """Refuse flags that contradict each other -> Arguments, with what --segments is meant to be."""
+    args = outputs.prepare(args)
+    if args.context == "reset" and args.segments == "tokens":
+        raise InputError("--context reset starts every line from a zero state: --segments tokens has none")
+    args = args.replaced(segments=args.segments or ("lines" if args.text or args.context == "reset" else "tokens"))
+    if args.search and args.segments == "lines":
+        raise InputError("--search chooses --lr and --lamb for segments of --bptt tokens; for lines give both")
+    if args.neural_cache and outputs.needs_entropy(args):
+        raise InputError("entropies with --neural-cache are not computed; leave it out, or --entropy and --predictors")
+    outputs.check(args, [checkpoint.choose(args)] + ([args.text] if args.text not in (None, "-") else []),
+                  args.text or args.split != "both", "--split or --text")
+    return args
 
-    result = record.result_path(Files(path, "dynamic").result, args)
-    record.remove(result)
-    began, found = time.monotonic(), {}
-    with DynamicPass(path, args, model) as reading:
-        for split, stream in texts.items():
-            loss = evaluate(model, stream, PLAIN_WINDOW, reading.interruption.check)
-            found[f"{split}_without_dynamic_evaluation"] = record.figures(loss, len(stream), corpus.sizes.get(split))
-            log(f"| without dynamic evaluation | {report_tokens(loss, split + ' ')}")
-        if args.rule == "rms":
-            reading.gather(batchify_split("train", corpus, args.stat_batch_size, args, "--stat-batch-size"))
-        if args.search:
-            lr, lamb = search(reading, beginning, args.rule, args.bptt)
-            log(f"| chosen: --lr {lr:g} --lamb {lamb:g}")
-            rates, decays = grids(args.rule, args.bptt)
-            log(*filter(None, (at_the_edge("lr", lr, rates), at_the_edge("lamb", lamb, decays))))
-        for split, stream in texts.items():
-            features, targets, vocab, speed = reading.learn(split, stream, lr, lamb)
-            loss = mean_loss(vocab)
-            log(f"| with dynamic evaluation    | {report_tokens(loss, split + ' ')} | {speed:.0f} tokens/s")
-            if args.neural_cache:
-                found[f"{split}_without_cache"] = record.figures(loss, len(stream), corpus.sizes.get(split))
-                loss = mean_loss(cache_logprobs(features, targets, vocab, args.theta, args.lambdasm, args.window))
-                log(f"| and with the neural cache  | {report_tokens(loss, split + ' ')}")
-            found[split] = {**record.figures(loss, len(stream), corpus.sizes.get(split)), "tokens_per_second": speed}
-        log(rule("="), f"| End of dynamic evaluation | {report(loss, split + ' ')}", rule("="))
-        seconds = time.monotonic() - began
-        settings = args.replaced(lr=lr, lamb=lamb)
-        result = record.write(result, settings, count_parameters(model), args, seconds=seconds, **found)
-        record.summarise({split: found[split] for split in texts}, seconds, result=result)
+
+def read_texts(args, vocabulary, corpus, device):
+    """What is to be scored -> list of Text."""
+    if args.text:
+        return [read_text(args.text, vocabulary, args.unknown, args.context, device, args.column, args.untrained_unk,
+                          line_ends=args.line_ends)]
+    splits = ("valid", "test") if args.split == "both" else (args.split,)
+    return [read_split(split, corpus, args, args.context) for split in splits]
+
+
+def stream_of(text):
+    """All of a `Text`, with the <eos> or the word that it is read after -> (N + 1, 1)."""
+    first, *others = text.streams
+    return torch.cat([first, *(stream[1:] for stream in others)])
+
+
+def result_name(args):
+    """What tells this evaluation from others of the same model, as part of its result's name."""
+    text = [part_of_name("stdin" if args.text == "-" else os.path.basename(args.text))] if args.text else []
+    return ".".join(["dynamic", *text, *(["reset"] if args.context == "reset" else [])])
+
+
+def save_adapted(path, source, model):
+    """Write `model`, whose weights have changed since they were read from `source`, as a model's file of its own."""
+    contents = checkpoint.load(source)
+    contents |= checkpoint.contents_of(model, contents["settings"], checkpoint.vocabulary_of(contents),
+                                       contents["losses"])
+    contents.pop("digest", None)
+    try:
+        checkpoint.save(path, {**contents, "digest": checkpoint.digest(contents)})
+    except OSError as error:
+        raise InputError(f"{path} cannot be written ({error.strerror or error})") from None
+    log(f"| the adapted model is saved in {path}")
+
+
+def main(argv=None):
+    path, args, vocabulary, compute, model = checkpoint.open_model(check_flags(options.parse(make_parser(), argv)))
+    needs_corpus = not args.text or args.search or args.rule == "rms"
+    corpus = read_corpus(args, vocabulary) if needs_corpus else None
+    with log_on_stderr() if "-" in outputs.asked_for(args).values() else nullcontext():
+        texts = read_texts(args, vocabulary, corpus, compute.device)
+        log(f"| reading {path}, on {compute}")
+        lr, lamb = learning_rate(args), args.lamb
+        result = record.result_path(Files(path, result_name(args)).result, args)
+        record.remove(result)
+        began, found = time.monotonic(), {}
+        with DynamicPass(path, args, model) as reading:
+            for text in texts:
+                logprobs = scoring.score(model, text.streams, PLAIN_WINDOW, check=reading.interruption.check).logprobs
+                found[f"{text.name}_without_dynamic_evaluation"] = figures(text, logprobs)
+                log(f"| without dynamic evaluation | {report_tokens(mean_loss(logprobs), text.name + ' ')}")
+            if args.rule == "rms":
+                reading.gather(batchify_split("train", corpus, args.stat_batch_size, args, "--stat-batch-size"))
+            if args.search:
+                beginning = batchify_split("valid", corpus, 1, args)[:args.search_tokens + 1]
+                lr, lamb = search(reading, beginning, args.rule, args.bptt)
+                log(f"| chosen: --lr {lr:g} --lamb {lamb:g}")
+                rates, decays = grids(args.rule, args.bptt)
+                log(*filter(None, (at_the_edge("lr", lr, rates), at_the_edge("lamb", lamb, decays))))
+            for text in texts:
+                found |= adapt(args, path, model, reading, text, lr, lamb, vocabulary.counts)
+            log(rule("="), f"| End of dynamic evaluation | {report(found[text.name]['loss'], text.name + ' ')}",
+                rule("="))
+            seconds = time.monotonic() - began
+            settings = args.replaced(lr=lr, lamb=lamb)
+            result = record.write(result, settings, count_parameters(model), args, seconds=seconds, **found)
+            record.summarise({text.name: found[text.name] for text in texts}, seconds, **outputs.written(args),
+                             result=result)
     return reading.status
+
+
+def figures(text, logprobs):
+    return record.figures(mean_loss(logprobs), len(logprobs) + 1, text.size)
+
+
+def adapt(args, path, model, reading, text, lr, lamb, counts):
+    """Read one text while the model learns from it, and write what was asked for -> its figures."""
+    stream, found = stream_of(text), {}                                                                # (N + 1, 1)
+    segments = segments_of(stream, args.bptt) if args.segments == "tokens" else segments_by_line(
+        text.ends, args.context == "reset")
+    keep = (lambda: save_adapted(args.save_adapted, path, model)) if args.save_adapted else None
+    learnt = reading.learn(text.name, stream, lr, lamb, segments, ranks=outputs.needs_ranks(args),
+                           entropies=outputs.needs_entropy(args), keep=keep)
+    logprobs = learnt.logprobs
+    log(f"| with dynamic evaluation    | {report_tokens(mean_loss(logprobs), text.name + ' ')} "
+        f"| {learnt.speed:.0f} tokens/s")
+    if args.neural_cache:
+        found[f"{text.name}_without_cache"] = figures(text, logprobs)
+        logprobs = cache_logprobs(learnt.features, learnt.targets, logprobs, args.theta, args.lambdasm, args.window)
+        log(f"| and with the neural cache  | {report_tokens(mean_loss(logprobs), text.name + ' ')}")
+    found[text.name] = {**figures(text, logprobs), "tokens_per_second": learnt.speed}
+    ranks = None if args.neural_cache else learnt.scores.ranks                    # those are of the model alone
+    entropies = None if args.neural_cache else learnt.scores.entropies
+    outputs.write(args, text, scoring.Scores(logprobs, ranks, entropies).tolist(), f"{path}: {text.name}, adapting",
+                  counts)
+    return found
 
 
 if __name__ == "__main__":

@@ -42,15 +42,7 @@ def make_parser():
     parser.add("text", (
         Flag("split", "both", "text of the corpus to score; both: valid and test",
              choices=("both", "train", "valid", "test")),
-        Flag("text", None, "text to score instead, one sentence a line; - is standard input", metavar="FILE"),
-        Flag("column", None, "column to score of a text that is a table with a heading, TSV or CSV; the others are "
-             "kept in the output", metavar="NAME"),
-        Flag("unknown", "unk", "reading of words that the model does not know: as <unk>, or an error",
-             choices=("unk", "error")),
-        Flag("context", "carry", "state at the start of a line: carried from the line before, as published (of a split "
-             "the first word is then not scored), or reset to zero, and the line read after <eos>",
-             choices=("carry", "reset")),
-        *options.READ_WORDS))
+        *outputs.TEXT))
     parser.add("scoring", (
         Flag("temperature", 1.0, "temperature of the softmax: < 1 sharpens it, > 1 flattens it", temperature, "X"),
         Flag("search_temperature", False, "choice of the temperature on the validation text", bool, only_true=True),

@@ -171,7 +171,7 @@ class MembersPass(ResumablePass):
         """Log-probabilities (N,) of `stream` (N + 1, 1), on the CPU."""
         if "dynamic" in member.methods:
             with naming(member.label):
-                features, targets, logprobs, _ = part.learn(split, stream, args.lr, args.lamb)
+                features, targets, logprobs, *_ = part.learn(split, stream, args.lr, args.lamb)
         else:
             features, targets, logprobs = part.read(split, model, stream)              # (N, E), (N,), (N,)
         if "cache" in member.methods:

@@ -11,11 +11,12 @@ from evaluation.reading_times import BEFORE, predictor_rows, warn_of_frequencies
 from evaluation.tables import write_rows
 from evaluation.text_files import check_outputs, writing
 from runtime.errors import InputError
-from runtime.options import Flag
+from runtime.options import READ_WORDS, Flag
 from runtime.paths import check_output
 from runtime.values import number
 
-NAMES = ("per_token", "per_sentence", "html", "features", "rescored", "best", "per_pair")  # flags with a file to write
+# flags with a file to write
+NAMES = ("per_token", "per_sentence", "html", "features", "rescored", "best", "per_pair", "save_adapted")
 
 
 def flags(formats=PLAIN):
@@ -33,6 +34,17 @@ def flags(formats=PLAIN):
     )
 
 
+TEXT = (
+    Flag("text", None, "text to score instead, one sentence a line; - is standard input", metavar="FILE"),
+    Flag("column", None, "column to score of a text that is a table with a heading, TSV or CSV; the others are "
+         "kept in the output", metavar="NAME"),
+    Flag("unknown", "unk", "reading of words that the model does not know: as <unk>, or an error",
+         choices=("unk", "error")),
+    Flag("context", "carry", "state at the start of a line: carried from the line before, as published (of a split "
+         "the first word is then not scored), or reset to zero, and the line read after <eos>",
+         choices=("carry", "reset")),
+    *READ_WORDS,
+)
 SURPRISAL = (
     Flag("parts", False, "rows for the parts that --split-words makes of words, not for the words", bool,
          only_true=True),
@@ -53,7 +65,7 @@ AGAINST_NBEST = ("text", "split", "column")
 
 
 def prepare(args):
-    """The flags of evaluate.py, with standard output where a file may be left out -> Arguments.
+    """The flags of a script that scores a text, with standard output where a file may be left out -> Arguments.
 
     Raises InputError for flags that contradict each other or have no effect.
     """
@@ -70,11 +82,13 @@ def prepare(args):
                              "as published figures are; use --context reset")
     if args.unit and not (args.per_token or args.per_sentence or args.format not in PLAIN):
         raise InputError("--unit does nothing without --per-token or --per-sentence")
-    if args.features == "-":
-        raise InputError("--features: arrays are not written to standard output; give the name of a file")
-    if args.features:
-        check_output(args.features)
-    if args.nbest:
+    for name in ("features", "save_adapted"):
+        if getattr(args, name, None) == "-":
+            raise InputError(f"--{name.replace('_', '-')}: arrays are not written to standard output; give the name of "
+                             "a file")
+        if getattr(args, name, None):
+            check_output(getattr(args, name))
+    if getattr(args, "nbest", None):
         taken = [name for name in AGAINST_NBEST if name in args.given]
         if taken or (args.context == "carry" and "context" in args.given):
             what = f"--{taken[0]}" if taken else "--context carry"
@@ -84,7 +98,7 @@ def prepare(args):
         if not (args.text or args.context == "reset"):
             raise InputError(f"--format {args.format} has a row for every word, and the first one of a split is not "
                              "scored as published figures are; use --context reset")
-        args = args.replaced(per_token=args.per_token or (None if args.nbest else "-"))
+        args = args.replaced(per_token=args.per_token or (None if getattr(args, "nbest", None) else "-"))
     return args
 
 

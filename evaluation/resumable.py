@@ -28,6 +28,7 @@ class ResumablePass:
     Inside, a signal or `--max-minutes` ends the pass with what was read saved; `status` is then what the script
     should exit with. When the block ends without an error, the file is removed.
     """
+    parts = PARTS                                        # what a text's entry has an item per window of
 
     def __init__(self, path, args, stage="pointer"):
         self.file, self.args = Files(path, stage).state, args
@@ -88,7 +89,7 @@ class ResumablePass:
         with self._untrusted():
             for seen in self.splits.values():     # a file of few arrays is read and written faster than one of many
                 if isinstance(seen, dict) and seen.get("targets"):
-                    seen.update({part: [torch.cat(seen[part])] for part in PARTS})
+                    seen.update({part: [torch.cat(seen[part])] for part in self.parts if seen.get(part)})
         try:
             checkpoint.save(self.file, {"key": self.key, "splits": self.splits})
         except OSError as error:

@@ -112,22 +112,28 @@ def score(model, streams, bptt, temperature=1.0, ranks=False, check=lambda: None
     too. check: called after every window. mode: `sampling` draws masks, others for every window of `bptt` tokens; those
     on words, activations and states are each stream's own, those on weights hold for a batch.
     """
-    logprobs, ranked, entropy, order = [], [], [], []
+    parts, order = [], []
     with mode(model):
         for features, targets, places, batch in read(model, streams, bptt, check):
             order.append(places)
-            if temperature == 1 and not (ranks or entropies):
-                logprobs.append(model.target_logprob(features, targets))
-                continue
-            for every, wanted in all_logprobs(model, features, targets, batch):
-                every = every if temperature == 1 else (every / temperature).log_softmax(1)       # (rows, V)
-                logprobs.append(every.gather(1, wanted)[:, 0])
-                if ranks:
-                    ranked.append((every > logprobs[-1][:, None]).sum(1) + 1)
-                if entropies:
-                    entropy.append(torch.special.entr(every.exp()).sum(1))                        # -Σ p log p
+            parts.append(score_features(model, features, targets, batch, temperature, ranks, entropies))
     order = torch.cat(order)
-    return Scores(*(in_order(torch.cat(parts), order) if parts else None for parts in (logprobs, ranked, entropy)))
+    return Scores(*(None if values[0] is None else in_order(torch.cat(values), order) for values in zip(*parts)))
+
+
+def score_features(model, features, targets, batch=1, temperature=1, ranks=False, entropies=False):
+    """Scores of targets (n,), given features (n, E); batch: rows that belong together, those of a step."""
+    if temperature == 1 and not (ranks or entropies):
+        return Scores(model.target_logprob(features, targets))
+    logprobs, ranked, entropy = [], [], []
+    for every, wanted in all_logprobs(model, features, targets, batch):
+        every = every if temperature == 1 else (every / temperature).log_softmax(1)           # (rows, V)
+        logprobs.append(every.gather(1, wanted)[:, 0])
+        if ranks:
+            ranked.append((every > logprobs[-1][:, None]).sum(1) + 1)
+        if entropies:
+            entropy.append(torch.special.entr(every.exp()).sum(1))                            # -Σ p log p
+    return Scores(*(torch.cat(values) if values else None for values in (logprobs, ranked, entropy)))
 
 
 def in_order(values, places):

@@ -60,7 +60,7 @@ def test_without_steps_it_is_plain_evaluation(cell, cutoffs, precision, rule, be
     plain = evaluation_loss.evaluate(model, column, 50)
     with begin(model, rule=rule) as reading:
         reading.gather(text(40, 4))
-        features, targets, still, speed = reading.learn("valid", column, lr=0, lamb=0)
+        features, targets, still, speed, _ = reading.learn("valid", column, lr=0, lamb=0)
         drawn = reading.learn("valid", column[:], lr=0, lamb=0.5)[2]
         moved = reading.learn("valid", column, lr=0.01, lamb=0)[2]
         assert evaluation_loss.evaluate(model, column, 50) == plain        # the trained weights are back
@@ -257,6 +257,119 @@ def test_a_signal_ends_it_cleanly(trained, changed, tmp_path):
     said = process.communicate(timeout=60)[0]
     assert process.returncode == 128 + signal.SIGTERM and "| interrupted by SIGTERM" in said
     assert (tmp_path / "toy.dynamic.state.pt").exists()
+
+
+# Adaptation to any text, line by line.
+
+LINES = "w1 w2 w3 w4\nw1 w2 w3 w4\n\nw5 w6\nw7\n"
+
+
+@pytest.mark.parametrize("reset", [False, True])
+def test_adaptation_against_a_loop(reset, begin):
+    """A line at a time: scored whole, then one step of SGD down its mean loss, nothing drawn back."""
+    model = make()
+    stream = text(31)
+    stream[[0, 4, 5, 13, 30]] = 0
+    segments = dynamic.segments_by_line((stream[1:, 0] == 0).tolist(), reset)
+    assert segments.starts == [0, 4, 5, 13]
+    kept = []
+    with begin(model, rule="sgd") as reading:
+        found = reading.learn("text", stream, 0.5, 0, segments, ranks=True, entropies=True,
+                              keep=lambda: kept.extend(w.detach().clone() for w in model.parameters()))
+    model.eval()
+    hidden, logprobs, weights = model.init_hidden(1), [], [*model.parameters()]
+    for start, stop in ((0, 4), (4, 5), (5, 13), (13, 30)):
+        features, hidden = model(stream[start:stop], model.init_hidden(1) if reset else hidden)
+        hidden = [tuple(part.detach() for part in layer) for layer in hidden]
+        scores = (features @ model.decoder.weight.t() + model.decoder.bias).log_softmax(1)
+        targets = stream[start + 1:stop + 1, 0]
+        picked = scores.gather(1, targets[:, None])[:, 0]
+        logprobs.append(torch.stack([picked, (scores > picked[:, None]).sum(1) + 1.0, -(scores.exp() * scores).sum(1)]))
+        for w, gradient in zip(weights, torch.autograd.grad(-picked.mean(), weights)):
+            w.data -= 0.5 * gradient
+    for values, wanted in zip(found.scores, torch.cat(logprobs, 1).detach()):
+        torch.testing.assert_close(values.float(), wanted, rtol=1e-4, atol=1e-4)
+    for w, adapted in zip(weights, kept, strict=True):
+        torch.testing.assert_close(adapted, w.detach(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.fixture
+def adapt(evaluate, tmp_path):
+    """`adapt(*words)` adapts the trained model to LINES by SGD -> rows of its words, what was said, the result."""
+    (tmp_path / "items.txt").write_text(LINES)
+
+    def run(*words):
+        said, result = evaluate("--text", "items.txt", "--rule", "sgd", "--lamb", 0, "--per-token", "words.json",
+                                "--format", "json", *words, data=tmp_path / "no corpus is read")
+        return [json.loads(line) for line in (tmp_path / "words.json").read_text().splitlines()], said, result
+    return run
+
+
+@pytest.mark.parametrize("context", ["carry", "reset"])
+def test_a_text_is_adapted_to_line_by_line(context, adapt, call, tmp_path):
+    call("evaluate.py", "--save", "toy.pt", "--text", "items.txt", "--context", context, "--per-token", "plain.json",
+         "--format", "json", "--device", "cpu")
+    plain = [json.loads(line) for line in (tmp_path / "plain.json").read_text().splitlines()]
+    still, *_ = adapt("--lr", 0, "--context", context)
+    moved, said, result = adapt("--lr", 1, "--context", context)
+    assert [row["word"] for row in moved] == [row["word"] for row in plain]
+    assert " ".join(row["word"] for row in moved) == LINES.replace("\n", " <eos> ").replace("  ", " ").strip()
+    scores = [[row["logprob"] for row in rows] for rows in (plain, still, moved)]
+    assert scores[1] == pytest.approx(scores[0], abs=1e-5)
+    assert scores[2][:5] == pytest.approx(scores[0][:5], abs=1e-5)                # the first line, before it is learnt
+    assert all(abs(one - other) > 1e-4 for one, other in zip(scores[2][5:], scores[0][5:]))
+    if context == "reset":                                                        # the same line for the second time
+        assert sum(scores[2][5:10]) > sum(scores[2][:5]) and scores[0][5:10] == pytest.approx(scores[0][:5], abs=1e-5)
+    assert result["text"]["loss"] == pytest.approx(-sum(scores[2]) / 16, abs=1e-6) and "with dynamic evaluation" in said
+
+
+def test_an_adapted_model_is_a_model(adapt, call, tmp_path):
+    """Another script reads it, and finds the text likelier; the words' counts went with it, and the model is as before.
+    """
+    before = (tmp_path / "toy.pt").read_bytes()
+    said = adapt("--lr", 1, "--save-adapted", "adapted.pt")[1]
+    assert "the adapted model is saved in adapted.pt" in said and (tmp_path / "toy.pt").read_bytes() == before
+    figures = []
+    for name in ("toy.pt", "adapted.pt"):
+        call("evaluate.py", "--save", name, "--text", "items.txt", "--device", "cpu")
+        figures.append(json.loads((tmp_path / f"{name[:-3]}.evaluation.items-txt.result.json").read_text())["text"])
+    assert figures[1]["loss"] < figures[0]["loss"] - 0.01
+    one, other = (checkpoint.load(str(tmp_path / name)) for name in ("toy.pt", "adapted.pt"))
+    assert one["settings"] == other["settings"] and one["vocabulary"] == other["vocabulary"]
+    assert checkpoint.digest(other) != checkpoint.digest(one)
+    assert other["digest"] == checkpoint.digest({name: part for name, part in other.items() if name != "digest"})
+
+
+@pytest.mark.parametrize("calls", [3, 5, 6])
+def test_an_interrupted_adaptation_equals_an_uninterrupted_one(calls, adapt, evaluate, monkeypatch, tmp_path):
+    whole, _, result = adapt("--lr", 1, "--save-adapted", "whole.pt")
+    with monkeypatch.context() as patch:
+        patch.setattr(signals.Interruption, "check", stop_after(calls))
+        said, stopped = evaluate("--text", "items.txt", "--rule", "sgd", "--lamb", 0, "--lr", 1, "--per-token",
+                                 "words.json", "--format", "json", "--save-adapted", "halves.pt")
+    assert stopped is None and "to continue:" in said
+    rows, said, continued = adapt("--lr", 1, "--save-adapted", "halves.pt", "--resume", "auto")
+    assert "continuing from" in said and rows == whole and continued["text"]["loss"] == result["text"]["loss"]
+    one, other = (checkpoint.load(str(tmp_path / name))["digest"] for name in ("whole.pt", "halves.pt"))
+    assert one == other
+
+
+@pytest.mark.parametrize("words, said", [
+    (["--text", "items.txt", "--search"], "for lines give both"),
+    (["--context", "reset", "--segments", "tokens"], "--segments tokens"),
+    (["--save-adapted", "a.pt"], "--split or --text"), (["--per-token", "-"], "--split or --text"),
+    (["--split", "test", "--save-adapted", "toy.pt"], "two things"),
+    (["--split", "test", "--save-adapted", "-"], "standard output"),
+    (["--split", "test", "--save-adapted", "."], "is a folder"),
+    (["--text", "items.txt", "--neural-cache", "--per-token", "-", "--entropy"], "--entropy and --predictors"),
+    (["--text", "none.txt", "--rule", "sgd"], "none.txt"), (["--text", "empty.txt", "--rule", "sgd"], "is empty"),
+    (["--text", "items.txt", "--rule", "sgd", "--lr", "1e30"], "too large for this model")])
+def test_flags_of_adaptation(words, said, refuse, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "items.txt").write_text(LINES)
+    (tmp_path / "empty.txt").write_text("")
+    assert said in refuse(*words)
+    assert not (tmp_path / "a.pt").exists()
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from runtime import options, values
 from runtime.errors import InputError
 from runtime.log import log, warn
 from runtime.options import Flag
+from runtime.paths import atomic_folder
 
 
 def share(text):
@@ -80,7 +81,8 @@ def main(argv=None):
     files = own_text.find_files(args.files, args.out)
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))     # so that nothing is left behind
 
-    with own_text.new_folder(args.out) as folder:
+    own_text.check_out(args.out)
+    with atomic_folder(args.out, replace=True) as folder:
         text = own_text.Text(folder)
         text.read(files, args.by, args.dedup)
         text.deal(args.valid, args.test, args.seed, args.by)

@@ -6,11 +6,12 @@ V is the size of the vocabulary.
 import hashlib
 import json
 import os
-import shutil
 import sys
 import tempfile
 
 import numpy as np
+
+from runtime.paths import atomic_folder
 
 SPLITS = ("train", "valid", "test")
 FORMAT = 1  # another number, and what older code has stored is not found
@@ -81,33 +82,20 @@ def load(folder, key):
 
 
 def store(folder, key, words, counts, splits):
-    """Keep the words, their counts (V,) and the ids of the splits, (tokens,) int64 each; say so if it fails.
-
-    They are built in a folder of our own, which then gets its name in one step: nobody sees half of it.
-    """
+    """Keep the words, their counts (V,) and the ids of the splits, (tokens,) int64 each; say so if it fails."""
     arrays = dict(zip(SPLITS, splits), counts=counts)
     text = "\n".join(words).encode("utf-8", "surrogatepass")  # no word has white space in it
     manifest = json.dumps(_manifest(key, text, arrays)).encode()
-    named, building = os.path.join(folder, key), None
+    named = os.path.join(folder, key)
     try:
         os.makedirs(folder, mode=0o700, exist_ok=True)
-        building = tempfile.mkdtemp(prefix="building-", dir=folder)
-        new = os.path.join(building, "new")
-        os.mkdir(new)
-        for name, content in {"words.txt": text, "manifest.json": manifest, **arrays}.items():
-            with open(os.path.join(new, f"{name}.npy" if name in arrays else name), "wb") as stream:
-                np.save(stream, content) if name in arrays else stream.write(content)
-                stream.flush()
-                os.fsync(stream.fileno())
-        if os.path.lexists(named):  # damaged, or stored by somebody else just now, which is the same as ours
-            os.rename(named, os.path.join(building, "old"))
-        os.rename(new, named)
+        with atomic_folder(named, replace=True) as new:     # damaged, or stored by somebody else: the same as ours
+            for name, content in {"words.txt": text, "manifest.json": manifest, **arrays}.items():
+                with open(os.path.join(new, f"{name}.npy" if name in arrays else name), "wb") as stream:
+                    np.save(stream, content) if name in arrays else stream.write(content)
     except OSError as error:
         if not os.path.isdir(named):  # if it is there, somebody else was faster
             print(f"{folder}: corpus not cached ({error.strerror}); next time is slower", file=sys.stderr)
-    finally:
-        if building:
-            shutil.rmtree(building, ignore_errors=True)
 
 
 class Spool:

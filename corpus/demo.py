@@ -19,7 +19,7 @@ from collections import Counter
 from importlib.util import decode_source
 
 from runtime.errors import InputError
-from runtime.paths import default_cache
+from runtime.paths import atomic_folder, default_cache
 
 RECIPE = 1  # part of the name of the kept folder: another number, and it is made anew
 FEWEST, MOST = 100_000, 600_000  # tokens
@@ -157,22 +157,17 @@ def build(folder):
     """Write the corpus to `folder`, which must be new, empty or hold it already. Returns the folder."""
     folder = os.path.abspath(folder)
     texts = {f"{part}.txt": text.encode() for part, text in compose().items()}
-    building = f"{folder}.{os.getpid()}.tmp"  # beside it: a name is given in one step on one disk only
-    shutil.rmtree(building, ignore_errors=True)  # of a process long gone
     try:
-        os.makedirs(building)
-        for name, text in texts.items():
-            with open(os.path.join(building, name), "wb") as stream:
-                stream.write(text)
-        os.rename(building, folder)
+        with atomic_folder(folder) as new:
+            for name, text in texts.items():
+                with open(os.path.join(new, name), "wb") as stream:
+                    stream.write(text)
     except OSError as error:
         if not _holds(folder, texts):
             raise InputError(
                 f"{folder}: cannot be made ({error.strerror}); name a new folder in a place you can write "
                 "(for --data demo, AWD_LSTM_CACHE does)"
             ) from error
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
     return folder
 
 

@@ -8,11 +8,9 @@ import itertools
 import json
 import os
 import random
-import shutil
 import tempfile
 from array import array
 from collections import Counter
-from contextlib import contextmanager
 from hashlib import blake2b
 from typing import NamedTuple
 
@@ -233,27 +231,10 @@ def read(folder):
         raise InputError(f"{path} is damaged; make the folder anew by prepare.py") from None
 
 
-@contextmanager
-def new_folder(path):
-    """A folder to write to, which takes the name `path` when the block ends without an error.
-
-    What is there may be an empty folder, or one that prepare.py has made, with nothing else in it: that is replaced.
-    """
-    target = os.path.realpath(path)
-    if os.path.lexists(path) and not (os.path.isdir(target) and _is_replaceable(target)):
+def check_out(path):
+    """Raise InputError where something lies at `path`, but for an empty folder, or one of prepare.py's alone."""
+    if os.path.lexists(path) and not (os.path.isdir(path) and _is_replaceable(path)):
         raise InputError(f"{path} is there, and was not made by prepare.py, or holds more; give --out another name")
-    parent, name = os.path.split(target)
-    os.makedirs(parent, exist_ok=True)
-    building = tempfile.mkdtemp(prefix=f".{name}.", dir=parent)
-    try:
-        new = os.path.join(building, "new")
-        os.mkdir(new)
-        yield new
-        if os.path.isdir(target):
-            os.rename(target, os.path.join(building, "old"))
-        os.rename(new, target)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
 
 
 def _is_replaceable(folder):

@@ -9,7 +9,6 @@ import argparse
 import hashlib
 import os
 import posixpath
-import shutil
 import signal
 import stat
 import sys
@@ -21,6 +20,7 @@ from contextlib import ExitStack
 from functools import partial
 
 from runtime.errors import InputError
+from runtime.paths import atomic_folder
 
 PARTS = "train", "valid", "test"
 LIMIT = 2 << 30  # bytes in one member; the largest wanted one is 0.5 GB, a zip bomb is endless
@@ -244,18 +244,12 @@ def make(name, source, folder, verified):
 
 
 def build(name, source, target, verified=True):
-    """Make the corpus in a hidden folder beside `target`, then rename that; on an error leave nothing."""
-    parent, last = os.path.split(os.path.abspath(target))
-    os.makedirs(parent, exist_ok=True)
-    draft = os.path.join(parent, f".{last}.{os.getpid()}")
-    os.mkdir(draft)
+    """Make the corpus in a folder that takes the name `target` when it is verified; on an error leave nothing."""
     try:
-        make(name, source, draft, verified)
-        os.rename(draft, target)
+        with atomic_folder(target) as draft:
+            make(name, source, draft, verified)
     except (EOFError, RuntimeError, tarfile.TarError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{source}: broken or encrypted archive ({error})") from error
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
 
 
 def check(name, folder, verified=True):

@@ -12,7 +12,7 @@ import torch
 
 from data import EOS, UNK
 from interchange.foreign import check_known, check_words, float_tensors, read_json, read_tensors, read_words, take
-from interchange.settings import kept, refuse
+from interchange.settings import check_folder, kept, refuse
 from runtime.errors import InputError
 from runtime.log import log
 from runtime.paths import atomic_folder
@@ -57,7 +57,8 @@ def write(contents, state, folder, words_seen):
                          "wide as the word vectors")
     encoder = encoder_of(state, settings["nlayers"])
     words = renamed(contents["vocabulary"], NAMES)
-    with atomic_folder(folder, FILES, SETTINGS) as partial:
+    check_folder(folder, FILES, SETTINGS)
+    with atomic_folder(folder, replace=True) as partial:
         torch.save(encoder, os.path.join(partial, ENCODER))
         if not settings["cutoffs"]:
             decoder = {"1.decoder.weight": state.get("decoder.weight", state["encoder.weight"]),

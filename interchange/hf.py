@@ -15,9 +15,9 @@ from corpus import word_parts
 from corpus.tokenizers import data_of, token_of, visible
 from data import EOS, UNK, naming
 from interchange.foreign import check_words, float_tensors, read_json
-from interchange.settings import kept, refuse, width_of_last
+from interchange.settings import check_folder, kept, refuse, width_of_last
 from runtime.errors import InputError
-from runtime.paths import atomic_folder, check_folder
+from runtime.paths import atomic_folder
 
 CODE = "modeling_awd_lstm.py"
 CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer.json"
@@ -144,7 +144,7 @@ def write(contents, state, folder, words_seen, prepend_eos=False):
               "nhidlast": width_of_last(settings), "tie_word_embeddings": settings["tied"], "dtype": "float32", **ids,
               "words_seen": words_seen, "settings": kept(settings, without=(*SHAPE, *IN_CONFIG)),
               "tokenizer": words.tokenizer.state()}
-    with atomic_folder(folder, FILES, CODE) as partial:
+    with atomic_folder(folder, replace=True) as partial:
         def write_json(name, value):
             with open(os.path.join(partial, name), "w", encoding="utf-8") as file:
                 json.dump(value, file, indent=1, ensure_ascii=False)

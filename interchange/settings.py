@@ -1,4 +1,6 @@
 """What of a checkpoint's settings goes with a model to another format and comes back; which models a format takes."""
+import os
+
 import checkpoint
 from data import UNK
 from runtime.errors import InputError
@@ -25,6 +27,21 @@ def refuse(settings, target, cells, softmaxes):
         if settings[flag] not in known:
             raise InputError(f"a model with --{flag} {settings[flag]} cannot be exported to {target}; only --{flag} "
                              f"{' or '.join(sorted(known))} can")
+
+
+def check_folder(path, files, mark):
+    """Raise InputError where something lies at `path` that is not an earlier export: it would be replaced.
+
+    files: what an export of the format consists of; mark: the one of them that tells such a folder from others.
+    """
+    if not os.path.lexists(path):
+        return
+    if not os.path.isdir(path):
+        raise InputError(f"{path} is there and is no folder; give another name")
+    there = set(os.listdir(path))
+    other = sorted(there if mark not in there else there - set(files))
+    if other:
+        raise InputError(f"{path} is not what an earlier export wrote: {other[0]} is in it; give another name")
 
 
 def contents_of(state, words, settings, source):

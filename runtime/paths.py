@@ -2,6 +2,7 @@
 import errno
 import os
 import shutil
+import tempfile
 from contextlib import contextmanager, suppress
 
 from runtime.errors import InputError
@@ -55,44 +56,35 @@ def atomic_write(path, mode="w", previous=None):
 
 
 @contextmanager
-def atomic_folder(path, files, mark):
-    """A new folder, to be filled, that takes the name `path` when the block ends without an error.
+def atomic_folder(path, replace=False):
+    """A new folder, to be filled with files, that takes the name `path` when the block ends without an error.
 
-    It is filled beside it, synced and renamed. files: what may be written there; mark: the one of them that tells such
-    a folder from others. An earlier one at `path` is replaced; InputError where there is anything else.
+    It is filled in a hidden one beside it, another for each process, synced and renamed. Without `replace`, OSError
+    where there is anything at `path` but an empty folder; with it, what is there goes.
     """
     target = os.path.realpath(path)
-    check_folder(path, files, mark)
-    partial, previous = f"{target}.partial", f"{target}.previous"
-    shutil.rmtree(partial, ignore_errors=True)
-    os.makedirs(partial)
+    parent, name = os.path.split(target)
+    os.makedirs(parent, exist_ok=True)
+    hidden = tempfile.mkdtemp(prefix=f".{name}.", dir=parent)
+    new, old = os.path.join(hidden, "new"), os.path.join(hidden, "old")
     try:
-        yield partial
-        for name in os.listdir(partial):
-            with open(os.path.join(partial, name), "rb+") as file:
+        os.mkdir(new)
+        yield new
+        for file_name in os.listdir(new):
+            with open(os.path.join(new, file_name), "rb+") as file:
                 os.fsync(file.fileno())
-        _sync_folder(partial)
-        if os.path.exists(target):
-            shutil.rmtree(previous, ignore_errors=True)
-            os.rename(target, previous)
-        os.rename(partial, target)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    _sync_folder(os.path.dirname(target))
-    shutil.rmtree(previous, ignore_errors=True)
-
-
-def check_folder(path, files, mark):
-    """Raise InputError where something lies at `path` that is not such a folder: it would be replaced."""
-    if not os.path.lexists(path):
-        return
-    if not os.path.isdir(path):
-        raise InputError(f"{path} is there and is no folder; give another name")
-    there = set(os.listdir(path))
-    other = sorted(there if mark not in there else there - set(files))
-    if other:
-        raise InputError(f"{path} is not what an earlier export wrote: {other[0]} is in it; give another name")
+        _sync_folder(new)
+        if replace and os.path.lexists(target):
+            os.rename(target, old)
+        try:
+            os.rename(new, target)
+        except OSError:
+            if os.path.lexists(old):
+                os.rename(old, target)
+            raise
+        _sync_folder(parent)
+    finally:
+        shutil.rmtree(hidden, ignore_errors=True)
 
 
 def _sync_folder(path):

@@ -93,7 +93,7 @@ def test_an_export_replaces_an_earlier_one_and_nothing_else(trained, tmp_path, c
 
 def test_a_failed_export_leaves_the_earlier_one(tmp_path):
     def write(text):
-        with atomic_folder(str(tmp_path / "out"), ["a", "b"], "a") as partial:
+        with atomic_folder(str(tmp_path / "out"), replace=True) as partial:
             for name in ("a", "b"):
                 with open(os.path.join(partial, name), "w") as file:
                     file.write(text)
@@ -103,9 +103,13 @@ def test_a_failed_export_leaves_the_earlier_one(tmp_path):
     with pytest.raises(OSError):
         write("new")
     assert os.listdir(tmp_path) == ["out"] and (tmp_path / "out" / "b").read_text() == "old"
+
+
+def test_no_export_takes_the_place_of_a_file(trained, tmp_path, call):
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(InputError, match="no folder"), atomic_folder(str(tmp_path / "file"), ["a"], "a"):
-        pass
+    with pytest.raises(InputError, match="no folder"):
+        call("export.py", "--checkpoint", trained / "toy.pt", "--to", "fastai", "file")
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_tags_count_the_words_of_every_reading_of_the_training_text(toy, trained, tmp_path, call):

@@ -29,10 +29,29 @@ def test_a_file_system_that_syncs_no_folders_keeps_what_is_written(number, fsync
         with atomic_write(tmp_path / "a.txt") as file:
             file.write(text)
         assert (tmp_path / "a.txt").read_text() == text
-        with atomic_folder(tmp_path / "folder", ["a.txt"], "a.txt") as folder, open(f"{folder}/a.txt", "w") as file:
+        with atomic_folder(tmp_path / "folder", replace=True) as folder, open(f"{folder}/a.txt", "w") as file:
             file.write(text)
         assert (tmp_path / "folder" / "a.txt").read_text() == text
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "folder"]
+
+
+@pytest.mark.parametrize("replace", [True, False])
+def test_a_folder_that_cannot_be_renamed_leaves_the_earlier_one(replace, tmp_path, monkeypatch):
+    """Without `replace`, one that is not empty is in the way by itself."""
+    real = os.rename
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "a.txt").write_text("mine")
+
+    def rename(source, target):
+        if os.path.basename(source) == "new":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        real(source, target)
+
+    if replace:
+        monkeypatch.setattr(os, "rename", rename)
+    with pytest.raises(OSError), atomic_folder(tmp_path / "folder", replace) as folder:
+        (tmp_path / folder / "a.txt").write_text("new")
+    assert os.listdir(tmp_path) == ["folder"] and (tmp_path / "folder" / "a.txt").read_text() == "mine"
 
 
 def test_a_folder_that_cannot_be_synced_for_another_reason_is_told(fsync_of_folders, tmp_path):

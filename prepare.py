@@ -72,10 +72,12 @@ def log_split(split, written):
 
 
 def main(argv=None):
-    words = sys.argv[1:] if argv is None else argv
-    if words[:1] != ["text"] and not {"-h", "--help"} & set(words):
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words[:1] == ["text"]:
+        del words[0]
+    elif not {"-h", "--help"} & set(words):
         raise InputError("say what to prepare: prepare.py text FILE… --out FOLDER")
-    args = options.parse(make_parser(), words[words[:1] == ["text"]:])
+    args = options.parse(make_parser(), words)
     kind = TOKENIZERS[args.tokenizer]
     check(args, kind)
     files = own_text.find_files(args.files, args.out)

@@ -32,7 +32,7 @@ def windows(model, streams, bptt, row=0, hidden=None):
     """
     hidden = model.init_hidden(streams.size(1)) if hidden is None else hidden
     for start in range(row, len(streams) - 1, bptt):
-        data, targets = get_batch(streams, start, None, seq_len=bptt, evaluation=True)
+        data, targets = get_batch(streams, start, None, seq_len=bptt)
         features, hidden = model(data, hidden)
         yield features, targets, hidden
 
@@ -62,7 +62,7 @@ def total_loss(model, streams, bptt, check=lambda: None, loss_of=None):
     with evaluating(model):
         hidden = model.init_hidden(streams.size(1))
         for start in range(0, len(streams) - 1, bptt):
-            data, targets = get_batch(streams, start, None, seq_len=bptt, evaluation=True)
+            data, targets = get_batch(streams, start, None, seq_len=bptt)
             mean, hidden = loss_of(data, targets, hidden)
             means.append(mean.clone())
             tokens.append(len(targets))

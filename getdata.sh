@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Get the corpora: download (or take from --from), verify, and put data/NAME/{train,valid,test}.txt in place.
-# Policy only; how a corpus is made out of an archive, and its checksums, are in corpus/prepare.py.
+# Policy only; how a corpus is made out of an archive, and its checksums, are in corpus/archives.py.
 set -euo pipefail
 
 PYTHON=${PYTHON:-python3}
@@ -73,8 +73,8 @@ die() {
     exit "${2:-1}"
 }
 
-prepare() {
-    PYTHONPATH="$HERE" "$PYTHON" -m corpus.prepare "$@" ${no_verify:+"$no_verify"}
+corpus() {
+    PYTHONPATH="$HERE" "$PYTHON" -m corpus.archives "$@" ${no_verify:+"$no_verify"}
 }
 
 # download URL FILE: continue FILE from where it ends. It is deleted where curl says that it cannot be continued;
@@ -100,19 +100,19 @@ download() {
 try() {
     local name=$1 sum=$2 url=$3 file=$4 dir=$5 message
     # A file that is whole already is not asked for again: many servers answer that with an error.
-    if ! { [[ -s $file && $sum != - ]] && prepare digest "$file" "$sum"; }; then
+    if ! { [[ -s $file && $sum != - ]] && corpus digest "$file" "$sum"; }; then
         echo "$name: getting $url"
         if ! download "$url" "$file"; then
             echo "$name: no (complete) answer from $url"
             return 1
         fi
-        if [[ $sum != - && -z $no_verify ]] && ! prepare digest "$file" "$sum"; then
+        if [[ $sum != - && -z $no_verify ]] && ! corpus digest "$file" "$sum"; then
             echo "$name: wrong checksum from $url"
             rm -f -- "$file"
             return 1
         fi
     fi
-    if ! message=$(prepare build "$name" "$file" "$dir" 2>&1); then
+    if ! message=$(corpus build "$name" "$file" "$dir" 2>&1); then
         echo "$message"
         rm -f -- "$file"
         return 1
@@ -145,7 +145,7 @@ fetch() {
 # get NAME: bring one corpus into place, unless it is there.
 get() {
     local name=$1 dir=$to/$1 status=0
-    prepare check "$name" "$dir" || status=$?
+    corpus check "$name" "$dir" || status=$?
     case $status in
     0)
         echo "$name: already there${no_verify:+, not verified} ($dir)"
@@ -158,9 +158,9 @@ get() {
         PYTHONPATH="$HERE" "$PYTHON" -m corpus.demo "$dir"
     elif [[ $name == pennchar ]]; then
         get penn
-        prepare build pennchar "$to/penn" "$dir"
+        corpus build pennchar "$to/penn" "$dir"
     elif [[ -n $from ]]; then
-        prepare build "$name" "$from" "$dir"
+        corpus build "$name" "$from" "$dir"
     else
         fetch "$name" "$dir"
     fi

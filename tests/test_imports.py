@@ -26,7 +26,7 @@ ALLOWED["setup"] = set()
 NEEDED = {"torch", "numpy", "tqdm"}
 TORCH_ALONE = COPYABLE | {"ops"}
 NARROWER = {"ops": {"runtime.paths", "runtime.fastest"}}    # of a package that may be imported, these modules alone
-STANDARD_LIBRARY_ONLY = {"corpus.demo", "corpus.prepare", "runtime.errors", "runtime.paths", "runtime.program",
+STANDARD_LIBRARY_ONLY = {"corpus.demo", "corpus.archives", "runtime.errors", "runtime.paths", "runtime.program",
                          "awd_lstm", "awd_lstm.command"}     # run before an install, or before torch is imported
 WHEN_ASKED_FOR = {"ops.compiled": {"cuda"},                 # inside functions, with a fallback or an error
                   "interchange.hf": {"safetensors", "tokenizers"}, "interchange.onnx": {"onnxruntime"},
@@ -94,7 +94,7 @@ def test_there_is_nothing_else_at_the_top():
     ("cells.qrnn", "import model"),
     ("runtime.log", "from corpus import cache"), ("model", "from training.step import TrainStep"),
     ("dynamiceval", "from pointer import search"), ("evaluation.loss", "from training import windows"),
-    ("corpus.prepare", "import torch"), ("training.step", "import matplotlib"),
+    ("corpus.archives", "import torch"), ("training.step", "import matplotlib"),
     ("interchange.modeling_awd_lstm", "from interchange import hf"), ("evaluate", "from interchange import hf"),
     ("training.space", "import optuna"), ("finetune", "import main"), ("tune", "import main")])
 def test_a_broken_rule_is_found(name, line, tmp_path):

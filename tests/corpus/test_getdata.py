@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from corpus import prepare
+from corpus import archives
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared" / "data"
@@ -325,21 +325,21 @@ def test_links_and_devices_in_archives_are_not_followed(run, tmp_path, kind):
 
 
 def test_members_beyond_the_limit_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(prepare, "LIMIT", 1000)
+    monkeypatch.setattr(archives, "LIMIT", 1000)
     target = tmp_path / "out" / "penn"
     for name, size, refused in (("fits", 1000, False), ("declared", 1001, True)):
         source = tmp_path / name
         source.write_bytes(zip_of({f"{part}.txt": b"x" * size for part in PARTS}))
         if refused:
-            with pytest.raises(prepare.InputError, match="declares 1001 bytes"):
-                prepare.build("penn", str(source), str(target), verified=False)
+            with pytest.raises(archives.InputError, match="declares 1001 bytes"):
+                archives.build("penn", str(source), str(target), verified=False)
             assert tree(tmp_path / "out") == []
         else:
-            prepare.build("penn", str(source), str(target), verified=False)
+            archives.build("penn", str(source), str(target), verified=False)
             shutil.rmtree(target)
-    lying = prepare.Entry("", "train.txt", 10, lambda: io.BytesIO(b"x" * 1001))
-    with pytest.raises(prepare.InputError, match="longer than the 1000 bytes"):
-        prepare.copy(lying, tmp_path / "copy")
+    lying = archives.Entry("", "train.txt", 10, lambda: io.BytesIO(b"x" * 1001))
+    with pytest.raises(archives.InputError, match="longer than the 1000 bytes"):
+        archives.copy(lying, tmp_path / "copy")
 
 
 @pytest.mark.parametrize("name", ["two words", "-rf", "--to", "$(touch pwned)", "`touch pwned`",
@@ -386,20 +386,20 @@ def test_enwik8_is_split_90_5_5(run, tmp_path, source):
 
 def test_enwik8_symbols_are_bytes(tmp_path, monkeypatch):
     content = (b"some <xml>\n" * 1000)[:10007] + b"\n"
-    monkeypatch.setattr(prepare, "CHUNK", 7)  # the parts do not depend on the blocks in which they are read
-    prepare.split_bytes(io.BytesIO(content), len(content), tmp_path)
+    monkeypatch.setattr(archives, "CHUNK", 7)  # the parts do not depend on the blocks in which they are read
+    archives.split_bytes(io.BytesIO(content), len(content), tmp_path)
     written = texts_in(tmp_path)
     assert written["test"] == naive_numbers(content[-500:])
     for part, size in zip(PARTS, (9008, 500, 500)):
         lines = written[part].splitlines()
         assert sum(len(line.split()) + 1 for line in lines) == size + (not written[part].endswith(b"\n"))
-    monkeypatch.setattr(prepare, "ENWIK8_DIGEST", hashlib.sha256(content).hexdigest())
-    prepare.verify("enwik8", tmp_path)  # from the numbers back to the bytes
+    monkeypatch.setattr(archives, "ENWIK8_DIGEST", hashlib.sha256(content).hexdigest())
+    archives.verify("enwik8", tmp_path)  # from the numbers back to the bytes
     (tmp_path / "valid.txt").write_bytes(written["valid"].replace(b"120", b"121", 1))
-    with pytest.raises(prepare.InputError):
-        prepare.verify("enwik8", tmp_path)
-    with pytest.raises(prepare.InputError, match="ends 1 bytes early"):
-        prepare.split_bytes(io.BytesIO(content), len(content) + 1, tmp_path)
+    with pytest.raises(archives.InputError):
+        archives.verify("enwik8", tmp_path)
+    with pytest.raises(archives.InputError, match="ends 1 bytes early"):
+        archives.split_bytes(io.BytesIO(content), len(content) + 1, tmp_path)
 
 
 # The command line

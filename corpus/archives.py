@@ -1,8 +1,8 @@
 """Make data/NAME/{train,valid,test}.txt of a folder, a file or an archive: the mechanism behind getdata.sh.
 
 Nothing is ever unpacked: the bytes of the wanted members, and of regular files only, are streamed to the
-three fixed names, so an archive has no say in where anything is written. A corpus is built in a hidden folder
-beside its place, verified there and renamed. Needs the standard library only.
+three fixed names, so an archive has no say in where anything is written. A corpus is verified
+before it has its name. Needs the standard library only.
 """
 
 import argparse

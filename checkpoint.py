@@ -205,7 +205,8 @@ def words_seen(contents):
     """
     losses = contents["losses"]
     history = losses["history"] if isinstance(losses.get("history"), list) else [None]
-    counts = [losses.get("words_before"), *(isinstance(epoch, dict) and epoch.get("words") for epoch in history)]
+    counts = [losses.get("words_before"), losses.get("words_of_epoch", 0),
+              *(isinstance(epoch, dict) and epoch.get("words") for epoch in history)]
     return sum(counts) if all(type(count) is int and count >= 0 for count in counts) else None
 
 

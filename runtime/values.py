@@ -52,6 +52,18 @@ def count(text):
     return number(text, int, lambda n: 0 <= n < 2**31, "a whole number of at least 0")
 
 
+def words(text):
+    """A number of words in whole thousands: 500000, 500K or 10M."""
+    factors = {"K": 10**3, "M": 10**6}
+    factor = factors.get(text[-1:], 1) if isinstance(text, str) else 1
+    try:
+        return factor * number(text if factor == 1 else text[:-1], int,
+                               lambda n: 0 < n < 2**40 and n * factor % 1000 == 0, "")
+    except argparse.ArgumentTypeError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of words in thousands or millions such as 500K or "
+                                         "10M") from None
+
+
 def epoch(text):
     return number(text, int, lambda n: n == -1 or n > 0, "an epoch (a positive whole number, or -1 for never)")
 

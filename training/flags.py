@@ -2,11 +2,14 @@
 from model import model_flags
 from runtime import options
 from runtime.options import RUN, Flag
-from runtime.values import epoch, positive, size
+from runtime.values import epoch, positive, size, words
 from training.optimizers import OPTIMIZERS
 from training.schedules import ON_STALL, SCHEDULES
 
 TRAINING = (
+    Flag("save_at_words", None, "numbers of words between white space of the training text, every reading counted, "
+         "after which the model, as it is evaluated then, is also saved as NAME.1M.pt", words, "N", nargs="+",
+         kept=RUN),
     Flag("tensorboard", None, "folder for the curves in TensorBoard's format", metavar="FOLDER"),
     options.GRAPHS,
 )

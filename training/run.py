@@ -140,12 +140,18 @@ class Run:
                     if self.interval.batches:
                         log(self._log_line(self.interval))
                     self.interval, line = Meter(), self.batch + self.args.log_interval
+                self.checkpoints.save_at_words()
                 self._pause()
 
     def _follow_schedule(self, epoch):
         factor, momentum = self.schedule(epoch)
         for group in self.optimizer.param_groups:
             group["lr"], group["betas"] = self.args.lr * factor, (momentum, group["betas"][1])
+
+    def words_of_epoch(self):
+        """Words between white space that this epoch has read so far."""
+        waiting = sum(tokens for _, _, tokens in self.losses.waiting)
+        return round((self.meter.tokens + waiting) * self.words_per_token)
 
     def _log_line(self, interval):
         about = self.args.turn_steps or len(self.train) // self.args.bptt      # of an epoch: windows vary in length

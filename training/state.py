@@ -1,4 +1,5 @@
-"""What a run saves and how it continues exactly: its best model, its state, a line of JSON per epoch.
+"""What a run saves and how it continues exactly: its best model, its state, a line of JSON per epoch; and the model as
+it was after so many words, where that is asked for.
 
 A state holds the weights, the optimizer with its averages, every random number generator, the position in the text
 with the hidden state, and the sums and losses so far: with them an interrupted run ends, bit for bit on a CPU, like one
@@ -65,6 +66,7 @@ class CheckpointManager:
         self.best_loss, self.unsaved_best = math.inf, None      # a best model that is still to be written
         self.saved, self.saving_seconds = time.monotonic(), 0.0
         self.in_the_way = False                                 # another run's files have the names of ours
+        self.marks = []                                         # of --save-at-words that are still to come
 
     def begin(self, resumed):
         """Continue from the state given, or start afresh. What another run saved under our names stays as it is until
@@ -73,10 +75,10 @@ class CheckpointManager:
         source, state = resumed or (None, None)
         own = [os.path.realpath(name) for name in (files.state, files.previous)]
         self.in_the_way = source is None or os.path.realpath(source) not in own
-        if source is None:
-            return
-        self._load_into_run(state, source)
-        if run.group.rank:
+        if source is not None:
+            self._load_into_run(state, source)
+        self.marks = self._marks_ahead()
+        if source is None or run.group.rank:
             return
         if os.path.realpath(source) == own[1] and os.path.exists(files.state):
             os.replace(files.state, f"{files.state}.damaged")  # not to be kept as a state to fall back on
@@ -91,6 +93,13 @@ class CheckpointManager:
         record.remove(files.result)
         self.write_log(run.history, "w")
         log(f"| continuing from {source}: {run.unit} {len(run.history) + 1}, batch {run.batch + 1}")
+
+    def _marks_ahead(self):
+        marks, words = self.run.args.save_at_words, self.words_read()
+        if marks and words is None:
+            raise InputError("--save-at-words: how many words the model has read before is not known; an earlier "
+                             "version trained it, or another program. Leave the flag out")
+        return sorted({mark for mark in marks or () if mark > words})
 
     def _load_into_run(self, state, path):
         try:
@@ -124,6 +133,20 @@ class CheckpointManager:
             contents["digest"] = checkpoint.digest(contents)
             if not (now and self._write(self.run.files.best, contents)):
                 self.unsaved_best = copy.deepcopy(contents)
+
+    def save_at_words(self):
+        """Write the model as it is evaluated, if it has read as many words as --save-at-words asks for next."""
+        while self.marks and self.words_read() >= self.marks[0]:
+            with getattr(self.run.optimizer, "averaged", nullcontext)():
+                contents = self._contents(valid=None, words_of_epoch=self.run.words_of_epoch())
+                contents["digest"] = checkpoint.digest(contents)
+                path = self.run.files.at_words(self.marks.pop(0))
+                if self._write(path, contents):
+                    log(f"| after {checkpoint.words_seen(contents):,} words: {path}")
+
+    def words_read(self):
+        """By the model, in all epochs and this one, None where that is not known."""
+        return checkpoint.words_seen({"losses": {**self._losses(), "words_of_epoch": self.run.words_of_epoch()}})
 
     def save_state(self):
         """Write all that continuing exactly needs -> whether it was written. Weights that are not finite are not."""
@@ -177,11 +200,12 @@ class CheckpointManager:
         if status == 1:
             print(f"{program.name()}: error: {error}; {where}", file=sys.stderr)
 
-    def _contents(self):
+    def _losses(self):
+        return {"valid": self.best_loss, "words_before": self.run.words_before, "history": self.run.history}
+
+    def _contents(self, **losses):
         run = self.run
-        return checkpoint.contents_of(run.model, run.args.settings(), run.vocabulary,
-                                      {"valid": self.best_loss, "words_before": run.words_before,
-                                       "history": run.history})
+        return checkpoint.contents_of(run.model, run.args.settings(), run.vocabulary, {**self._losses(), **losses})
 
     def _write(self, path, contents, previous=None):
         """Save, or log why not: a full disk must not end a run that may find room again later."""

@@ -1,4 +1,7 @@
-"""Options of training: killed with SIGKILL in mid-epoch and continued, a run ends the same; then it is fine-tuned."""
+"""Options of training: killed with SIGKILL in mid-epoch and continued, a run ends the same; then it is fine-tuned.
+
+And models that are saved after so many words.
+"""
 import json
 import time
 from contextlib import suppress
@@ -8,6 +11,11 @@ import torch
 from conftest import SMALL
 from test_kill import finish, start
 from test_scripts import compare
+
+import checkpoint
+import main
+from runtime.signals import Stop
+from training.run import Run
 
 ADAM = ["--beta1", 0, "--lr", 0.01]
 # Flags of main.py, and those that finetune.py has, too.
@@ -60,3 +68,59 @@ def test_killed_in_mid_epoch(option, toy, tmp_path):
             del epoch["settings"]["checkpoint_minutes"]
         compare(*histories)
     assert (tmp_path / "output.txt").read_text().count("| continuing from") == len(runs)
+
+
+# ---- --save-at-words
+
+def test_a_model_saved_at_words_is_the_model_of_that_step(tmp_path, call):
+    """The 1,000th word is read in the last step of the first epoch: the model of that epoch and that of 1,000 words are
+    one, and continue to be when the run goes on."""
+    text = "".join(" ".join(f"w{(3 * i + j) % 17}" for j in range(10)) + "\n" for i in range(101))
+    (tmp_path / "data").mkdir()
+    for split in "train", "valid", "test":
+        (tmp_path / "data" / f"{split}.txt").write_text(text)
+    words = ["--data", "data", *SMALL, "--no-variable-bptt", "--save", "m.pt", "--save-at-words", "2K", "1000", "1K"]
+    call("main.py", *words, "--epochs", 1)
+    best, found = (checkpoint.load(tmp_path / name) for name in ("m.pt", "m.1K.pt"))
+    compare(best["model"], found["model"])
+    assert checkpoint.words_seen(found) == checkpoint.words_seen(best) == 1004 and not (tmp_path / "m.2K.pt").exists()
+
+    call("main.py", *words, "--epochs", 2, "--resume", "auto")
+    assert checkpoint.words_seen(checkpoint.load(tmp_path / "m.2K.pt")) == 2008       # within the last step of epoch 2
+    call("export.py", "--checkpoint", "m.2K.pt", "--to", "fastai", "out", "--tag")
+    assert (tmp_path / "out" / "chck_2K").exists()
+
+
+@pytest.mark.parametrize("optimizer", [
+    ["--average-from", 1], ["--optimizer", "adam", "--lr", 0.01, "--turn-steps", 30]], ids=["averaged", "turns"])
+def test_a_stopped_run_saves_the_same_models_at_words(optimizer, toy, tmp_path, call, monkeypatch):
+    words = ["--data", toy, *SMALL, *optimizer, "--epochs", 3, "--save-at-words", "1K", "2K", "3K", "10K"]
+    call("main.py", *words, "--save", "whole.pt")
+    pause, pauses = Run._pause, []
+
+    def stop(run):
+        pauses.append(run)
+        pause(run)
+        if len(pauses) == 40:
+            raise Stop("stopped by the test", 0)
+
+    monkeypatch.setattr(Run, "_pause", stop)
+    call("main.py", *words, "--save", "parts.pt")
+    monkeypatch.setattr(Run, "_pause", pause)
+    before = {path.name for path in tmp_path.glob("parts.*K.pt")}
+    call("main.py", "--save", "parts.pt", "--resume", "auto", "--device", "cpu")       # the flag is the state's
+    names = [path.name for path in tmp_path.glob("whole.*K.pt")]
+    assert before and len(before) < len(names)
+    for name in names:
+        whole, parts = (checkpoint.load(tmp_path / each) for each in (name, name.replace("whole", "parts")))
+        compare(*({key: contents[key] for key in ("model", "losses", "digest")} for contents in (whole, parts)))
+
+    call("main.py", *words[:-5], "--epochs", 1, "--save", "parts.pt")                  # another run: they make room
+    assert {path.name for path in tmp_path.glob("parts.*K.pt")} == {name.replace("whole", "parts.1") for name in names}
+
+
+@pytest.mark.parametrize("words", ["1", "1500", "0K", "K", "1.5M", "1m", ""])
+def test_words_to_save_at_are_thousands(words, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main.main(["--save-at-words", words])
+    assert "such as 500K or 10M" in capsys.readouterr().err

@@ -164,9 +164,9 @@ def each_target(hiddens, weight, bias, targets, dtype, fused):
 class SlicedSoftmax:
     """One softmax, some rows at a time: log-probabilities of their targets and, at once, the gradient of minus these.
 
-    Used slice by slice, first `score`, then `gradient`; d_weight (V, E) and d_bias (V,) grow with each. advsoft: every
-    target's word vector is perturbed by the worst vector of `advsoft` times its length, which is -advsoft · ‖w‖ h/‖h‖,
-    a constant to the gradient (Wang, Gong & Liu 2019; as in their code, only where w · h > 0).
+    Called slice by slice; d_weight (V, E) and d_bias (V,) grow with each. advsoft: every target's word vector is
+    perturbed by the worst vector of `advsoft` times its length, which is -advsoft · ‖w‖ h/‖h‖, a constant to the
+    gradient (Wang, Gong & Liu 2019; as in their code, only where w · h > 0).
     """
 
     def __init__(self, weight, bias, dtype, fused, advsoft=0.0):
@@ -174,40 +174,41 @@ class SlicedSoftmax:
         self.narrow = weight.to(dtype)
         self.d_weight, self.d_bias = torch.zeros_like(weight), torch.zeros_like(bias)
 
-    def score(self, x, targets):
-        """Log-probabilities (n,) of targets (n,), given x (n, E)."""
-        self.x, self.targets, self.vectors, noise = x, targets, self.weight[targets], None
-        if self.advsoft:
-            length = self.advsoft * self.vectors.norm(dim=1, keepdim=True)
-            worst = -length * F.normalize(x, dim=1) * ((x * self.vectors).sum(1, keepdim=True) > 0)    # (n, E)
-            self.vectors, noise = self.vectors + worst, (x * worst).sum(1, keepdim=True)
-        x = x.to(self.dtype)
-        if self.fused:
-            logits = _wide_product(x, self.narrow.t(), self.bias.dtype)
-            logits = logits if noise is None else logits.to(noise.dtype).scatter_add_(1, targets[:, None], noise)
-            logprobs, self.at_target, self.slope = self.fused(logits, self.bias, targets, self.dtype)
-        else:
-            logprobs, self.at_target, self.slope = _softmax(x, self.narrow, self.bias, targets, self.dtype, noise)
-        return logprobs
+    def __call__(self, x, targets, share=None):
+        """x (n, E), targets (n,) -> log-probabilities (n,), and the gradient of minus these by x (n, E).
 
-    def gradient(self, share=None):
-        """The gradient (n, E) of minus the scored log-probabilities, each times its share (n,), by their x."""
-        x, at_target, slope, dtype = self.x, self.at_target[:, None], self.slope, self.weight.dtype
-        d_x = _product(slope, self.narrow, dtype)
+        share: a function of the log-probabilities that gives what the gradient of each counts by (n,).
+        """
+        vectors, noise = self.weight[targets], None                      # (n, E)
+        if self.advsoft:
+            length = self.advsoft * vectors.norm(dim=1, keepdim=True)
+            worst = -length * F.normalize(x, dim=1) * ((x * vectors).sum(1, keepdim=True) > 0)         # (n, E)
+            vectors, noise = vectors + worst, (x * worst).sum(1, keepdim=True)
+        logprobs, at_target, slope = self._softmax(x.to(self.dtype), targets, noise)
+        d_x = _product(slope, self.narrow, self.weight.dtype)
+        at_target, counted = at_target[:, None], x                       # (n, 1), (n, E)
         if share is None:
-            self.d_bias.add_(slope.sum(0, dtype=dtype))
+            self.d_bias.add_(slope.sum(0, dtype=self.bias.dtype))
         else:                                                            # never times the slope, the largest array
-            share = share[:, None]
-            at_target, d_x, x = at_target * share, d_x * share, x * share
-            self.d_bias.add_(_product(slope.t(), share.to(self.dtype), dtype)[:, 0])
-        self.d_bias.index_add_(0, self.targets, at_target[:, 0])
+            each = share(logprobs)[:, None]
+            at_target, d_x, counted = at_target * each, d_x * each, x * each
+            self.d_bias.add_(_product(slope.t(), each.to(self.dtype), self.bias.dtype)[:, 0])
+        self.d_bias.index_add_(0, targets, at_target[:, 0])
         # The targets' share, often nearly all of the gradient, is not rounded to the products' type.
-        self.d_weight.index_add_(0, self.targets, at_target * self.x)
-        if self.dtype == dtype:
-            self.d_weight.addmm_(slope.t(), x)
+        self.d_weight.index_add_(0, targets, at_target * x)
+        if self.dtype == self.weight.dtype:
+            self.d_weight.addmm_(slope.t(), counted)
         else:
-            self.d_weight.add_(_product(slope.t(), x.to(self.dtype), dtype))
-        return torch.addcmul(d_x, at_target, self.vectors)
+            self.d_weight.add_(_product(slope.t(), counted.to(self.dtype), self.weight.dtype))
+        return logprobs, torch.addcmul(d_x, at_target, vectors)
+
+    def _softmax(self, x, targets, noise):
+        """As the function of this name, in one kernel where there is one."""
+        if not self.fused:
+            return _softmax(x, self.narrow, self.bias, targets, self.dtype, noise)
+        logits = _wide_product(x, self.narrow.t(), self.bias.dtype)
+        logits = logits if noise is None else logits.to(noise.dtype).scatter_add_(1, targets[:, None], noise)
+        return self.fused(logits, self.bias, targets, self.dtype)
 
 
 class _SumOfTargets(torch.autograd.Function):
@@ -220,8 +221,8 @@ class _SumOfTargets(torch.autograd.Function):
         total, d_hiddens = hiddens.new_zeros(()), torch.empty_like(hiddens)
         softmax = SlicedSoftmax(weight, bias, dtype, fused, advsoft)
         for rows in chunks(hiddens, weight):
-            total += softmax.score(hiddens[rows], targets[rows]).sum()
-            d_hiddens[rows] = softmax.gradient()
+            logprobs, d_hiddens[rows] = softmax(hiddens[rows], targets[rows])
+            total += logprobs.sum()
         ctx.save_for_backward(d_hiddens, softmax.d_weight, softmax.d_bias)
         return total
 

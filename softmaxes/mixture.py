@@ -104,11 +104,14 @@ class _SumOfMixtures(torch.autograd.Function):
         softmax = SlicedSoftmax(weight, bias, dtype, fused, advsoft)
         for rows in chunks(latents, weight, components):
             x, copies = latents[rows].flatten(0, 1), targets[rows].repeat_interleave(components)  # (n·K, E), (n·K,)
-            joint = log_prior[rows] + softmax.score(x, copies).view(-1, components)               # (n, K)
-            posterior = joint.softmax(1)
-            total += joint.logsumexp(1).sum()
-            d_log_prior[rows] = -posterior
-            d_latents[rows] = softmax.gradient(posterior.flatten()).view_as(latents[rows])
+
+            def posterior(logprobs, rows=rows):
+                joint = log_prior[rows] + logprobs.view(-1, components)                           # (n, K)
+                total.add_(joint.logsumexp(1).sum())
+                d_log_prior[rows] = -joint.softmax(1)
+                return -d_log_prior[rows].flatten()
+
+            d_latents[rows] = softmax(x, copies, posterior)[1].view_as(latents[rows])
         ctx.save_for_backward(d_latents, d_log_prior, softmax.d_weight, softmax.d_bias)
         return total
 

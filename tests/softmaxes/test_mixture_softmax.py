@@ -236,8 +236,7 @@ def test_adversarial_noise_moves_the_targets_vectors(which, dtype):
 def test_adversarial_noise_is_the_worst_of_its_length():
     _, weight, bias, _, targets = make(advsoft=0.3)
     h = torch.randn(N, E).double()
-    score = splitcross.SlicedSoftmax(weight.detach(), bias.detach(), torch.float64, None, 0.3).score
-    found = score(h, targets)
+    found, _ = splitcross.SlicedSoftmax(weight.detach(), bias.detach(), torch.float64, None, 0.3)(h, targets)
     for n, target in enumerate(targets):
         for noise in torch.randn(200, E).double():
             perturbed = weight.detach().clone()

@@ -19,7 +19,7 @@ from runtime.values import non_negative, positive, probability, width
 from softmaxes import SOFTMAXES
 
 DROPOUTS = ("dropout", "dropouth", "dropouti", "dropoute", "wdrop", "dropoutr", "dropoutp")   # of model and cells
-OPTIONAL = {"wdrop", "dropoutr"}     # dropouts inside a cell, which not every cell supports
+OPTIONAL = {"wdrop", "dropoutr", "untied_masks"}     # of dropouts inside a cell, which not every cell supports
 
 
 class RNNModel(nn.Module):
@@ -33,9 +33,11 @@ class RNNModel(nn.Module):
     on whole words, wdrop on the hidden-to-hidden weights (on all of a QRNN's layers), dropoutr on the state that these
     are multiplied by (Gal & Ghahramani 2016; not of a QRNN).
     tie_weights: the decoder's weight is the encoder's (Press & Wolf 2017; Inan et al. 2017), one tensor.
-    per_step_dropout: dropout, dropouth and dropouti draw a mask for every step, not one for the window. dropoutp: on
-    what the linear map gives the decoder, a mask for every step. init_range: embedding and decoder start from uniform
-    numbers up to this one.
+    per_step_dropout: dropout, dropouth and dropouti draw a mask for every step, not one for the window. untied_masks:
+    the gates of a layer have masks of their own on its input (dropouti and dropouth) and its state (dropoutr).
+    word_masks: "batch", one mask on words for all columns, or "stream", for each column its own. dropoutp: on what the
+    linear map gives the decoder, a mask for every step. init_range: embedding and decoder start from uniform numbers up
+    to this one.
     softmax: a name in `softmaxes.SOFTMAXES`. settings: what cells and softmaxes need to know besides, by their flags'
     names, such as `cutoffs`; with `pdr`, the weight of past decode regularisation, it has the parameters of that, too.
 
@@ -47,11 +49,16 @@ class RNNModel(nn.Module):
 
     def __init__(self, rnn_type, ntoken, ninp, nhid, nlayers, dropout=0.5, dropouth=0.5, dropouti=0.5, dropoute=0.1,
                  wdrop=0, tie_weights=True, dropoutr=0, softmax="split", nhidlast=None, skip_output=False,
-                 per_step_dropout=False, dropoutp=0, init_range=0.1, **settings):
+                 per_step_dropout=False, dropoutp=0, init_range=0.1, untied_masks=False, word_masks="batch",
+                 **settings):
         super().__init__()
         for name, known in (rnn_type, CELLS), (softmax, SOFTMAXES):
             if name not in known:
                 raise ValueError(f"{name!r} is none of {', '.join(known)}")
+        if untied_masks and "untied_masks" not in CELLS[rnn_type].supports:
+            raise InputError(f"--untied-masks is not supported by --model {rnn_type}")
+        if untied_masks and per_step_dropout:
+            raise InputError("--untied-masks has masks for a window, --per-step-dropout for every step; leave one out")
         nhidlast = nhidlast or (ninp if tie_weights and not skip_output else nhid)
         if skip_output and nhidlast != nhid and nlayers > 1:
             raise ValueError(f"outputs of width {nhid} and {nhidlast} cannot be summed")
@@ -62,15 +69,16 @@ class RNNModel(nn.Module):
         self.skip_output = skip_output
         self.dropout, self.dropouth, self.dropouti, self.dropoute = dropout, dropouth, dropouti, dropoute
         self.per_step_dropout, self.dropoutp, self.tie_weights = per_step_dropout, dropoutp, tie_weights
-        self.word_masks_by_column = False          # as published, one mask on words for all columns of the batch
+        self.untied_masks, self.word_masks_by_column = untied_masks, word_masks == "stream"
 
         self.locked_dropout = LockedDropout()
         # As published, a tied last word learns from the softmax alone, not as an input: with the published vocabularies
         # it occurs in the test text only. An untied one would never learn at all.
         self.encoder = WordVectors(ntoken, ninp, padding_idx=ntoken - 1 if tie_weights else None)
-        settings = {**settings, "wdrop": wdrop, "dropoutr": dropoutr, "nhidlast": nhidlast}
-        self.rnns = nn.ModuleList(CELLS[rnn_type](n_in, n_out, layer, settings)
-                                  for layer, (n_in, n_out) in enumerate(zip(widths, widths[1:])))
+        settings = {**settings, "wdrop": wdrop, "dropoutr": dropoutr, "untied_masks": untied_masks,
+                    "nhidlast": nhidlast}
+        self.rnns = nn.ModuleList(CELLS[rnn_type](*n, layer, {**settings, "dropouti": dropouth if layer else dropouti})
+                                  for layer, n in enumerate(zip(widths, widths[1:])))
         self.projection = nn.Linear(nhidlast, decoded, bias=False) if decoded != nhidlast and not projects else None
         if dropoutp and not self.projection:
             raise InputError("--dropoutp is for the linear map between the last layer and the decoder, and this model "
@@ -96,13 +104,14 @@ class RNNModel(nn.Module):
         """
         x = embedded_dropout(self.encoder, input, self.dropoute if self.training else 0,
                              by_column=self.word_masks_by_column)                # (T, B, E)
-        x = self._dropped(x, self.dropouti)
+        dropouti, dropouth = (0, 0) if self.untied_masks else (self.dropouti, self.dropouth)   # else a cell's
+        x = self._dropped(x, dropouti)
         raw_outputs, outputs, new_hidden = [], [], []
         for layer, (rnn, h) in enumerate(zip(self.rnns, hidden), start=1):
             raw, h = rnn(x, h)                                                   # (T, B, H)
             if self.skip_output and layer == self.nlayers:
                 raw = sum(raw_outputs, raw)
-            x = self._dropped(raw, self.dropouth if layer < self.nlayers else self.dropout)
+            x = self._dropped(raw, dropouth if layer < self.nlayers else self.dropout)
             raw_outputs.append(raw)
             outputs.append(x)
             new_hidden.append(h)
@@ -199,6 +208,10 @@ REGULARISATION = (
          "widths differ; a mask for every step (Melis et al.)", probability, "P", kept=MODEL),
     Flag("per_step_dropout", False, "masks of --dropout, --dropouth and --dropouti drawn anew at every step, not one "
          "for a window", bool, only_true=True, kept=MODEL),
+    Flag("untied_masks", False, "masks of its own for each gate, on a layer's input (--dropouti, --dropouth) and "
+         "on its state (--dropoutr): Gal and Ghahramani's untied weights", bool, only_true=True, kept=MODEL),
+    Flag("word_masks", "batch", "masks of --dropoute: one for all streams of the batch, or one for each stream (Gal "
+         "and Ghahramani, Zilly et al.)", choices=("batch", "stream"), kept=MODEL),
     Flag("alpha", 2, "AR: weight of the squared activations", non_negative, "X", kept=MODEL),
     Flag("beta", 1, "TAR: weight of their squared change from step to step", non_negative, "X", kept=MODEL),
     Flag("pdr", 0.0, "past decode regularisation (Brahma's): weight of the loss of predicting the last input word from "
@@ -253,7 +266,8 @@ def refuse_unsupported(args):
     for name in sorted(args.given):
         if name in OPTIONAL - supported and getattr(args, name):
             others = ", ".join(other for other, cell in CELLS.items() if name in cell.supports)
-            raise InputError(f"--{name} is not supported by --model {args.model}; leave it out, or use one of {others}")
+            raise InputError(f"--{name.replace('_', '-')} is not supported by --model {args.model}; leave it out, or "
+                             f"use one of {others}")
         if name in owners and not {args.model, args.softmax} & {*owners[name]}:
             raise InputError(f"--{name.replace('_', '-')} is for {', '.join(owners[name])}, not for --model "
                              f"{args.model} --softmax {args.softmax}; leave it out")
@@ -262,7 +276,8 @@ def refuse_unsupported(args):
 def resolve(args, ntoken):
     """The flags with all that a model of `ntoken` words decides itself, where nothing was typed -> Arguments."""
     unsupported = OPTIONAL - supports(vars(args))
-    return args.replaced(**dict.fromkeys(unsupported, 0.0), **SOFTMAXES[args.softmax].resolve(vars(args), ntoken))
+    none = {name: type(vars(args)[name])() for name in unsupported}                   # 0.0, or False
+    return args.replaced(**none, **SOFTMAXES[args.softmax].resolve(vars(args), ntoken))
 
 
 def build(settings, ntoken):
@@ -273,8 +288,8 @@ def build(settings, ntoken):
     if settings.get("skip_output") and settings.get("nhidlast") not in (None, settings["nhid"]):
         raise InputError("--skip-output sums the outputs of layers of one width; leave --nhidlast out")
     names = ("nhid", "nlayers", "dropout", "dropouth", "dropouti", "dropoute", "wdrop", "dropoutr", "softmax",
-             "nhidlast", "skip_output", "per_step_dropout", "dropoutp", "init_range", "pdr",
-             *(flag.name for registry in (CELLS, SOFTMAXES) for flag in options.own_flags(registry)))
+             "nhidlast", "skip_output", "per_step_dropout", "untied_masks", "word_masks", "dropoutp", "init_range",
+             "pdr", *(flag.name for registry in (CELLS, SOFTMAXES) for flag in options.own_flags(registry)))
     return RNNModel(settings["model"], ntoken, settings["emsize"], tie_weights=settings["tied"],
                     **{name: settings[name] for name in names if name in settings})
 

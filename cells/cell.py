@@ -17,10 +17,10 @@ Hidden = Any                                                   # tensors (1, B, 
 class Cell(nn.Module):
     """One recurrent layer of a model. A new cell is a subclass and an entry of `cells.CELLS`.
 
-    It owns its parameters and its dropouts. `supports`: which of the options "wdrop", "dropoutr" and "bf16" it honours;
-    the others are refused by name where a user types them. `flags`: `runtime.options.Flag`s of its own, with
-    `kept=ARCHITECTURE`. `can_be_graphed`: whether its forward and backward never wait for the device, so that they can
-    be recorded as a CUDA graph.
+    It owns its parameters and its dropouts. `supports`: which of the options "wdrop", "dropoutr", "untied_masks" and
+    "bf16" it honours; the others are refused by name where a user types them. `flags`: `runtime.options.Flag`s of its
+    own, with `kept=ARCHITECTURE`. `can_be_graphed`: whether its forward and backward never wait for the device, so that
+    they can be recorded as a CUDA graph.
 
     input_size: I, hidden_size: H, layer: its number, from 0. settings: the flags by name; those of its own that are not
     there have their defaults in `self.settings`.

@@ -1,25 +1,32 @@
 """LSTM and GRU with the options of the paper: weight drop on the hidden-to-hidden matrix, and dropout on the state.
 
+With `untied_masks` each gate has masks of its own on input and state, for all time steps of a window (Gal & Ghahramani
+2016, section 4: the weights of the gates are untied).
+
 T window length, B batch size, I width of the input, H hidden units, G gates (4 in an LSTM, 3 in a GRU).
 """
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from cells.cell import Cell, masked
 from ops.cudnn import recur_by_torch, recur_flat
 from ops.recurrence import pays, recur
 from ops.repeated import repeated
+from runtime.errors import InputError
 from runtime.options import ARCHITECTURE, Flag
 from runtime.values import real
 
 
 class Gated(Cell):
     """What LSTM and GRU have in common. Parameters are named, shaped and initialised as those of torch's modules."""
-    supports = frozenset({"wdrop", "dropoutr", "bf16"})
+    supports = frozenset({"wdrop", "dropoutr", "untied_masks", "bf16"})
     kind, gates = None, None
 
     def __init__(self, input_size, hidden_size, layer=0, settings=()):
         super().__init__(input_size, hidden_size, layer, settings)
+        self.untied_masks = self.settings.get("untied_masks", False)
+        self.dropouti = self.settings.get("dropouti", 0) if self.untied_masks else 0       # else the model drops it
         self.weight_ih_l0 = nn.Parameter(torch.empty(self.gates * hidden_size, input_size))    # (G·H, I)
         self.weight_hh_l0 = nn.Parameter(torch.empty(self.gates * hidden_size, hidden_size))   # (G·H, H)
         self.bias_ih_l0 = nn.Parameter(torch.empty(self.gates * hidden_size))
@@ -31,7 +38,10 @@ class Gated(Cell):
         """DropConnect (section 2): one mask on the hidden-to-hidden matrix for all time steps of the window."""
         weight_hh = self.weight_dropped(self.weight_hh_l0)
         weights = self.weight_ih_l0, weight_hh, self.bias_ih_l0, self.bias_hh_l0
-        mask = self.state_mask((hidden[0] if self.kind == "LSTM" else hidden)[0])              # (B, H), for all T
+        mask = self.state_mask((hidden[0] if self.kind == "LSTM" else hidden)[0])              # for all T
+        masks = self.input_masks(x)
+        if masks is not None:
+            return recur(self.kind, self.masked_products(x, masks), hidden, None, *weights[1:], self.matmul_dtype, mask)
         if mask is not None:
             return recur(self.kind, x, hidden, *weights, self.matmul_dtype, mask)
         if x.is_cuda:
@@ -39,6 +49,21 @@ class Gated(Cell):
         if self.matmul_dtype or pays(self.kind, x, weight_hh):
             return recur(self.kind, x, hidden, *weights, self.matmul_dtype)
         return recur_by_torch(self.kind, x, hidden, weights)
+
+    def state_mask(self, state):
+        """As of every cell, (B, H); with `untied_masks` one for each gate (G, B, H)."""
+        return super().state_mask(state.expand(self.gates, *state.shape) if self.untied_masks else state)
+
+    def input_masks(self, x):
+        """With `untied_masks` what each gate multiplies the input (T, B, I) by at every step (G, B, I), or None."""
+        if not self.training or not self.dropouti:
+            return None
+        return F.dropout(x.new_ones(self.gates, *x.shape[1:]), self.dropouti)
+
+    def masked_products(self, x, masks):
+        """The products of input and weight, where each gate has its own of the masks (G, B, I) -> (T, B, G·H)."""
+        weights = self.weight_ih_l0.chunk(self.gates)                                          # (H, I) each
+        return torch.cat([self.product(x * mask, weight) for mask, weight in zip(masks, weights)], 2)
 
     def zero_state(self, bsz):
         return self.weight_hh_l0.new_zeros(1, bsz, self.hidden_size)
@@ -68,6 +93,8 @@ class LSTM(Gated):
     def __init__(self, input_size, hidden_size, layer=0, settings=()):
         super().__init__(input_size, hidden_size, layer, settings)
         if self.settings["gate"] != "plain":
+            if self.untied_masks:
+                raise InputError("--untied-masks is for LSTMs with --gate plain; leave one of the two out")
             self.bias_hh_l0 = None
         if self.settings["weight_init"] == "fan-in":
             for name, parameter in self.named_parameters():

@@ -24,6 +24,7 @@ class Mogrifier(LSTM):
     published code with biases, as here). With a rank k each weight is the product of two, to a width of k and from it.
     State dropout comes first; weight drop is on the LSTM's hidden-to-hidden matrix.
     """
+    supports = LSTM.supports - {"untied_masks"}
     flags = (*LSTM.flags,
              Flag("mogrifier_rounds", 5, "rounds before each step of a Mogrifier", few, "N", kept=ARCHITECTURE),
              Flag("mogrifier_rank", 0, "rank of their matrices; 0: not factorised", rank, "N", kept=ARCHITECTURE))

@@ -36,17 +36,17 @@ class Scores(NamedTuple):
 def sampling(model, factor=1.0, words=True):
     """Inside the block the masks of training are drawn, and no graph is kept; after it, the mode is as before.
 
-    Every column of a batch has its own masks on words, too; in training all have the same.
+    Every column of a batch has its own masks on words, too, whatever it was in training.
     factor: times the rates of training, as Melis et al. (2018, section 5) have it; words: whether words are dropped.
     """
-    was_training = model.training
+    was_training, by_column = model.training, model.word_masks_by_column
     model.train()
     model.word_masks_by_column = True
     try:
         with torch.no_grad(), model.dropout_scaled(factor, words):
             yield
     finally:
-        model.word_masks_by_column = False
+        model.word_masks_by_column = by_column
         model.train(was_training)
 
 

@@ -29,6 +29,15 @@ def input_gates(x, weight_ih):
     return inputs, (inputs @ weight_ih.t()).view(*x.shape[:2], -1)
 
 
+def _input(x, weight_ih, dtype):
+    """`input_gates` with the weight in `dtype` between them; without a weight x (T, B, G·H) is what they would give."""
+    if weight_ih is None:
+        return None, None, x.to(dtype).contiguous()
+    weight_ih = weight_ih.to(dtype)
+    inputs, x_gates = input_gates(x, weight_ih)
+    return inputs, weight_ih, x_gates
+
+
 def states_from(start, steps, dtype):
     """A buffer for a state at every step (T + 1, B, H), with `start` (B, H) before the first."""
     states = start.new_empty(steps + 1, *start.shape, dtype=dtype)
@@ -44,13 +53,48 @@ def every_step(shape, like, keep):
 def _states(h, steps, dtype, mask):
     """Buffers for the outputs and for the states in the matmul dtype (T + 1, B, H): one and the same if that is so."""
     outputs = states_from(h, steps, h.dtype)
-    if dtype == h.dtype and mask is None:
+    if dtype == h.dtype and (mask is None or _of_each_gate(mask)):
         return outputs, outputs
-    return outputs, states_from(_masked(h, mask), steps, dtype)
+    return outputs, states_from(h if _of_each_gate(mask) else _masked(h, mask), steps, dtype)
 
 
 def _masked(state, mask):
     return state if mask is None else (state * mask).to(state.dtype)
+
+
+def _of_each_gate(mask):
+    """Whether each gate has a mask of its own: states are then kept without, else as they are multiplied."""
+    return mask is not None and mask.dim() == 3
+
+
+def _product(weight, mask, rows, uses):
+    """weight (G·H, H) -> a function of states as they are kept (B, H) -> (B, G·H)."""
+    if not _of_each_gate(mask):
+        return packed(weight, rows, uses)
+    weights = weight.unflatten(0, (len(mask), -1)).mT                                         # (G, H, H)
+    return lambda state: torch.bmm(_masked(state, mask), weights).transpose(0, 1).flatten(1).contiguous()
+
+
+def _product_back(weight, mask, rows, uses):
+    """weight (G·H, H) -> a function of the gradient of `_product` (B, G·H) -> that of the state before masks (B, H)."""
+    if not _of_each_gate(mask):
+        product = packed(weight.t(), rows, uses)
+        return lambda gradient: _masked(product(gradient), mask)
+    weights = weight.unflatten(0, (len(mask), -1))                                            # (G, H, H)
+
+    def back(gradient):
+        parts = gradient.unflatten(1, (len(mask), -1)).transpose(0, 1)                        # (G, B, H)
+        return (torch.bmm(parts, weights) * mask).sum(0).to(gradient.dtype)
+    return back
+
+
+def _state_weight_gradient(d_gates, states, mask, float_type):
+    """d_gates (N, G·H), states as they are kept (T, B, H) -> (G·H, H)."""
+    if not _of_each_gate(mask):
+        return weight_gradient(d_gates, states.flatten(0, 1), float_type)
+    seen = _masked(states, mask[:, None]).flatten(1, 2)                                       # (G, N, H)
+    parts = d_gates.unflatten(1, (len(mask), -1)).permute(1, 2, 0)                            # (G, H, N)
+    return torch.bmm(parts, seen).flatten(0, 1).to(float_type)
 
 
 def take(ctx):
@@ -64,7 +108,8 @@ def take(ctx):
 def _input_gradient(ctx, d_gates, weight_ih, like):
     if not ctx.needs_input_grad[3]:
         return None
-    return (d_gates @ weight_ih).to(like.dtype).view(*like.shape[:2], -1)    # (T, B, I)
+    d_inputs = d_gates if weight_ih is None else d_gates @ weight_ih
+    return d_inputs.to(like.dtype).view(*like.shape[:2], -1)                 # (T, B, I)
 
 
 def weight_gradient(d_gates, inputs, float_type):
@@ -76,19 +121,20 @@ class _LSTM(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, dtype, keep, mask, x, h, c, weight_ih, weight_hh, bias_ih, bias_hh, kind):
-        weight_ih, weight_hh = weight_ih.to(dtype), weight_hh.to(dtype)
+        weight_hh = weight_hh.to(dtype)
         bias = bias_ih if bias_hh is None else bias_ih + bias_hh
-        inputs, x_gates = input_gates(x, weight_ih)                                   # (N, I), (T, B, 4H)
-        gates = every_step(x_gates.shape, x, keep) if dtype != x.dtype else x_gates
+        inputs, weight_ih, x_gates = _input(x, weight_ih, dtype)                      # (N, I), (4H, I), (T, B, 4H)
+        gates = every_step(x_gates.shape, x, keep) if dtype != x.dtype or inputs is None else x_gates
         cells = states_from(c, len(x), x.dtype)                                              # (T + 1, B, H)
         outputs, states = _states(h, len(x), dtype, mask)
-        product = packed(weight_hh, len(h), len(x))
+        product = _product(weight_hh, mask, len(h), len(x))
         step = getattr(pointwise_steps(dtype, x), f"{kind}_forward")
         cell, output, state = cells.unbind(), outputs.unbind(), states.unbind()
+        tied = None if _of_each_gate(mask) else mask
         for t, (x_gate, gate) in enumerate(zip(x_gates.unbind(), gates.unbind())):
             step(x_gate, product(state[t]), bias, gate, cell[t], cell[t + 1], output[t + 1], state[t + 1])
-            if mask is not None:
-                state[t + 1].mul_(mask)
+            if tied is not None:
+                state[t + 1].mul_(tied)
         ctx.save_for_backward(weight_ih, weight_hh)
         ctx.kept, ctx.dtype, ctx.mask = (inputs, gates, cells, states), dtype, mask
         ctx.cell_kind, ctx.biases = kind, 1 if bias_hh is None else 2
@@ -101,18 +147,18 @@ class _LSTM(torch.autograd.Function):
         inputs, gates, cells, states = take(ctx)
         d_gates = torch.empty_like(gates, dtype=ctx.dtype) if ctx.dtype != gates.dtype else gates   # overwritten
         dc = dc.clone()
-        product = packed(weight_hh.t(), len(dc), len(d_output))
+        product = _product_back(weight_hh, ctx.mask, len(dc), len(d_output))
         step = getattr(pointwise_steps(ctx.dtype, gates), f"{ctx.cell_kind}_backward")
         dh, above = dh.to(ctx.dtype).contiguous(), d_output.contiguous().unbind()
         gate, d_gate, cell = gates.unbind(), d_gates.unbind(), cells.unbind()
         for t in reversed(range(len(above))):
             step(above[t], dh, dc, gate[t], cell[t], cell[t + 1], d_gate[t])
-            dh = _masked(product(d_gate[t]), ctx.mask)                                 # (B, H)
+            dh = product(d_gate[t])                                                    # (B, H)
         d_gates, float_type = d_gates.flatten(0, 1), dc.dtype                          # (N, 4H)
         d_bias = column_sums(d_gates, float_type)
         return (None, None, None, _input_gradient(ctx, d_gates, weight_ih, d_output), dh.to(float_type), dc,
-                weight_gradient(d_gates, inputs, float_type),
-                weight_gradient(d_gates, states[:-1].flatten(0, 1), float_type), d_bias,
+                None if inputs is None else weight_gradient(d_gates, inputs, float_type),
+                _state_weight_gradient(d_gates, states[:-1], ctx.mask, float_type), d_bias,
                 d_bias if ctx.biases == 2 else None, None)
 
 
@@ -120,17 +166,18 @@ class _GRU(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, dtype, keep, mask, x, h, weight_ih, weight_hh, bias_ih, bias_hh):
-        weight_ih, weight_hh = weight_ih.to(dtype), weight_hh.to(dtype)
-        inputs, x_gates = input_gates(x, weight_ih)                                   # (N, I), (T, B, 3H)
+        weight_hh = weight_hh.to(dtype)
+        inputs, weight_ih, x_gates = _input(x, weight_ih, dtype)                      # (N, I), (3H, I), (T, B, 3H)
         gates = every_step((len(x), len(h), 4 * h.size(1)), x, keep)                  # (T, B, 4H)
         outputs, states = _states(h, len(x), dtype, mask)                                    # (T + 1, B, H)
-        product = packed(weight_hh, len(h), len(x))
+        product = _product(weight_hh, mask, len(h), len(x))
         step = pointwise_steps(dtype, x).gru_forward
         output, state = outputs.unbind(), states.unbind()
+        tied = None if _of_each_gate(mask) else mask
         for t, (x_gate, gate) in enumerate(zip(x_gates.unbind(), gates.unbind())):
             step(x_gate, product(state[t]), bias_ih, bias_hh, gate, output[t], output[t + 1], state[t + 1])
-            if mask is not None:
-                state[t + 1].mul_(mask)
+            if tied is not None:
+                state[t + 1].mul_(tied)
         ctx.save_for_backward(weight_ih, weight_hh)
         ctx.kept, ctx.dtype, ctx.mask = (inputs, gates, outputs, states), dtype, mask
         return outputs[1:], outputs[-1].clone()
@@ -142,17 +189,17 @@ class _GRU(torch.autograd.Function):
         inputs, gates, outputs, states = take(ctx)
         dx_gates = gates.new_empty(*gates.shape[:2], len(weight_hh), dtype=ctx.dtype)  # (T, B, 3H)
         dh_gates = torch.empty_like(dx_gates)
-        carry, product = torch.zeros_like(dh), packed(weight_hh.t(), len(dh), len(d_output))
+        carry, product = torch.zeros_like(dh), _product_back(weight_hh, ctx.mask, len(dh), len(d_output))
         step = pointwise_steps(ctx.dtype, gates).gru_backward
         dh, above = dh.to(ctx.dtype).contiguous(), d_output.contiguous().unbind()
         gate, dx_gate, dh_gate, output = gates.unbind(), dx_gates.unbind(), dh_gates.unbind(), outputs.unbind()
         for t in reversed(range(len(above))):
             step(above[t], dh, carry, gate[t], output[t], dx_gate[t], dh_gate[t])
-            dh = _masked(product(dh_gate[t]), ctx.mask)                                # (B, H)
+            dh = product(dh_gate[t])                                                   # (B, H)
         dx_gates, dh_gates, float_type = dx_gates.flatten(0, 1), dh_gates.flatten(0, 1), carry.dtype   # (N, 3H)
         return (None, None, None, _input_gradient(ctx, dx_gates, weight_ih, d_output), dh.to(float_type) + carry,
-                weight_gradient(dx_gates, inputs, float_type),
-                weight_gradient(dh_gates, states[:-1].flatten(0, 1), float_type),
+                None if inputs is None else weight_gradient(dx_gates, inputs, float_type),
+                _state_weight_gradient(dh_gates, states[:-1], ctx.mask, float_type),
                 column_sums(dx_gates, float_type), column_sums(dh_gates, float_type))
 
 
@@ -163,7 +210,8 @@ def recur(kind, x, hidden, weight_ih, weight_hh, bias_ih, bias_hh, dtype=None, m
     (G·H,) as in `torch.nn.LSTM` and `torch.nn.GRU`; bias_hh may be None in an LSTM. The input gate of a capped LSTM is
     at most 1 minus the forget gate; a coupled one's is that, and G is 3: f, g, o (1707.05589). dtype: the matmul dtype,
     by default that of `x`; with torch.bfloat16 accumulation, states, gates and all that is returned stay as `x` is.
-    mask (B, H): factors on the state wherever weight_hh is multiplied by it, the same at every step.
+    mask (B, H): factors on the state wherever weight_hh is multiplied by it, the same at every step; or (G, B, H), for
+    each gate its own. weight_ih may be None: then x (T, B, G·H) are the products that it would make.
     """
     rest = dtype or x.dtype, torch.is_grad_enabled(), mask, x
     weights = (weight_ih, weight_hh, bias_ih, bias_hh)

@@ -17,6 +17,9 @@ KINDS = {
     "skip LSTM": "--gate capped --forget-bias 1 --skip-output --emsize 48 --dropoutr 0.1 --state-drop 0.01 "
                  "--per-step-dropout",
     "coupled LSTM": "--gate coupled",
+    "variational LSTM": "--no-tied --untied-masks --word-masks stream --dropouti 0.1 --dropoute 0.1 --dropoutr 0.1 "
+                        "--wdrop 0",
+    "variational GRU": "--model GRU --untied-masks --dropoutr 0.1",
     "Mogrifier": "--model Mogrifier --gate capped --forget-bias 1 --mogrifier-rank 8 --skip-output --dropoutr 0.1 "
                  "--state-drop 0.01",
     "mixture of softmaxes": "--mixtures 3 --nhidlast 40 --dropoutl 0.3 --advsoft 0.05",
@@ -26,7 +29,8 @@ KINDS = {
     "adabelief": "--optimizer adabelief --lr 0.01",
 }
 QUICK = {"RHN", "skip LSTM", "mixture of softmaxes"}
-QUIET = ["--dropout", 0, "--dropouth", 0, "--wdrop", 0, "--dropoutr", 0, "--state-drop", 0]      # others are 0 in SMALL
+QUIET = ["--dropout", 0, "--dropouth", 0, "--dropouti", 0, "--dropoute", 0, "--wdrop", 0, "--dropoutr", 0,
+         "--state-drop", 0]
 
 
 def kinds(quick):

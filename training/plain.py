@@ -14,7 +14,8 @@ MODULES = {"LSTM": nn.LSTM, "GRU": nn.GRU}
 def is_plain(args):
     """Whether torch has modules for the model that the flags describe."""
     return (args.model in MODULES and args.gate == "plain" and args.softmax == "split" and not args.cutoffs
-            and not args.skip_output and args.nhidlast is None and not args.per_step_dropout and not args.pdr)
+            and not args.skip_output and args.nhidlast is None and not args.per_step_dropout and not args.pdr
+            and not args.untied_masks and args.word_masks == "batch")
 
 
 class Plain(nn.Module):

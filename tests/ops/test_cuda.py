@@ -206,7 +206,8 @@ ADAM = ["--optimizer", "adam", "--lr", "0.01"]
 @pytest.mark.parametrize("flags", [
     pytest.param([], marks=pytest.mark.essential), ["--no-graphs"], ADAM,
     pytest.param([*ADAM, "--one-cycle", "1", "1", "1", "1"], marks=pytest.mark.essential), ["--model", "GRU"],
-    ["--model", "QRNN"], ["--dropoutr", "0.2"], ["--cutoffs", "10", "20"], ["--precision", "bf16"]], ids=" ".join)
+    ["--model", "QRNN"], ["--dropoutr", "0.2"], ["--dropoutr", "0.2", "--dropouti", "0.2", "--untied-masks"],
+    ["--cutoffs", "10", "20"], ["--precision", "bf16"]], ids=" ".join)
 def test_a_run_continued_on_the_gpu(flags, toy, call, tmp_path):
     """Stopped between epochs and continued: the curve of a run never stopped, within rounding."""
     def losses(name):

@@ -7,6 +7,6 @@
 . "$(dirname "$0")/common.sh"
 recipe ptb-rhn data/penn 141
 train --model RHN --rhn-depth 10 --transform-bias -2 --init-range 0.04 --batch-size 20 --emsize 830 --nhid 830 \
-    --nlayers 1 --bptt 35 --no-variable-bptt --dropoute 0.25 --dropouti 0.75 --dropoutr 0.25 --dropout 0.75 \
-    --dropouth 0 --wdrop 0 --alpha 0 --beta 0 --lr 7 --clip 0.286 --wdecay 2.86e-9 --decay-with loss --on-stall nothing \
-    --decay 1.02 --decay-from 20 --epochs 500 "$@"
+    --nlayers 1 --bptt 35 --no-variable-bptt --dropoute 0.25 --word-masks stream --dropouti 0.75 --dropoutr 0.25 \
+    --dropout 0.75 --dropouth 0 --wdrop 0 --alpha 0 --beta 0 --lr 7 --clip 0.286 --wdecay 2.86e-9 --decay-with loss \
+    --on-stall nothing --decay 1.02 --decay-from 20 --epochs 500 "$@"

@@ -146,18 +146,31 @@ def test_the_table_has_samples_of_masks_apart(tmp_path):
     assert "| with Monte Carlo dropout | 51.4 / 50.1 | | 53.00 / 52.00 (1) | | |" in text
 
 
-@pytest.mark.parametrize("name", ["mogrifier.sh", "ptb_best.sh"])
-def test_melis_samples_are_200_and_searched(name, tmp_path):
-    """As published: factor and temperature chosen on validation with the samples themselves."""
-    python = tmp_path / "python"                 # writes down what it is called with; a training run ends at once
+def calls(name, script, folder):
+    """How a recipe calls a script -> lines. Nothing is trained."""
+    python = folder / "python"                   # writes down what it is called with; a training run ends at once
     python.write_text('#!/bin/sh\necho "$@" >> "$SAVE_DIR/calls"\n: > "$SAVE_DIR/$RECIPE-141.result.json"\n')
     python.chmod(0o755)
     env = {key: value for key, value in os.environ.items() if key not in ("MC_SAMPLES", "SMOKE", "SEED", "DATA")}
-    stem = {"mogrifier.sh": "ptb-mogrifier", "ptb_best.sh": "ptb-best"}[name]
+    recipe = "ptb-" + name.removeprefix("ptb_").removesuffix(".sh").replace("_", "-")
     subprocess.run([str(ROOT / "recipes" / name)], check=True, capture_output=True,
-                   env={**env, "PYTHON": str(python), "SAVE_DIR": str(tmp_path), "RECIPE": stem})
-    scored = [call for call in (tmp_path / "calls").read_text().splitlines() if call.startswith("evaluate.py")]
-    assert len(scored) == 1 and "--mc-samples 200 --search-mc" in scored[0]
+                   env={**env, "PYTHON": str(python), "SAVE_DIR": str(folder), "RECIPE": recipe})
+    return [call for call in (folder / "calls").read_text().splitlines() if call.startswith(script)]
+
+
+@pytest.mark.parametrize("name", ["mogrifier.sh", "ptb_best.sh"])
+def test_melis_samples_are_200_and_searched(name, tmp_path):
+    """As published: factor and temperature chosen on validation with the samples themselves."""
+    scored, = calls(name, "evaluate.py", tmp_path)
+    assert "--mc-samples 200 --search-mc" in scored
+
+
+@pytest.mark.parametrize("name", ["variational_large.sh", "variational_medium.sh"])
+def test_masks_of_the_variational_recipes(name, tmp_path):
+    """As published: of each gate and each stream; in evaluation one for the whole text."""
+    trained, = calls(name, "main.py", tmp_path)
+    scored = calls(name, "evaluate.py", tmp_path)[-1]
+    assert "--untied-masks --word-masks stream" in trained and "--mc-samples 100 --mc-mask text" in scored
 
 
 def test_the_table_counts_seeds_and_only_recipes(tmp_path):

@@ -24,18 +24,19 @@ from data import Corpus
 from embed_regularize import embedded_dropout
 from evaluation.loss import evaluate, evaluating, window_loss, windows
 from evaluation.neural_cache import cache_logprobs
-from model import build, count_parameters, model_flags, resolve, set_precision, supports
+from model import count_parameters, model_flags, resolve, supports
 from nt_asgd import NTASGD
 from ops.graphs import Graphs, Recording
 from ops.steps import has_compiled_steps
 from runtime import devices, options, record, values
-from runtime.devices import check_memory, peak_memory_mib
+from runtime.devices import peak_memory_mib
 from runtime.errors import InputError
 from runtime.options import Flag
 from runtime.paths import atomic_write, check_output
 from runtime.processes import single_process_group
 from training.compose import compose
 from training.plain import MODULES, Plain, is_plain
+from training.start import new_model
 from training.step import TrainStep, activation_penalty
 
 ALONE = "step with collectives"       # of a process group of one
@@ -251,9 +252,7 @@ def main(argv=None):
     if args.against and not is_plain(args):
         raise InputError(f"--against plain is for --model {' or '.join(MODULES)} with the full softmax and no option "
                          "that torch has no module for, such as --skip-output or --gate")
-    with torch.device("meta"):
-        check_memory(count_parameters(build(vars(args), args.words)), device)
-    model = set_precision(build(vars(args), args.words).to(device), compute.precision)
+    model = new_model(args, args.words, compute)
     watch = Stopwatch(device)
     notes, plain = bench_training(args, model, device, watch)
     bench_evaluation(args, model, plain, device, watch)

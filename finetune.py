@@ -6,17 +6,17 @@ PTB.pt becomes PTB.finetuned.pt. Flags of the model and its data that are not gi
 from runtime import errors  # isort: skip  (first: it prepares the process for the imports below)
 
 import checkpoint
-from data import read_corpus, untrained_unk
-from model import count_parameters, model_flags, refuse_unsupported, supports
+from model import count_parameters, model_flags
 from nt_asgd import NTASGD
-from runtime import devices, options
+from runtime import options
 from runtime.log import log
-from runtime.processes import init_distributed
 from runtime.run_files import Files
 from training import flags
 from training.optimizers import own_decay
+from training.reports import report_test
 from training.run import Run
-from training.state import continued, find_state
+from training.start import start
+from training.stopping import running
 
 
 def make_parser():
@@ -34,36 +34,29 @@ def make_parser():
 def main(argv=None):
     parser = make_parser()
     args = options.parse(parser, argv)
-    group = init_distributed()
-    contents = checkpoint.load(args.save)
-    args = options.inherit(args, contents["settings"], args.save, checkpoint.kept_flags())
-    resumed = find_state(args, parser.flags.values(), "finetuned")
-    args = continued(args, resumed, parser.flags.values())
-    refuse_unsupported(args)
-    compute = devices.prepare(args, supports(vars(args)))
-    args = args.replaced(device=str(compute.device), precision=compute.precision,
-                         **{checkpoint.MADE_OF: checkpoint.digest(contents)})
-    corpus = read_corpus(args, checkpoint.vocabulary_of(contents))
-    args = args.replaced(**{checkpoint.UNTRAINED_UNK: bool(untrained_unk(args, corpus))})
-    model = checkpoint.restore({**contents, "settings": vars(args)}, args.save, compute, training=True)
+    source = checkpoint.load(args.save)
+    args, compute, group, corpus, resumed = start(parser, args, source, "finetuned")
+    args = args.replaced(**{checkpoint.MADE_OF: checkpoint.digest(source)})
+    model = checkpoint.restore({**source, "settings": vars(args)}, args.save, compute, training=True)
     optimizer = NTASGD(model.parameters(), lr=args.lr, weight_decay=own_decay(vars(args)))
     group.seed_rank(args.seed)
     files = Files(args.save, "finetuned")
     log(f"| fine-tuning {args.save} ({count_parameters(model):,} parameters, on {compute}) into {files.best}")
 
-    with Run(args, compute, files, model, optimizer, corpus, resumed, group=group,
-             words_before=checkpoint.words_seen(contents)) as run:
+    run = Run(args, compute, files, model, optimizer, corpus, resumed, group=group,
+              words_before=checkpoint.words_seen(source))
+    with running(run):
         if not resumed:
             run.start_averaging("from the first step of fine-tuning")
             run.keep_initial()
         for _ in run.epochs():
             run.train_epoch()
             run.validate()
-            run.finished = run.stalled()
-            if run.finished:
-                log(f"| fine-tuning ends: {run.why_stalled()}")
+            if run.progress.stalled():
+                run.progress.finish()
+                log(f"| fine-tuning ends: {run.progress.why_stalled()}")
             run.end_epoch()
-        run.report_test()
+        report_test(run)
     return run.status
 
 

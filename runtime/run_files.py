@@ -11,6 +11,7 @@ class Files:
         stem = save[:-3] if save.endswith(".pt") else save
         self.stem, self.stage = stem, stage
         self.base = base = f"{stem}.{stage}" if stage else stem
+        self.name = os.path.basename(base)
         self.best = f"{base}.pt" if stage else save   # the best model so far
         self.state = f"{base}.state.pt"               # where training stands, to continue from
         self.previous = f"{base}.state.previous.pt"   # the state before that, in case the newest is damaged

@@ -85,6 +85,15 @@ def make(args, model):
     return OPTIMIZERS[args.optimizer].make(list(model.parameters()), vars(args))
 
 
+def take_flags(optimizer, args, lr=None):
+    """Let a continued optimizer have the weight decay that the flags say, and the learning rate `lr` if it is given."""
+    for group in optimizer.param_groups:
+        if "weight_decay" in group:
+            group["weight_decay"] = own_decay(vars(args))
+        if lr is not None:
+            group["lr"] = lr
+
+
 def load_state_dict(optimizer, saved, where):
     """Put a state dict into an optimizer that has made no step yet, before the weights are loaded.
 

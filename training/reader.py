@@ -4,8 +4,11 @@ T window length, B batch size, L stream length.
 """
 from operator import index
 
+import torch
+
+from checkpoint import check_tensor
 from training.partial_shuffle import Endless, Rotated, offsets
-from utils import get_batch
+from utils import flat_hidden, get_batch
 
 
 class TextReader:
@@ -22,7 +25,8 @@ class TextReader:
     def __init__(self, streams, zero_state, bsz, share, seed, partial_shuffle=False, read_on=False):
         self.streams, self.zero_state, self.bsz, self.share, self.seed = streams, zero_state, bsz, share, seed
         self.partial_shuffle, self.read_on = partial_shuffle, read_on
-        self.length = len(streams) if read_on else len(streams) - 1                # of a pass, in tokens of a stream
+        self.rows = len(streams)
+        self.length = self.rows if read_on else self.rows - 1                      # of a pass, in tokens of a stream
         self.begin(0)
 
     def begin(self, times):
@@ -50,7 +54,7 @@ class TextReader:
 
     def state_dict(self):
         """All but the hidden state, which several processes put together."""
-        return {"row": self.row, "rows": len(self.streams), "times_read": self.times_read}
+        return {"row": self.row, "rows": self.rows, "times_read": self.times_read}
 
     def load_state_dict(self, state, times_read):
         """Go where `state_dict` was, with the zero state. times_read: for a state that does not say it. ValueError
@@ -60,3 +64,16 @@ class TextReader:
             raise ValueError(f"is of {rows} tokens in each stream of the batch, now they have {len(self.streams)}")
         self.begin(index(state.get("times_read", times_read)))
         self.row = row
+
+    def hidden_of_all(self, group):
+        """The hidden state of the whole batch, on the CPU, put together by the processes of `group` -> list."""
+        parts = group.all_gather([h.cpu() for h in flat_hidden(self.hidden)])
+        return [torch.cat(own, dim=1) for own in zip(*parts)]
+
+    def load_hidden(self, saved, where):
+        """Take this process's streams of what `hidden_of_all` gave; InputError, starting with `where`, if it is not of
+        such a batch."""
+        for found, wanted in zip(flat_hidden(saved), flat_hidden(self.hidden), strict=True):
+            like = wanted.new_empty(wanted.size(0), self.bsz, *wanted.shape[2:], device="cpu")
+            check_tensor(found, like, f"{where}: hidden")
+            wanted.copy_(found[:, self.share])

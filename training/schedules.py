@@ -57,8 +57,14 @@ SCHEDULES = {
 }
 
 
+def of(args):
+    """The schedule that the flags ask for: a function of the epoch, or None."""
+    asked = (schedule for schedule in SCHEDULES.values() if getattr(args, schedule.flags[0].name))
+    return next((schedule.make(vars(args)) for schedule in asked), None)
+
+
 def plan(args):
-    """The schedule that the flags ask for, None if none, and the flags with its length -> (function, Arguments).
+    """The flags with the length of the schedule that they ask for -> Arguments.
 
     Raises InputError for typed flags that contradict each other or would have no effect.
     """
@@ -75,15 +81,17 @@ def plan(args):
         raise InputError("--beta1 has no effect with --one-cycle; give its two values by --momentum")
     for schedule in SCHEDULES.values():
         asks, *others = schedule.flags
-        if getattr(args, asks.name):
-            made, length = schedule.make(vars(args)), schedule.epochs(vars(args))
-            if "epochs" in args.given and args.epochs < length:
-                warn(f"{asks.typed} takes {length} epochs, --epochs {args.epochs} ends before its end")
-            return made, (args if "epochs" in args.given else args.replaced(epochs=length))
-        for flag in others:
-            if flag.name in args.given:
-                raise InputError(f"{flag.typed} has no effect without {asks.typed}; leave it out")
-    return None, args
+        if not getattr(args, asks.name):
+            for flag in others:
+                if flag.name in args.given:
+                    raise InputError(f"{flag.typed} has no effect without {asks.typed}; leave it out")
+            continue
+        schedule.make(vars(args))                                        # refuses what contradicts it
+        length = schedule.epochs(vars(args))
+        if "epochs" in args.given and args.epochs < length:
+            warn(f"{asks.typed} takes {length} epochs, --epochs {args.epochs} ends before its end")
+        return args if "epochs" in args.given else args.replaced(epochs=length)
+    return args
 
 
 # ---- what follows when the validation loss stalls: a function of the Run
@@ -91,12 +99,12 @@ def plan(args):
 def average(run, reason=None):
     """NT-ASGD (section 3): average the weights from the next step on."""
     if hasattr(run.optimizer, "start_averaging") and not run.optimizer.averaging:
-        run.start_averaging(reason or run.why_stalled())
+        run.start_averaging(reason or run.progress.why_stalled())
 
 
 def divide(run, divisor=None):
     """Divide the learning rate, each time anew."""
-    run.stall_epoch = len(run.history)
+    run.progress.answer_stall()
     run.divide_learning_rate(divisor or run.args.stall_divisor)
 
 

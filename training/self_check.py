@@ -10,8 +10,11 @@ from training.step import TrainStep
 STEPS, WORDS = 4, 32           # of one shape: one run as it is, one recorded and replayed, two replayed
 
 
-def checked_recording(device):
-    """A Recording for a run, stopped at once if graphs are not to be relied on."""
+def recording_for(model, device, graphs):
+    """A Recording where steps of `model` are to be replayed as CUDA graphs, stopped at once if these are not to be
+    relied on; else None."""
+    if device.type != "cuda" or not graphs or not model.can_be_graphed:
+        return None
     recording, reason = Recording(), check_graphs(device)
     if reason:
         recording.stop(reason)

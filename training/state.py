@@ -12,14 +12,13 @@ import os
 import shutil
 import sys
 import time
-from contextlib import nullcontext
+
+import torch
 
 import checkpoint
-from model import count_parameters, is_finite
-from runtime import options, program, record
+from runtime import options, record
 from runtime.errors import InputError
 from runtime.log import log
-from runtime.processes import resume_command
 from runtime.run_files import Files
 
 
@@ -58,31 +57,50 @@ def continued(args, resumed, flags):
     return options.inherit(args, resumed[1]["settings"], resumed[0], flags) if resumed else args
 
 
+def generator_states(group, lengths):
+    """All random number generators: torch's own of every process of `group`, and `lengths`, which draws windows'."""
+    cuda = [torch.cuda.get_rng_state()] if torch.cuda.is_initialized() else []
+    first, *others = group.all_gather({"cpu": torch.get_rng_state(), "cuda": cuda})
+    return {**first, "others": others, "lengths": lengths.get_state()}
+
+
+def load_generators(states, group, lengths, seed):
+    """Set them to what `generator_states` gave; a process that was not there then draws numbers of its own, by `seed`.
+    """
+    lengths.set_state(states["lengths"])
+    ranks = [states, *states.get("others", [])]
+    if group.rank >= len(ranks):
+        torch.manual_seed(seed)
+        return
+    torch.set_rng_state(ranks[group.rank]["cpu"])
+    if ranks[group.rank]["cuda"] and torch.cuda.is_initialized():
+        torch.cuda.set_rng_state(ranks[group.rank]["cuda"][0])
+
+
 class CheckpointManager:
-    """Saves the best model and the state of `run`. All processes put a state together; rank 0 alone writes."""
+    """Writes a run's best model, state and log into `files`. Of several processes only `rank` 0 writes.
 
-    def __init__(self, run):
-        self.run = run
-        self.best_loss, self.unsaved_best = math.inf, None      # a best model that is still to be written
+    best_loss: of the best model so far. unsaved_best: contents of a best model that is still to be written.
+    """
+
+    def __init__(self, files, rank=0):
+        self.files, self.rank = files, rank
+        self.best_loss, self.unsaved_best = math.inf, None
         self.saved, self.saving_seconds = time.monotonic(), 0.0
-        self.in_the_way = False                                 # another run's files have the names of ours
-        self.marks = []                                         # of --save-at-words that are still to come
+        self.in_the_way = True                                  # another run's files may have the names of ours
 
-    def begin(self, resumed):
-        """Continue from the state given, or start afresh. What another run saved under our names stays as it is until
-        the first file of this run is about to be written."""
-        run, files = self.run, self.run.files
-        source, state = resumed or (None, None)
-        own = [os.path.realpath(name) for name in (files.state, files.previous)]
-        self.in_the_way = source is None or os.path.realpath(source) not in own
-        if source is not None:
-            self._load_into_run(state, source)
-        self.marks = self._marks_ahead()
-        if source is None or run.group.rank:
+    def continue_from(self, source, best):
+        """Make the files those of the run whose state `source` was read. best: the name of its best model.
+
+        What another run saved under our names stays as it is until the first file of this run is about to be written.
+        """
+        files, ours = self.files, [os.path.realpath(name) for name in (self.files.state, self.files.previous)]
+        self.in_the_way = os.path.realpath(source) not in ours
+        if self.rank:
             return
-        if os.path.realpath(source) == own[1] and os.path.exists(files.state):
+        if os.path.realpath(source) == ours[1] and os.path.exists(files.state):
             os.replace(files.state, f"{files.state}.damaged")  # not to be kept as a state to fall back on
-        best = os.path.join(os.path.dirname(source), os.path.basename(state["progress"]["best"]))
+        best = os.path.join(os.path.dirname(source), os.path.basename(best))
         self._set_aside()
         if os.path.realpath(best) != os.path.realpath(files.best) and os.path.exists(best):
             shutil.copyfile(best, files.best)
@@ -91,79 +109,48 @@ class CheckpointManager:
         except (InputError, KeyError, TypeError):
             self.best_loss = math.inf  # gone or damaged: the next epoch's model is better than none
         record.remove(files.result)
-        self.write_log(run.history, "w")
-        log(f"| continuing from {source}: {run.unit} {len(run.history) + 1}, batch {run.batch + 1}")
-
-    def _marks_ahead(self):
-        marks, words = self.run.args.save_at_words, self.words_read()
-        if marks and words is None:
-            raise InputError("--save-at-words: how many words the model has read before is not known; an earlier "
-                             "version trained it, or another program. Leave the flag out")
-        return sorted({mark for mark in marks or () if mark > words})
-
-    def _load_into_run(self, state, path):
-        try:
-            self.run.load_state_dict(state, f"{path}: the training state")
-        except InputError:
-            raise
-        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError, OverflowError) as error:
-            raise InputError(f"{path} is damaged: its training state cannot be used ({type(error).__name__})") from None
 
     def _set_aside(self):
         """Rename another run's files, before the first of ours is written."""
-        if self.in_the_way and not self.run.group.rank:
-            number = self.run.files.set_aside()
+        if self.in_the_way and not self.rank:
+            number = self.files.set_aside()
             if number:
-                log(f"| {self.run.files.best} was there already: the earlier run's files now have {number} in their "
-                    "names")
+                log(f"| {self.files.best} was there already: the earlier run's files now have {number} in their names")
         self.in_the_way = False
 
     def since_saved(self):
         """Seconds since the state was last saved, or the run began."""
         return time.monotonic() - self.saved
 
-    def save_best(self, loss, now=True):
-        """Write the model as it is evaluated, with the average in place once there is one, and remember its loss.
+    def saving_is_cheap(self):
+        """Whether saving the state now would take less than a twentieth of the time since it was last saved."""
+        return self.since_saved() >= 20 * self.saving_seconds
+
+    def save_best(self, contents, loss, now=True):
+        """Write a model, `contents` as of `checkpoint.contents_of`, as the best so far, and remember its loss.
 
         What is not written now, or cannot be, is kept and written with the next state.
         """
         self.best_loss, self.unsaved_best = loss, None
-        with getattr(self.run.optimizer, "averaged", nullcontext)():
-            contents = self._contents()
-            contents["digest"] = checkpoint.digest(contents)
-            if not (now and self._write(self.run.files.best, contents)):
-                self.unsaved_best = copy.deepcopy(contents)
+        if not (now and self.save_model(self.files.best, contents)):
+            self.unsaved_best = copy.deepcopy({**contents, "digest": checkpoint.digest(contents)})
 
-    def save_at_words(self):
-        """Write the model as it is evaluated, if it has read as many words as --save-at-words asks for next."""
-        while self.marks and self.words_read() >= self.marks[0]:
-            with getattr(self.run.optimizer, "averaged", nullcontext)():
-                contents = self._contents(valid=None, words_of_epoch=self.run.words_of_epoch())
-                contents["digest"] = checkpoint.digest(contents)
-                path = self.run.files.at_words(self.marks.pop(0))
-                if self._write(path, contents):
-                    log(f"| after {checkpoint.words_seen(contents):,} words: {path}")
+    def save_model(self, path, contents):
+        """Write a model with its digest -> whether it was written."""
+        return self._write(path, {**contents, "digest": checkpoint.digest(contents)})
 
-    def words_read(self):
-        """By the model, in all epochs and this one, None where that is not known."""
-        return checkpoint.words_seen({"losses": {**self._losses(), "words_of_epoch": self.run.words_of_epoch()}})
-
-    def save_state(self):
-        """Write all that continuing exactly needs -> whether it was written. Weights that are not finite are not."""
-        if not is_finite(self.run.model):
-            log("| WARNING: the weights are not finite: this state is not saved")
-            return False
+    def save_state(self, contents):
+        """Write all that continuing exactly needs, a dict as of `checkpoint.load` -> whether it was written."""
         began = time.monotonic()
-        state = self.run.state_dict()                                # of all processes
         self.write_best()
-        written = self._write(self.run.files.state, {**self._contents(), **state}, self.run.files.previous)
+        written = self._write(self.files.state, contents, self.files.previous)
         self.saved = time.monotonic()
         self.saving_seconds = self.saved - began
         return written
 
     def write_best(self):
         """Write the best model if it still has to be -> whether it is there."""
-        if self.unsaved_best and self._write(self.run.files.best, self.unsaved_best):
+        if self.unsaved_best and self._write(self.files.best, self.unsaved_best):
             self.unsaved_best = None
         return not self.unsaved_best
 
@@ -171,45 +158,22 @@ class CheckpointManager:
         """The best model as a checkpoint. Raises InputError if there is none."""
         if self.best_loss == math.inf:
             raise InputError("there is no model to test: no epoch has ended with a finite validation loss")
-        return self.unsaved_best or checkpoint.load(self.run.files.best)
+        return self.unsaved_best or checkpoint.load(self.files.best)
 
-    def write_log(self, epochs, mode="a"):
-        """One line of JSON per epoch, each with all that one needs to know to make use of it."""
-        run = self.run
-        if run.group.rank:
+    def write_log(self, epochs, about, mode="a"):
+        """One line of JSON per epoch, each with `about`, all that one needs to know to make use of it."""
+        if self.rank:
             return
         self._set_aside()
-        about = record.about(run.args, count_parameters(run.model))
         try:
-            with open(run.files.log, mode, encoding="utf-8") as file:
+            with open(self.files.log, mode, encoding="utf-8") as file:
                 file.writelines(json.dumps(record.finite({**epoch, **about})) + "\n" for epoch in epochs)
         except OSError as error:
-            log(f"| WARNING: {run.files.log} could not be written ({error.strerror}); training goes on")
-
-    def log_where(self, error, saved, status):
-        """The last lines of a run that was stopped: why, where its state is, and how it is continued."""
-        state = self.run.files.state
-        where = (f"everything is saved in {state}" if saved else
-                 f"the last good state is in {state}" if os.path.exists(state) else "no state is saved")
-        if self.run.losses.diverged:               # the same command would diverge again
-            rate = f"{self.run.optimizer.param_groups[0]['lr'] / 4:g}"
-            command = resume_command("--lr", rate, resume=os.path.exists(state))
-            log(f"| {error}; {where}", f"| with a lower rate: {command}")
-        else:
-            log(f"| {error}; {where}", f"| to continue: {resume_command()}")
-        if status == 1:
-            print(f"{program.name()}: error: {error}; {where}", file=sys.stderr)
-
-    def _losses(self):
-        return {"valid": self.best_loss, "words_before": self.run.words_before, "history": self.run.history}
-
-    def _contents(self, **losses):
-        run = self.run
-        return checkpoint.contents_of(run.model, run.args.settings(), run.vocabulary, {**self._losses(), **losses})
+            log(f"| WARNING: {self.files.log} could not be written ({error.strerror}); training goes on")
 
     def _write(self, path, contents, previous=None):
         """Save, or log why not: a full disk must not end a run that may find room again later."""
-        if self.run.group.rank:
+        if self.rank:
             return True
         self._set_aside()
         try:

@@ -15,6 +15,7 @@ from conftest import ROOT, SMALL, run_script
 
 import generate
 import main
+import training.progress
 import training.run
 from runtime import options
 from runtime.log import perplexity
@@ -64,7 +65,7 @@ def test_from_text_to_text(cell, cutoffs, toy, call, tmp_path):
 @pytest.fixture
 def stalls(monkeypatch):
     """Validation stalls after the second epoch, whatever the losses."""
-    monkeypatch.setattr(training.run, "has_stalled", lambda losses, nonmono: len(losses) == 2)
+    monkeypatch.setattr(training.progress, "has_stalled", lambda losses, nonmono: len(losses) == 2)
 
 
 def test_one_line_of_json_per_epoch(toy, call, tmp_path, stalls):
@@ -267,7 +268,7 @@ def test_one_cycle_of_adam_and_its_continuation(toy, call, tmp_path):
 
 
 def test_without_averaging_the_rate_is_halved_each_time_validation_stalls(toy, call, tmp_path, monkeypatch):
-    monkeypatch.setattr(training.run, "has_stalled", lambda losses, nonmono: len(losses) == 2)
+    monkeypatch.setattr(training.progress, "has_stalled", lambda losses, nonmono: len(losses) == 2)
     said = call("main.py", "--data", toy, *SMALL, "--epochs", 5, "--on-stall", "halve", "--save", "a.pt",
                 "--no-variable-bptt")
     lines = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]

@@ -20,8 +20,8 @@ from training.step import TrainStep
 from utils import get_batch
 
 QUIET = ["--dropout", 0, "--dropouth", 0, "--dropouti", 0, "--dropoute", 0, "--wdrop", 0]
-STALLING = ("import main\nfrom runtime import errors\nfrom training import run\n"
-            "run.has_stalled = lambda losses, nonmono: len(losses) == 2\n"
+STALLING = ("import main\nfrom runtime import errors\nfrom training import progress\n"
+            "progress.has_stalled = lambda losses, nonmono: len(losses) == 2\n"
             "errors.run(main.main)\n")
 
 

@@ -1,0 +1,107 @@
+"""How far a training run has come: the epochs that have ended, where the present one is, and when the loss has stalled.
+
+With --turn-steps turns of so many steps take the epochs' place.
+"""
+from operator import index
+
+from evaluation.stalling import has_no_new_best, has_stalled
+from runtime.meter import Meter
+from training.losses import Losses
+
+
+class Progress:
+    """What a run says about itself, and saves.
+
+    history: a dict for every epoch that has ended. batch: windows of the present one that have been read. meter: their
+    losses; interval: those since the last log line. switch_epoch, switch_reason: after which epoch averaging began, and
+    why. finished: nothing but the test is left.
+    """
+
+    def __init__(self, args):
+        self.args, self.unit = args, "turn" if args.turn_steps else "epoch"
+        self.losses = Losses(args.max_bad_steps)
+        self.history = []
+        self.switch_epoch, self.switch_reason = None, None
+        self.stall_epoch = 0                                      # after which the rate was last divided for a stall
+        self.finished = False
+        self.begin_epoch()
+
+    def begin_epoch(self):
+        self.batch = 0
+        self.meter, self.interval = Meter(), Meter()
+
+    def begin_interval(self):
+        self.interval = Meter()
+
+    @property
+    def number(self):
+        """Of the present epoch, from 1 on."""
+        return len(self.history) + 1
+
+    @property
+    def ended(self):
+        """Whether no epoch is left to run."""
+        return self.finished or len(self.history) >= self.args.epochs
+
+    def fetch_losses(self):
+        """Wait for the losses that are still on the device, and count them."""
+        self.losses.fetch(self.meter, self.interval)
+
+    def tokens_read(self):
+        """In the present epoch, those included whose losses are still on the device."""
+        return self.meter.tokens + sum(tokens for _, _, tokens in self.losses.waiting)
+
+    def stalled(self, at_latest=None):
+        """Whether the validation losses have stalled since a stall was last answered. at_latest: the epoch after which
+        they count as stalled if they never were."""
+        if at_latest == len(self.history) and not self.stall_epoch:
+            return True
+        losses = [epoch["valid_loss"] for epoch in self.history]
+        if self.args.patience:
+            return has_no_new_best(losses, self.args.patience, self.stall_epoch)
+        return has_stalled(losses[self.stall_epoch:], self.args.nonmono)
+
+    def why_stalled(self):
+        if self.args.patience:
+            return f"no new best for {self.args.patience} {self.unit}s"
+        return f"no better than {self.args.nonmono} {self.unit}s ago and before"
+
+    def finish(self):
+        """No epoch is to follow the present one."""
+        self.finished = True
+
+    def answer_stall(self):
+        """From now on losses are compared anew."""
+        self.stall_epoch = len(self.history)
+
+    def answer_by_averaging(self, reason):
+        self.switch_epoch, self.switch_reason = len(self.history), reason
+
+    def state_dict(self):
+        """All but the history, which stands beside it in a checkpoint."""
+        return {"batch": self.batch, "meter": self.meter.state_dict(), "skipped": self.losses.skipped,
+                "finished": self.finished, "switch_epoch": self.switch_epoch, "switch_reason": self.switch_reason,
+                "stall_epoch": self.stall_epoch}
+
+    def load_state_dict(self, state, history):
+        """Go on from what `state_dict` gave; raises KeyError, TypeError or ValueError for anything else."""
+        if not _is_plain({**state, "meter": None}):
+            raise TypeError("not a state of progress")
+        self.history = [_plain_epoch(epoch) for epoch in history]
+        self.batch, self.losses.skipped = index(state["batch"]), index(state["skipped"])
+        self.meter.load_state_dict(state["meter"])
+        self.stall_epoch = index(state.get("stall_epoch", 0))
+        self.switch_epoch, self.switch_reason = state["switch_epoch"], state["switch_reason"]
+        self.finished = bool(state["finished"])
+
+
+def _plain_epoch(epoch):
+    """An epoch's entry of the history: numbers and words under names, the validation loss among them."""
+    if not _is_plain(epoch):
+        raise TypeError("not a line of a history")
+    return {**epoch, "valid_loss": float(epoch["valid_loss"])}
+
+
+def _is_plain(entries):
+    return all(isinstance(name, str) and isinstance(value, (int, float, str, type(None)))
+               for name, value in entries.items())

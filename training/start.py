@@ -1,0 +1,58 @@
+"""How training begins: what the command line, a checkpoint and the machine say together, and a new model."""
+from typing import Any, NamedTuple
+
+import torch
+
+import checkpoint
+from data import Corpus, read_corpus, untrained_unk
+from model import build, count_parameters, refuse_unsupported, resolve, set_precision, supports
+from runtime import devices
+from runtime.log import warn
+from runtime.options import Arguments, inherit
+from runtime.processes import ProcessGroup, init_distributed
+from softmaxes import SOFTMAXES
+from training.state import continued, find_state
+
+
+class Start(NamedTuple):
+    """args: the flags, resolved; corpus, on the device; resumed: as of `state.find_state`."""
+    args: Arguments
+    compute: devices.Compute
+    group: ProcessGroup
+    corpus: Corpus
+    resumed: Any
+
+
+def start(parser, args, source=None, stage="", plan=lambda args: args):
+    """Put together what a run is to do -> Start.
+
+    Flags that were not typed are those of the state that is continued from, then those of `source`, the contents of the
+    checkpoint that is trained further. plan: what else resolves flags, before the device is chosen.
+    """
+    group, flags = init_distributed(), parser.flags.values()
+    if source:
+        args = inherit(args, source["settings"], args.save, checkpoint.kept_flags())
+    resumed = find_state(args, flags, stage)
+    args = continued(args, resumed, flags)
+    refuse_unsupported(args)
+    args = plan(args)
+    compute = devices.prepare(args, supports(vars(args)))
+    args = args.replaced(device=str(compute.device), precision=compute.precision)
+    saved, softmax = source or (resumed and resumed[1]), SOFTMAXES[args.softmax]
+    corpus = read_corpus(args, saved and checkpoint.vocabulary_of(saved),
+                         lambda ntoken: softmax.sorts_vocabulary(vars(resolve(args, ntoken))))
+    args = resolve(args, len(corpus.dictionary))
+    untrained = untrained_unk(args, corpus)
+    if not source:
+        warn(softmax.check(vars(args), len(corpus.dictionary)), untrained)
+    return Start(args.replaced(**{checkpoint.UNTRAINED_UNK: bool(untrained)}), compute, group, corpus, resumed)
+
+
+def new_model(args, ntoken, compute):
+    """The model of `ntoken` words that the flags describe, where it is computed -> RNNModel.
+
+    InputError where it does not fit into memory, before any is taken for it.
+    """
+    with torch.device("meta"):
+        devices.check_memory(count_parameters(build(vars(args), ntoken)), compute.device)
+    return set_precision(build(vars(args), ntoken).to(compute.device), compute.precision)

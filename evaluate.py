@@ -176,7 +176,7 @@ def main(argv=None):
                   file or items or args.split != "both", "--split or --text")
     path, args, vocabulary, compute, model = open_model(args)
     layers = hidden_states.chosen_layers(args.layer, model)
-    if args.mc_mask == "text" and model.per_step_dropout:
+    if args.mc_mask == "text" and model.config.per_step_dropout:
         raise InputError("--mc-mask text: this model draws masks anew at every step (--per-step-dropout)")
     searches = args.search_temperature or args.search_mc
     corpus = None if (file or items) and not searches else read_corpus(args, vocabulary)

@@ -2,7 +2,10 @@
 
 T window length, B batch size, V vocabulary, E emsize, H nhid, F nhidlast, N = T·B.
 """
+from collections.abc import Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,7 +17,7 @@ from locked_dropout import LockedDropout
 from past_decode import PastDecoder
 from runtime import options
 from runtime.errors import InputError
-from runtime.options import ARCHITECTURE, MODEL, Flag
+from runtime.options import ARCHITECTURE, MODEL, flags_of, setting
 from runtime.values import non_negative, positive, probability, width
 from softmaxes import SOFTMAXES
 
@@ -22,24 +25,85 @@ DROPOUTS = ("dropout", "dropouth", "dropouti", "dropoute", "wdrop", "dropoutr", 
 OPTIONAL = {"wdrop", "dropoutr", "untied_masks"}     # of dropouts inside a cell, which not every cell supports
 
 
+@dataclass(frozen=True)
+class ModelConfig:
+    """What a model is, and what it drops in training. Each field is the flag of its name, here with its default.
+
+    own: what cells and softmaxes need to know besides, by their own flags' names, such as `cutoffs`.
+    """
+    model: str = setting("LSTM", "recurrent cell", choices=tuple(CELLS), kept=ARCHITECTURE)
+    emsize: int = setting(400, "width of word vectors", width, "N", kept=ARCHITECTURE)
+    nhid: int = setting(1150, "hidden units per layer", width, "N", kept=ARCHITECTURE)
+    nhidlast: int | None = setting(
+        None, "hidden units of the last layer; if not given --emsize, or --nhid with --no-tied or --skip-output. Where "
+        "the decoder takes another width, a linear map lies between", width, "N", kept=ARCHITECTURE)
+    nlayers: int = setting(3, "recurrent layers", width, "N", kept=ARCHITECTURE)
+    tied: bool = setting(True, "one matrix for encoder and decoder", bool, kept=ARCHITECTURE)
+    skip_output: bool = setting(False, "prediction from the sum of all layers' outputs", bool, only_true=True,
+                                kept=ARCHITECTURE)
+    softmax: str = setting("split", "split (full, or adaptive with --cutoffs) or mixture (of several full ones)",
+                           choices=tuple(SOFTMAXES), kept=ARCHITECTURE)
+    init_range: float = setting(0.1, "embedding's and decoder's initial weights: uniform from -X to X", positive, "X",
+                                kept=ARCHITECTURE)
+    dropout: float = setting(0.4, "dropout on the last layer's output", probability, "P", kept=MODEL)
+    dropouth: float = setting(0.3, "dropout on the output of the layers below", probability, "P", kept=MODEL)
+    dropouti: float = setting(0.65, "dropout on the embedded input", probability, "P", kept=MODEL)
+    dropoute: float = setting(0.1, "dropout on whole words of the input", probability, "P", kept=MODEL)
+    wdrop: float = setting(0.5, "dropout on the hidden-to-hidden weights; of a QRNN, on all its layers' weights",
+                           probability, "P", kept=MODEL)
+    dropoutr: float = setting(0.0, "dropout on the state that the hidden-to-hidden weights are multiplied by, one mask "
+                              "for a window (Gal and Ghahramani's)", probability, "P", kept=MODEL)
+    dropoutp: float = setting(0.0, "dropout on the output of the linear map between the last layer and the decoder, "
+                              "where their widths differ; a mask for every step (Melis et al.)", probability, "P",
+                              kept=MODEL)
+    per_step_dropout: bool = setting(False, "masks of --dropout, --dropouth and --dropouti drawn anew at every step, "
+                                     "not one for a window", bool, only_true=True, kept=MODEL)
+    untied_masks: bool = setting(False, "masks of its own for each gate, on a layer's input (--dropouti, --dropouth) "
+                                 "and on its state (--dropoutr): Gal and Ghahramani's untied weights", bool,
+                                 only_true=True, kept=MODEL)
+    word_masks: str = setting("batch", "masks of --dropoute: one for all streams of the batch, or one for each stream "
+                              "(Gal and Ghahramani, Zilly et al.)", choices=("batch", "stream"), kept=MODEL)
+    alpha: float = setting(2, "AR: weight of the squared activations", non_negative, "X", kept=MODEL)
+    beta: float = setting(1, "TAR: weight of their squared change from step to step", non_negative, "X", kept=MODEL)
+    pdr: float = setting(0.0, "past decode regularisation (Brahma's): weight of the loss of predicting the last input "
+                         "word from the softmax's probabilities", non_negative, "X", kept=MODEL)
+    wdecay: float = setting(1.2e-6, "weight decay", non_negative, "X", kept=MODEL)
+    decay_with: str = setting(
+        "update", "where weight decay enters: with the update, after clipping (Merity et al.); with the loss, so that "
+        "the gradient's norm includes it (Melis et al., Zilly et al.); or apart from learning rate and clipping, a "
+        "constant share of the weights (Gal and Ghahramani)", choices=("update", "loss", "apart"), kept=MODEL)
+    own: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> "ModelConfig":
+        """Out of flags by name, a checkpoint's settings or those of a command line, among others that it leaves out."""
+        own = {flag.name for registry in (CELLS, SOFTMAXES) for flag in options.own_flags(registry)}
+        return cls(**{each.name: settings[each.name] for each in fields(cls) if each.name in settings},
+                   own={name: settings[name] for name in own if name in settings})
+
+    @property
+    def supported(self) -> frozenset[str]:
+        """Which of `OPTIONAL` and "bf16" its cell and its softmax support."""
+        return frozenset(CELLS[self.model].supports & (SOFTMAXES[self.softmax].supports | OPTIONAL))
+
+    @property
+    def features(self) -> int:
+        """F, the last layer's width."""
+        return self.nhidlast or (self.emsize if self.tied and not self.skip_output else self.nhid)
+
+
 class RNNModel(nn.Module):
     """Embedding, a stack of recurrent layers, and a decoder with its softmax, with the paper's dropouts between them.
 
     rnn_type: a name in `cells.CELLS`. ntoken: V. ninp: E. nhid: H, width of all layers but the last, which is F wide.
-    nhidlast: F, if not given E when the weights are tied, else H. skip_output: the features are the sum of all layers'
-    outputs (Melis et al. 2018), which then have one width. Where F is not what the decoder takes, a linear map without
-    bias lies between them, unless the softmax has its own.
     Probabilities: dropout on the last layer's output, dropouth between layers, dropouti on the embedded input, dropoute
-    on whole words, wdrop on the hidden-to-hidden weights (on all of a QRNN's layers), dropoutr on the state that these
-    are multiplied by (Gal & Ghahramani 2016; not of a QRNN).
+    on whole words, wdrop on the hidden-to-hidden weights (on all of a QRNN's layers).
     tie_weights: the decoder's weight is the encoder's (Press & Wolf 2017; Inan et al. 2017), one tensor.
-    per_step_dropout: dropout, dropouth and dropouti draw a mask for every step, not one for the window. untied_masks:
-    the gates of a layer have masks of their own on its input (dropouti and dropouth) and its state (dropoutr).
-    word_masks: "batch", one mask on words for all columns, or "stream", for each column its own. dropoutp: on what the
-    linear map gives the decoder, a mask for every step. init_range: embedding and decoder start from uniform numbers up
-    to this one.
-    softmax: a name in `softmaxes.SOFTMAXES`. settings: what cells and softmaxes need to know besides, by their flags'
-    names, such as `cutoffs`; with `pdr`, the weight of past decode regularisation, it has the parameters of that, too.
+    settings: other fields of `ModelConfig`, and what cells and softmaxes need to know, by their flags' names; with
+    `pdr` it has the parameters of past decode regularisation, too. All of it is in `config`.
+
+    With skip_output the features are the sum of all layers' outputs (Melis et al. 2018), which then have one width.
+    Where F is not what the decoder takes, a linear map without bias lies between them, unless the softmax has its own.
 
     The state dict has `encoder.weight`, `decoder.bias`, `rnns.{l}.weight_ih_l0` and so on (of a QRNN,
     `rnns.{l}.linear.weight` and `rnns.{l}.linear.bias`), whatever wdrop is; `decoder.weight` only where it is not the
@@ -48,49 +112,42 @@ class RNNModel(nn.Module):
     """
 
     def __init__(self, rnn_type, ntoken, ninp, nhid, nlayers, dropout=0.5, dropouth=0.5, dropouti=0.5, dropoute=0.1,
-                 wdrop=0, tie_weights=True, dropoutr=0, softmax="split", nhidlast=None, skip_output=False,
-                 per_step_dropout=False, dropoutp=0, init_range=0.1, untied_masks=False, word_masks="batch",
-                 **settings):
+                 wdrop=0, tie_weights=True, **settings):
         super().__init__()
-        for name, known in (rnn_type, CELLS), (softmax, SOFTMAXES):
-            if name not in known:
-                raise ValueError(f"{name!r} is none of {', '.join(known)}")
-        if untied_masks and "untied_masks" not in CELLS[rnn_type].supports:
-            raise InputError(f"--untied-masks is not supported by --model {rnn_type}")
-        if untied_masks and per_step_dropout:
-            raise InputError("--untied-masks has masks for a window, --per-step-dropout for every step; leave one out")
-        nhidlast = nhidlast or (ninp if tie_weights and not skip_output else nhid)
-        if skip_output and nhidlast != nhid and nlayers > 1:
-            raise ValueError(f"outputs of width {nhid} and {nhidlast} cannot be summed")
-        widths = [ninp] + [nhid] * (nlayers - 1) + [nhidlast]
-        projects = SOFTMAXES[softmax].projects
-        decoded = ninp if tie_weights or projects else nhidlast                   # what the decoder takes
-        self.rnn_type, self.ninp, self.nhid, self.nlayers, self.nhidlast = rnn_type, ninp, nhid, nlayers, nhidlast
-        self.skip_output = skip_output
+        more = {each.name: settings.pop(each.name) for each in fields(ModelConfig) if each.name in settings}
+        self.config = config = ModelConfig(
+            model=rnn_type, emsize=ninp, nhid=nhid, nlayers=nlayers, dropout=dropout, dropouth=dropouth,
+            dropouti=dropouti, dropoute=dropoute, wdrop=wdrop, tied=tie_weights, **more, own=settings)
+        check(config)
+        self.nlayers, self.nhidlast = nlayers, config.features
         self.dropout, self.dropouth, self.dropouti, self.dropoute = dropout, dropouth, dropouti, dropoute
-        self.per_step_dropout, self.dropoutp, self.tie_weights = per_step_dropout, dropoutp, tie_weights
-        self.untied_masks, self.word_masks_by_column = untied_masks, word_masks == "stream"
+        self.dropoutp, self.word_masks_by_column = config.dropoutp, config.word_masks == "stream"
+        widths = [ninp] + [nhid] * (nlayers - 1) + [self.nhidlast]
+        projects = SOFTMAXES[config.softmax].projects
+        decoded = ninp if tie_weights or projects else self.nhidlast              # what the decoder takes
 
         self.locked_dropout = LockedDropout()
         # As published, a tied last word learns from the softmax alone, not as an input: with the published vocabularies
         # it occurs in the test text only. An untied one would never learn at all.
         self.encoder = WordVectors(ntoken, ninp, padding_idx=ntoken - 1 if tie_weights else None)
-        settings = {**settings, "wdrop": wdrop, "dropoutr": dropoutr, "untied_masks": untied_masks,
-                    "nhidlast": nhidlast}
+        settings = {**settings, "wdrop": wdrop, "dropoutr": config.dropoutr, "untied_masks": config.untied_masks,
+                    "nhidlast": self.nhidlast}
         self.rnns = nn.ModuleList(CELLS[rnn_type](*n, layer, {**settings, "dropouti": dropouth if layer else dropouti})
                                   for layer, n in enumerate(zip(widths, widths[1:])))
-        self.projection = nn.Linear(nhidlast, decoded, bias=False) if decoded != nhidlast and not projects else None
-        if dropoutp and not self.projection:
+        self.projection = None
+        if decoded != self.nhidlast and not projects:
+            self.projection = nn.Linear(self.nhidlast, decoded, bias=False)
+            if settings.get("weight_init") == "fan-in":
+                nn.init.orthogonal_(self.projection.weight)
+        elif config.dropoutp:
             raise InputError("--dropoutp is for the linear map between the last layer and the decoder, and this model "
                              "has none; leave it out")
-        if self.projection and settings.get("weight_init") == "fan-in":
-            nn.init.orthogonal_(self.projection.weight)
         self.decoder = nn.Linear(decoded, ntoken)
-        nn.init.uniform_(self.encoder.weight, -init_range, init_range)
-        nn.init.uniform_(self.decoder.weight, -init_range, init_range)
+        nn.init.uniform_(self.encoder.weight, -config.init_range, config.init_range)
+        nn.init.uniform_(self.decoder.weight, -config.init_range, config.init_range)
         nn.init.zeros_(self.decoder.bias)
-        self.softmax = SOFTMAXES[softmax](decoded, settings)
-        self.past = PastDecoder(ntoken, ninp, settings["pdr"]) if settings.get("pdr") else None
+        self.softmax = SOFTMAXES[config.softmax](decoded, settings)
+        self.past = PastDecoder(ntoken, ninp, config.pdr) if config.pdr else None
         if tie_weights:
             self.decoder.weight = self.encoder.weight
             self.register_state_dict_post_hook(_leave_out_tied_weight)
@@ -104,12 +161,12 @@ class RNNModel(nn.Module):
         """
         x = embedded_dropout(self.encoder, input, self.dropoute if self.training else 0,
                              by_column=self.word_masks_by_column)                # (T, B, E)
-        dropouti, dropouth = (0, 0) if self.untied_masks else (self.dropouti, self.dropouth)   # else a cell's
+        dropouti, dropouth = (0, 0) if self.config.untied_masks else (self.dropouti, self.dropouth)   # else a cell's
         x = self._dropped(x, dropouti)
         raw_outputs, outputs, new_hidden = [], [], []
         for layer, (rnn, h) in enumerate(zip(self.rnns, hidden), start=1):
             raw, h = rnn(x, h)                                                   # (T, B, H)
-            if self.skip_output and layer == self.nlayers:
+            if self.config.skip_output and layer == self.nlayers:
                 raw = sum(raw_outputs, raw)
             x = self._dropped(raw, dropouth if layer < self.nlayers else self.dropout)
             raw_outputs.append(raw)
@@ -136,7 +193,9 @@ class RNNModel(nn.Module):
         return self.softmax.logprob(self.decoder.weight, self.decoder.bias, self._projected(features))
 
     def _dropped(self, x, p):
-        return F.dropout(x, p, self.training) if self.per_step_dropout else self.locked_dropout(x, p)   # (T, B, ·)
+        if self.config.per_step_dropout:
+            return F.dropout(x, p, self.training)
+        return self.locked_dropout(x, p)                                                  # (T, B, ·)
 
     def _projected(self, features):
         if not self.projection:
@@ -195,65 +254,29 @@ def _put_back_tied_weight(model, state, prefix, *args):
 
 # ---- from the command line to a model
 
-REGULARISATION = (
-    *(Flag(name, default, f"dropout on {what}", probability, "P", kept=MODEL) for name, default, what in [
-        ("dropout", 0.4, "the last layer's output"),
-        ("dropouth", 0.3, "the output of the layers below"),
-        ("dropouti", 0.65, "the embedded input"),
-        ("dropoute", 0.1, "whole words of the input"),
-        ("wdrop", 0.5, "the hidden-to-hidden weights; of a QRNN, on all its layers' weights"),
-        ("dropoutr", 0.0, "the state that the hidden-to-hidden weights are multiplied by, one mask for a window (Gal "
-                          "and Ghahramani's)")]),
-    Flag("dropoutp", 0.0, "dropout on the output of the linear map between the last layer and the decoder, where their "
-         "widths differ; a mask for every step (Melis et al.)", probability, "P", kept=MODEL),
-    Flag("per_step_dropout", False, "masks of --dropout, --dropouth and --dropouti drawn anew at every step, not one "
-         "for a window", bool, only_true=True, kept=MODEL),
-    Flag("untied_masks", False, "masks of its own for each gate, on a layer's input (--dropouti, --dropouth) and "
-         "on its state (--dropoutr): Gal and Ghahramani's untied weights", bool, only_true=True, kept=MODEL),
-    Flag("word_masks", "batch", "masks of --dropoute: one for all streams of the batch, or one for each stream (Gal "
-         "and Ghahramani, Zilly et al.)", choices=("batch", "stream"), kept=MODEL),
-    Flag("alpha", 2, "AR: weight of the squared activations", non_negative, "X", kept=MODEL),
-    Flag("beta", 1, "TAR: weight of their squared change from step to step", non_negative, "X", kept=MODEL),
-    Flag("pdr", 0.0, "past decode regularisation (Brahma's): weight of the loss of predicting the last input word from "
-         "the softmax's probabilities", non_negative, "X", kept=MODEL),
-    Flag("wdecay", 1.2e-6, "weight decay", non_negative, "X", kept=MODEL),
-    Flag("decay_with", "update", "where weight decay enters: with the update, after clipping (Merity et al.); with the "
-         "loss, so that the gradient's norm includes it (Melis et al., Zilly et al.); or apart from learning rate and "
-         "clipping, a constant share of the weights (Gal and Ghahramani)", choices=("update", "loss", "apart"),
-         kept=MODEL),
-)
-
-
-def architecture():
-    """The shape of a model; what its cell and its softmax need to know has flags, too."""
-    return (
-        Flag("model", "LSTM", "recurrent cell", choices=tuple(CELLS), kept=ARCHITECTURE),
-        Flag("emsize", 400, "width of word vectors", width, "N", kept=ARCHITECTURE),
-        Flag("nhid", 1150, "hidden units per layer", width, "N", kept=ARCHITECTURE),
-        Flag("nhidlast", None, "hidden units of the last layer; if not given --emsize, or --nhid with --no-tied or "
-             "--skip-output. Where the decoder takes another width, a linear map lies between", width, "N",
-             kept=ARCHITECTURE),
-        Flag("nlayers", 3, "recurrent layers", width, "N", kept=ARCHITECTURE),
-        Flag("tied", True, "one matrix for encoder and decoder", bool, kept=ARCHITECTURE),
-        Flag("skip_output", False, "prediction from the sum of all layers' outputs", bool, only_true=True,
-             kept=ARCHITECTURE),
-        Flag("softmax", "split", "split (full, or adaptive with --cutoffs) or mixture (of several full ones)",
-             choices=tuple(SOFTMAXES), kept=ARCHITECTURE),
-        Flag("init_range", 0.1, "embedding's and decoder's initial weights: uniform from -X to X", positive, "X",
-             kept=ARCHITECTURE),
-        *options.own_flags(CELLS), *options.own_flags(SOFTMAXES),
-    )
-
-
 def model_flags():
     """The flags that describe a model, those of all registered cells and softmaxes among them."""
-    return architecture() + REGULARISATION
+    return (*flags_of(ModelConfig), *options.own_flags(CELLS), *options.own_flags(SOFTMAXES))
 
 
 def supports(settings):
     """Which of `OPTIONAL` and "bf16" the cell and the softmax in `settings` (a dict) support."""
-    cell, softmax = CELLS[settings["model"]].supports, SOFTMAXES[settings.get("softmax", "split")].supports
-    return frozenset(cell & (softmax | OPTIONAL))
+    return ModelConfig.of(settings).supported
+
+
+def check(config):
+    """Raise ValueError for an unknown cell or softmax or for widths that do not fit, InputError for options that a cell
+    does not honour."""
+    for name, known in (config.model, CELLS), (config.softmax, SOFTMAXES):
+        if name not in known:
+            raise ValueError(f"{name!r} is none of {', '.join(known)}")
+    for name in ("dropoutr", "untied_masks"):
+        if getattr(config, name) and name not in config.supported:
+            raise InputError(f"--{name.replace('_', '-')} is not supported by --model {config.model}")
+    if config.untied_masks and config.per_step_dropout:
+        raise InputError("--untied-masks has masks for a window, --per-step-dropout for every step; leave one out")
+    if config.skip_output and config.features != config.nhid and config.nlayers > 1:
+        raise ValueError(f"outputs of width {config.nhid} and {config.features} cannot be summed")
 
 
 def refuse_unsupported(args):
@@ -281,17 +304,13 @@ def resolve(args, ntoken):
 
 
 def build(settings, ntoken):
-    """The network as the flags in `settings` (a dict) describe it -> RNNModel."""
-    supported = supports(settings)
-    if settings["dropoutr"] and "dropoutr" not in supported:
-        raise InputError(f"--dropoutr is not supported by --model {settings['model']}")
-    if settings.get("skip_output") and settings.get("nhidlast") not in (None, settings["nhid"]):
+    """The network as the flags in `settings` (a dict, or a ModelConfig) describe it -> RNNModel."""
+    config = settings if isinstance(settings, ModelConfig) else ModelConfig.of(settings)
+    if config.skip_output and config.features != config.nhid:
         raise InputError("--skip-output sums the outputs of layers of one width; leave --nhidlast out")
-    names = ("nhid", "nlayers", "dropout", "dropouth", "dropouti", "dropoute", "wdrop", "dropoutr", "softmax",
-             "nhidlast", "skip_output", "per_step_dropout", "untied_masks", "word_masks", "dropoutp", "init_range",
-             "pdr", *(flag.name for registry in (CELLS, SOFTMAXES) for flag in options.own_flags(registry)))
-    return RNNModel(settings["model"], ntoken, settings["emsize"], tie_weights=settings["tied"],
-                    **{name: settings[name] for name in names if name in settings})
+    others = {each.name: getattr(config, each.name) for each in fields(config)}
+    cell, width, tied, own = (others.pop(name) for name in ("model", "emsize", "tied", "own"))
+    return RNNModel(cell, ntoken, width, tie_weights=tied, **others, **own)
 
 
 def set_precision(model, precision):

@@ -8,7 +8,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 
 from runtime import program
 from runtime.errors import InputError
@@ -96,6 +96,17 @@ class Flag:
         if self.choices is not None and value not in self.choices:
             raise argparse.ArgumentTypeError(f"{value!r} is none of {', '.join(self.choices)}")
         return value
+
+
+def setting(default, help, type=str, metavar=None, **more):
+    """A field of a dataclass of settings: it is a flag of its name, and takes what `Flag` takes."""
+    return field(default=default, metadata={"flag": {"help": help, "type": type, "metavar": metavar, **more}})
+
+
+def flags_of(settings):
+    """The Flags that the fields of a dataclass of settings are."""
+    return tuple(Flag(each.name, each.default, **each.metadata["flag"]) for each in fields(settings)
+                 if "flag" in each.metadata)
 
 
 class Arguments(argparse.Namespace):

@@ -31,11 +31,11 @@ class Plain(nn.Module):
         self.args, self.drop, self.loss = args, LockedDropout(), nn.CrossEntropyLoss()
         self.encoder = nn.Embedding.from_pretrained(model.encoder.weight.detach().clone(), freeze=False,
                                                     padding_idx=model.encoder.padding_idx)
-        self.rnns = nn.ModuleList(MODULES[model.rnn_type](rnn.input_size, rnn.hidden_size) for rnn in model.rnns)
+        self.rnns = nn.ModuleList(MODULES[model.config.model](rnn.input_size, rnn.hidden_size) for rnn in model.rnns)
         self.rnns.load_state_dict(model.rnns.state_dict())
         self.decoder = nn.Linear(model.decoder.in_features, model.decoder.out_features)
         self.decoder.load_state_dict(model.decoder.state_dict())
-        if model.tie_weights:
+        if model.config.tied:
             self.decoder.weight = self.encoder.weight
         self.to(model.encoder.weight.device)
         self.optimizer = torch.optim.SGD(self.parameters(), lr=args.lr, weight_decay=args.wdecay)

@@ -36,6 +36,7 @@ class Flag:
     name: as an attribute; `max_seq_len_delta` is typed --max-seq-len-delta. type: makes a value of a word or of a value
     in a checkpoint, raising argparse.ArgumentTypeError; `bool` for a pair --x and --no-x. nargs, metavar, choices: as
     in argparse. kept: ARCHITECTURE, MODEL, RUN, or "" for what is never taken from a file. only_true: no --no-x.
+    whole: for a flag of several values, a check of their list, raising argparse.ArgumentTypeError, too.
     implies: the name of another flag, and the value that it has where this one is typed and that one is not.
     """
     name: str
@@ -48,6 +49,7 @@ class Flag:
     kept: str = ""
     only_true: bool = False
     implies: tuple | None = None
+    whole: Callable | None = None
 
     @property
     def typed(self):
@@ -84,7 +86,10 @@ class Flag:
                                              self.nargs == "*" or value)
         if not sized:
             raise argparse.ArgumentTypeError(f"{value!r} is not a list of such length")
-        return [self._checked_one(each) for each in value]
+        value = [self._checked_one(each) for each in value]
+        if self.whole:
+            self.whole(value)
+        return value
 
     def _checked_one(self, value):
         if isinstance(value, str) != (self.type is str) or isinstance(value, bool) or value is None:
@@ -149,9 +154,13 @@ class Parser(argparse.ArgumentParser):
     def parse_known_args(self, args=None, namespace=None):
         words = [_hyphenated(arg) for arg in (sys.argv[1:] if args is None else args)]
         namespace, rest = super().parse_known_args(words, namespace)
-        cutoffs = getattr(namespace, "cutoffs", None)
-        if isinstance(cutoffs, list) and sorted(set(cutoffs)) != cutoffs:
-            self.error(f"argument --cutoffs: {shown(cutoffs)} does not grow from cut to cut")
+        for flag in self.flags.values():
+            values = getattr(namespace, flag.name, None)
+            if flag.whole and isinstance(values, list):
+                try:
+                    flag.whole(values)
+                except argparse.ArgumentTypeError as error:
+                    self.error(f"argument {flag.typed}: {error}")
         return namespace, rest
 
     def error(self, message):

@@ -70,3 +70,9 @@ def epoch(text):
 
 def seed(text):
     return number(text, int, lambda n: 0 <= n < 2**63, "a whole number from 0 to 2^63 - 1")
+
+
+def ascending(numbers):
+    """Check of a list: each number is larger than the one before it."""
+    if sorted(set(numbers)) != numbers:
+        raise argparse.ArgumentTypeError(f"{' '.join(map(str, numbers))} does not grow from number to number")

@@ -2,7 +2,7 @@
 from ops.fused_softmax import kernel_on
 from runtime.errors import InputError
 from runtime.options import ARCHITECTURE, Flag
-from runtime.values import size
+from runtime.values import ascending, size
 from softmaxes.softmax import ADVSOFT, Softmax
 from splitcross import SplitCrossEntropyLoss
 
@@ -12,7 +12,7 @@ class SplitSoftmax(SplitCrossEntropyLoss, Softmax):
     supports = frozenset({"bf16"})
     flags = (Flag("cutoffs", None, "cuts of the adaptive softmax through the vocabulary, sorted by frequency; without "
                   "numbers the full softmax. If not given: 4200 35000 180000 for more than 500,000 words, 2800 20000 "
-                  "76000 for more than 75,000, else full", size, "N", nargs="*", kept=ARCHITECTURE),
+                  "76000 for more than 75,000, else full", size, "N", nargs="*", whole=ascending, kept=ARCHITECTURE),
              ADVSOFT)
 
     def __init__(self, width=0, settings=()):

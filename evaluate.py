@@ -3,7 +3,7 @@
 The text is a split of the corpus, which is scored as published figures are: with batch size 1 from a zero state, all
 words but the first. Or it is any text, a file or standard input, of which all words are scored, the first one after
 <eos>. With --context reset all words of either are scored, every line on its own, from a zero state and after <eos>;
-lines are then read in batches. So are the hypotheses of n-best lists and minimal pairs.
+lines are then read in batches. So are the hypotheses of n-best lists, minimal pairs and BabyLM's zero-shot tasks.
 """
 from runtime import errors  # isort: skip  (first: it prepares the process for the imports below)
 
@@ -14,7 +14,7 @@ from contextlib import nullcontext
 
 from checkpoint import choose, open_model
 from data import read_corpus
-from evaluation import hidden_states, minimal_pairs, nbest, outputs, pair_files, scoring
+from evaluation import babylm, hidden_states, minimal_pairs, nbest, outputs, pair_files, scoring
 from evaluation.formats import FORMATS
 from evaluation.neural_cache import at_the_edge
 from evaluation.text import characters, read_split, read_text
@@ -63,6 +63,7 @@ def make_parser():
         Flag("max_minutes", None, "minutes after which the script stops", values.positive, "M")))
     parser.add("n-best lists", nbest.FLAGS)
     parser.add("minimal pairs", minimal_pairs.FLAGS)
+    parser.add("BabyLM", babylm.FLAGS)
     parser.add("running", (*options.running(), *options.RECIPE))
     return parser
 
@@ -110,6 +111,8 @@ def result_name(args):
         names = [os.path.basename(os.path.normpath(name)) for name in args.minimal_pairs]
         parts += ["pairs", *map(part_of_name, names[:3]), *(["and-more"] if len(names) > 3 else [])]
         parts += [name for name in ("normalise", "without_eos") if getattr(args, name)]
+    if args.babylm:
+        parts += ["babylm", *(part_of_name(os.path.basename(os.path.normpath(name))) for name in args.babylm[:3])]
     if file:
         parts.append(part_of_name("stdin" if file == "-" else os.path.basename(file)))
     if args.context == "reset":
@@ -171,17 +174,20 @@ def main(argv=None):
         raise InputError("--search-mc chooses --mc-factor and --mc-temperature; leave them out")
     items = pair_files.read(args.minimal_pairs or [], args.good, args.bad)
     minimal_pairs.check_flags(args, items)
+    babylm.check_flags(args)
+    datasets = babylm.read(args.babylm or [])
     file = args.text or args.nbest
     outputs.check(args, [choose(args)] + ([file] if file not in (None, "-") else []),
-                  file or items or args.split != "both", "--split or --text")
+                  file or items or datasets or args.split != "both", "--split or --text")
     path, args, vocabulary, compute, model = open_model(args)
     layers = hidden_states.chosen_layers(args.layer, model)
     if args.mc_mask == "text" and model.config.per_step_dropout:
         raise InputError("--mc-mask text: this model draws masks anew at every step (--per-step-dropout)")
     searches = args.search_temperature or args.search_mc
-    corpus = None if (file or items) and not searches else read_corpus(args, vocabulary)
-    pairs = items and minimal_pairs.cut(items, vocabulary, compute.device, args.unknown, args.untrained_unk)
-    texts = [] if items else read_texts(args, vocabulary, corpus, compute.device)
+    corpus = None if (file or items or datasets) and not searches else read_corpus(args, vocabulary)
+    pairs = items and minimal_pairs.cut(minimal_pairs.lines_of(items), vocabulary, compute.device, args.unknown,
+                                        args.untrained_unk)
+    texts = [] if items or datasets else read_texts(args, vocabulary, corpus, compute.device)
 
     with log_on_stderr() if "-" in outputs.asked_for(args).values() else nullcontext():
         log(f"| reading {path}, on {compute}")
@@ -195,6 +201,8 @@ def main(argv=None):
                     args = args.replaced(**search_mc(args, model, corpus, interruption.check))
                 found = {}
                 judged = minimal_pairs.evaluate(args, items, pairs, model, interruption.check) if items else {}
+                if datasets:
+                    judged = babylm.evaluate(args, datasets, vocabulary, compute.device, model, interruption.check)
                 for text in texts:
                     found |= score(args, path, model, text, layers, interruption.check, vocabulary.counts)
         except Stop as stop:

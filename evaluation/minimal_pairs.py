@@ -59,24 +59,29 @@ def texts_of(item):
     return [item.good.text, item.bad.text]
 
 
+def lines_of(items):
+    return sum_of(map(texts_of, items))
+
+
 class Texts(NamedTuple):
-    """What items are read in: different lines, the tokens of each with its <eos>, and all of these as a `Text`."""
+    """What is read: different texts, the tokens of each with its <eos>, and all of these as a `Text`."""
     lines: list
     tokens: list
     text: object
 
 
-def cut(items, vocabulary, device, unknown="unk", untrained_unk=False):
-    """Cut the texts of all items, each once -> Texts. Unknown words as of `evaluation.text.read_text`."""
+def cut(lines, vocabulary, device, unknown="unk", untrained_unk=False, name="the pairs"):
+    """Cut texts, each once, with <eos> for a newline -> Texts. Unknown words as of `evaluation.text.read_text`."""
     ids = {word: i for i, word in enumerate(vocabulary)}
     if EOS not in ids:
         raise InputError(f"the model does not know {EOS}, which texts are read after")
-    lines = list(dict.fromkeys(text for item in items for text in texts_of(item)))
-    tokens = [[*line, EOS] for line in vocabulary.tokenizer.cut(lines)]
+    lines = list(dict.fromkeys(lines))
+    parts = vocabulary.tokenizer.cut(part for line in lines for part in line.split("\n"))
+    tokens = [[token for _ in line.split("\n") for token in (*next(parts), EOS)] for line in lines]
     words, ends = sum_of(tokens), [i + 1 == len(line) for line in tokens for i in range(len(line))]
     strange = Counter(word for word in words if word not in ids)
     if strange:
-        warn_of_unknown("the pairs", strange, len(words), unknown, UNK in ids, untrained_unk)
+        warn_of_unknown(name, strange, len(words), unknown, UNK in ids, untrained_unk)
         hint(strange, vocabulary)
     return Texts(lines, tokens, to_text(words, ends, ids, "reset", device, tokenizer=vocabulary.tokenizer))
 
@@ -228,4 +233,5 @@ def evaluate(args, items, texts, model, check):
 
 def facts(found):
     """What a script's last line says of what `evaluate` found, or of {} -> list."""
-    return [f"accuracy {found['minimal_pairs']['all']['accuracy'] or math.nan:.1%}"] if found else []
+    judged = found.get("minimal_pairs")
+    return [f"accuracy {judged['all']['accuracy'] or math.nan:.1%}"] if judged else []

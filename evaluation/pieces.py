@@ -23,11 +23,16 @@ def word_index(tokens):
 
 
 def word_numbers(tokenizer, line, tokens):
-    """The number of the word between white space that each of the tokens of `line`, with <eos> behind, is of."""
+    """The number of the word between white space that each of the tokens of `line`, with <eos> behind and for every
+    newline, is of."""
     if not isinstance(tokenizer, Words):
         return word_index(tokens)
-    numbers = tokenizer.word_numbers(line)
-    return [*numbers, numbers[-1] + 1 if numbers else 0]
+    numbers = [-1]
+    for own in map(tokenizer.word_numbers, line.split("\n")):
+        start = numbers[-1] + 1
+        numbers += [start + number for number in own]
+        numbers.append(numbers[-1] + 1)
+    return numbers[1:]
 
 
 def bytes_of(token):

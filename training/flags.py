@@ -8,8 +8,8 @@ from training.schedules import ON_STALL, SCHEDULES
 
 TRAINING = (
     Flag("save_at_words", None, "numbers of words between white space of the training text, every reading counted, "
-         "after which the model, as it is evaluated then, is also saved as NAME.1M.pt", words, "N", nargs="+",
-         kept=RUN),
+         "after which the model, as it is evaluated then, is also saved as NAME.1M.pt; 99% are enough at the end",
+         words, "N", nargs="+", kept=RUN),
     Flag("tensorboard", None, "folder for the curves in TensorBoard's format", metavar="FOLDER"),
     options.GRAPHS,
 )

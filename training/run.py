@@ -26,6 +26,8 @@ from training.tensorboard import Board
 from training.texts import Texts
 from training.windows import window_length
 
+CLOSE = 0.99       # share of the words of --save-at-words that is enough at the end: held-out text is not read
+
 
 class Run:
     """One run over `corpus` with the flags `args`, all resolved; main.py shows in what order its methods are called.
@@ -192,6 +194,8 @@ class Run:
         if not self.args.turn_steps:
             self.reader.next_pass()
         self.progress.begin_epoch()
+        if self.progress.ended:
+            self._save_at_words(CLOSE)
         self.checkpoints.write_log([epoch], self._about())
         self.board.show(epoch)
         if due:
@@ -218,9 +222,9 @@ class Run:
         """By the model, in all epochs and this one, None where that is not known."""
         return checkpoint.words_seen({"losses": self._losses(words_of_epoch=self._words_of_epoch())})
 
-    def _save_at_words(self):
-        """Save the model as it is evaluated, if it has read as many words as --save-at-words asks for next."""
-        while self.marks and self._words_read() >= self.marks[0]:
+    def _save_at_words(self, share=1.0):
+        """Save the model as it is evaluated, if it has read this share of the next words of --save-at-words."""
+        while self.marks and self._words_read() >= share * self.marks[0]:
             with getattr(self.optimizer, "averaged", nullcontext)():
                 contents = self._contents(valid=None, words_of_epoch=self._words_of_epoch())
                 path = self.files.at_words(self.marks.pop(0))

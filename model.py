@@ -56,8 +56,8 @@ class ModelConfig:
     dropoutp: float = setting(0.0, "dropout on the output of the linear map between the last layer and the decoder, "
                               "where their widths differ; a mask for every step (Melis et al.)", probability, "P",
                               kept=MODEL)
-    per_step_dropout: bool = setting(False, "masks of --dropout, --dropouth and --dropouti drawn anew at every step, "
-                                     "not one for a window", bool, only_true=True, kept=MODEL)
+    per_step_dropout: bool = setting(False, "masks of --dropout, --dropouth, --dropouti and --dropoutl drawn anew at "
+                                     "every step, not one for a window", bool, only_true=True, kept=MODEL)
     untied_masks: bool = setting(False, "masks of its own for each gate, on a layer's input (--dropouti, --dropouth) "
                                  "and on its state (--dropoutr): Gal and Ghahramani's untied weights", bool,
                                  only_true=True, kept=MODEL)
@@ -172,7 +172,7 @@ class RNNModel(nn.Module):
             raw_outputs.append(raw)
             outputs.append(x)
             new_hidden.append(h)
-        self.softmax.draw_masks(input.size(1))
+        self.softmax.draw_masks(input.numel() if self.config.per_step_dropout else input.size(1))
         features = x.flatten(0, 1)                                               # (N, F)
         return (features, new_hidden, raw_outputs, outputs) if return_h else (features, new_hidden)
 

@@ -86,9 +86,9 @@ class LSTM(Gated):
              Flag("forget_bias", None, "initial bias of an LSTM's forget gates; if not given small and random, as all "
                   "its weights", real, "X", kept=ARCHITECTURE),
              Flag("weight_init", "uniform", "initial weights of an LSTM: uniform numbers up to 1 / sqrt(nhid), as "
-                  "torch has them; or fan-in, normal ones of standard deviation 1 / sqrt(inputs), biases 0 and a "
-                  "linear map to the decoder orthogonal (Melis et al.)", choices=("uniform", "fan-in"),
-                  kept=ARCHITECTURE))
+                  "torch has them; or fan-in, normal ones of standard deviation 1 / sqrt(inputs), also of a mixture of "
+                  "softmaxes, biases 0 and a linear map to the decoder orthogonal (Melis et al.)",
+                  choices=("uniform", "fan-in"), kept=ARCHITECTURE))
 
     def __init__(self, input_size, hidden_size, layer=0, settings=()):
         super().__init__(input_size, hidden_size, layer, settings)

@@ -21,8 +21,8 @@ class MixtureSoftmax(Softmax):
 
     Parameters: `latent`, all P_k above one another with their c_k (K·E, F), and `prior`, Q (K, F). In training d drops
     with probability `dropoutl`, by a mask (B, K·E) that the model has drawn for each window: one for all time steps,
-    another for each column of the batch. Logits are made some rows at a time, and where a gradient is wanted it is
-    taken at once: no (N, K, V) array is ever kept.
+    another for each column of the batch; with `per_step_dropout` one for each row (N, K·E). Logits are made some rows
+    at a time, and where a gradient is wanted it is taken at once: no (N, K, V) array is ever kept.
     """
     supports = frozenset({"bf16"})
     projects = True
@@ -38,14 +38,18 @@ class MixtureSoftmax(Softmax):
         n_in = self.settings.get("nhidlast", width)
         self.latent = nn.Linear(n_in, self.components * width)
         self.prior = nn.Linear(n_in, self.components, bias=False)
+        if self.settings.get("weight_init") == "fan-in":
+            for weight in self.latent.weight, self.prior.weight:
+                nn.init.normal_(weight, std=n_in**-0.5)
+            nn.init.zeros_(self.latent.bias)
 
     def on_device(self, device):
         self.fused = kernel_on(device)
 
-    def draw_masks(self, bsz):
+    def draw_masks(self, rows):
         dropout = self.settings["dropoutl"]
-        ones = self.prior.weight.new_ones(bsz, self.latent.out_features)
-        self.masks = F.dropout(ones, dropout) if self.training and dropout else None              # (B, K·E)
+        ones = self.prior.weight.new_ones(rows, self.latent.out_features)
+        self.masks = F.dropout(ones, dropout) if self.training and dropout else None              # (B or N, K·E)
 
     def forward(self, weight, bias, features, targets):
         if not torch.is_grad_enabled():

@@ -62,10 +62,11 @@ class Softmax(nn.Module):
     def on_device(self, device: torch.device) -> None:
         """Called once the model is on its device, where it may choose what it computes with."""
 
-    def draw_masks(self, bsz: int) -> None:
-        """Called with the batch size before a window's features are scored: the place to draw masks that hold for it.
+    def draw_masks(self, rows: int) -> None:
+        """Called before a window's features are scored: the place to draw masks that hold for it.
 
-        Its features have the rows t · bsz + column.
+        rows: how many. Row n of the features has the mask n % rows: of its column where this is called with the batch
+        size, of its step, too, where it is called with all rows (`per_step_dropout`).
         """
 
     def logprob(self, weight: Tensor, bias: Tensor, features: Tensor) -> Tensor:

@@ -109,3 +109,18 @@ def test_the_published_number_of_parameters():
                                           skip_output=True))
     lstm, rounds = 4 * 912 * (2 * 912 + 1), 5 * (2 * 84 * 912 + 912)
     assert found == 10_000 * 913 + 2 * (lstm + rounds) and round(found, -5) == 24_000_000
+
+
+def test_the_published_number_of_parameters_on_wikitext_2():
+    """35 million at most, with word vectors of 0.19932 times the layers' width, two softmaxes, 6 rounds of rank 48."""
+    found = {}
+    for width in 1366, 1367:
+        with torch.device("meta"):
+            found[width] = count_parameters(RNNModel(
+                "Mogrifier", 33_278, round(0.1993194960596213 * width), width, 2, gate="capped", mogrifier_rank=48,
+                mogrifier_rounds=6, skip_output=True, softmax="mixture", mixtures=2))
+    assert round(0.1993194960596213 * 1366) == 272 and found[1366] <= 35_000_000 < found[1367]
+    inputs = 272 + 1366
+    lstms = 4 * 1366 * (inputs + 1) + 4 * 1366 * (2 * 1366 + 1)
+    rounds = 3 * (2 * 48 * inputs + inputs) + 3 * (2 * 48 * 2 * 1366 + 2 * 1366)
+    assert found[1366] == 33_278 * 273 + lstms + rounds + 2 * 272 * 1367 + 2 * 1366

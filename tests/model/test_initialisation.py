@@ -25,6 +25,15 @@ def test_standard_deviations():
     torch.testing.assert_close(wide.projection.weight @ wide.projection.weight.T, torch.eye(149), atol=1e-5, rtol=0)
 
 
+def test_standard_deviations_of_a_mixture():
+    """1 / sqrt(300), no biases; without fan-in torch's own, uniform up to that."""
+    for settings, wanted in ({}, 300**-0.5), ({"weight_init": "uniform"}, 900**-0.5):
+        softmax = melis("Mogrifier", emsize=149, nhid=300, softmax="mixture", mixtures=20, **settings).softmax
+        for weight in softmax.latent.weight, softmax.prior.weight:
+            assert weight.std().item() == pytest.approx(wanted, rel=0.03)
+        assert softmax.latent.bias.any() == bool(settings)
+
+
 def test_what_the_decoder_is_given_is_dropped_twice():
     """Dropout 0.5, h = (1, 0), projection (1, 0): 4 with probability 1/4, else 0; in evaluation 1."""
     model = RNNModel("LSTM", 10, 1, 2, 1, dropout=0.5, dropoutp=0.5, skip_output=True, per_step_dropout=True)

@@ -124,6 +124,23 @@ def test_a_mask_holds_for_a_window_and_differs_from_column_to_column():
     assert not torch.equal(*seen)
 
 
+@pytest.mark.parametrize("rows", [None, 1, 4])
+def test_masks_of_every_step_against_the_equations(rows, monkeypatch):
+    """With per_step_dropout each prediction has a mask of its own; loss and gradients as with those masks."""
+    rows_at_a_time(monkeypatch, rows)
+    model, words, targets = network(per_step_dropout=True).double(), torch.randint(V, (T, B)), torch.randint(V, (N,))
+    features, _ = model(words, model.init_hidden(B))
+    masks = model.softmax.masks
+    assert masks.shape == (N, K * E) and len(masks.unique(dim=0)) == N
+    loss = model.loss(features, targets)
+    probabilities = naive(model.softmax, model.decoder.weight, model.decoder.bias, features, masks)
+    wanted = -probabilities[torch.arange(N), targets].log().mean()
+    torch.testing.assert_close(loss, wanted)
+    inputs = [features, model.decoder.weight, model.decoder.bias, *model.softmax.parameters()]
+    for found, exact in zip(torch.autograd.grad(loss, inputs, retain_graph=True), torch.autograd.grad(wanted, inputs)):
+        torch.testing.assert_close(found, exact)
+
+
 @pytest.mark.parametrize("dropout", [0.2, 0.6])
 def test_the_share_that_is_dropped(dropout):
     softmax = make(dropout=dropout)[0]

@@ -1,6 +1,7 @@
 """The flags of a training run, as main.py takes them and tune.py searches them."""
 from model import model_flags
 from runtime import options
+from runtime.errors import InputError
 from runtime.options import RUN, Flag
 from runtime.values import epoch, positive, size, words
 from training.optimizers import OPTIMIZERS
@@ -52,3 +53,15 @@ def add_to(parser):
     parser.add("stopping and continuing", (*options.STOPPING, *BAD_STEPS))
     return parser.add("files", [options.save("file of the best model; beside it NAME.state.pt, the state to continue "
                                              "from, and NAME.jsonl, one line of JSON per epoch")])
+
+
+def check(args, processes):
+    """Raise InputError for flags that contradict each other, or the number of processes."""
+    if args.batch_size < processes:
+        raise InputError(f"--batch-size {args.batch_size} is less than the number of processes ({processes}); use a "
+                         "larger one, or fewer processes")
+    if args.partial_shuffle and args.read_on:
+        raise InputError("--partial-shuffle begins each stream elsewhere in every epoch, --read-on in none; leave one "
+                         "of them out")
+    if "nonmono" in args.given and args.patience:
+        raise InputError("--patience takes the place of --nonmono; leave one of them out")

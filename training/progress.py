@@ -4,7 +4,9 @@ With --turn-steps turns of so many steps take the epochs' place.
 """
 from operator import index
 
+from checkpoint import words_seen
 from evaluation.stalling import has_no_new_best, has_stalled
+from runtime.errors import InputError
 from runtime.meter import Meter
 from training.losses import Losses
 
@@ -14,11 +16,14 @@ class Progress:
 
     history: a dict for every epoch that has ended. batch: windows of the present one that have been read. meter: their
     losses; interval: those since the last log line. switch_epoch, switch_reason: after which epoch averaging began, and
-    why. finished: nothing but the test is left.
+    why. finished: nothing but the test is left. words_before: words that the model has read in earlier runs, None where
+    that is not known.
     """
 
-    def __init__(self, args):
+    def __init__(self, args, words_before=0, words_per_token=1.0):
         self.args, self.unit = args, "turn" if args.turn_steps else "epoch"
+        self.words_before, self.words_per_token = words_before, words_per_token
+        self.marks = []                                           # of --save-at-words, those that are still to come
         self.losses = Losses(args.max_bad_steps)
         self.history = []
         self.switch_epoch, self.switch_reason = None, None
@@ -47,9 +52,31 @@ class Progress:
         """Wait for the losses that are still on the device, and count them."""
         self.losses.fetch(self.meter, self.interval)
 
-    def tokens_read(self):
+    # ---- words between white space that the model has read
+
+    def words_of_epoch(self):
         """In the present epoch, those included whose losses are still on the device."""
-        return self.meter.tokens + sum(tokens for _, _, tokens in self.losses.waiting)
+        tokens = self.meter.tokens + sum(tokens for _, _, tokens in self.losses.waiting)
+        return round(tokens * self.words_per_token)
+
+    def words_read(self):
+        """In all epochs and this one, and in earlier runs; None where that is not known."""
+        return words_seen({"losses": {**self.of_model(), "words_of_epoch": self.words_of_epoch()}})
+
+    def look_for_marks(self):
+        """Find which of --save-at-words are still to come. InputError where it is not known what has been read."""
+        words = self.words_read()
+        if self.args.save_at_words and words is None:
+            raise InputError("--save-at-words: how many words the model has read before is not known; an earlier "
+                             "version trained it, or another program. Leave the flag out")
+        self.marks = sorted({mark for mark in self.args.save_at_words or () if mark > words})
+
+    def marks_reached(self, share):
+        """Yield those of which the words read are such a share, each once."""
+        while self.marks and self.words_read() >= share * self.marks[0]:
+            yield self.marks.pop(0)
+
+    # ---- stalling
 
     def stalled(self, at_latest=None):
         """Whether the validation losses have stalled since a stall was last answered. at_latest: the epoch after which
@@ -76,6 +103,12 @@ class Progress:
 
     def answer_by_averaging(self, reason):
         self.switch_epoch, self.switch_reason = len(self.history), reason
+
+    # ---- what is saved
+
+    def of_model(self):
+        """What every model's file says of its training, under "losses"."""
+        return {"words_before": self.words_before, "history": self.history}
 
     def state_dict(self):
         """All but the history, which stands beside it in a checkpoint."""

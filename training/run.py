@@ -7,7 +7,6 @@ from contextlib import nullcontext
 import torch
 
 import checkpoint
-from evaluation.loss import total_loss, window_loss
 from model import count_parameters, is_finite
 from runtime import record
 from runtime.devices import peak_memory_mib
@@ -16,7 +15,8 @@ from runtime.log import log, report
 from runtime.processes import ProcessGroup
 from runtime.signals import Stop
 from training import optimizers, reports
-from training.compose import compose, compose_loss
+from training.compose import compose
+from training.flags import check as check_flags
 from training.progress import Progress
 from training.reader import TextReader
 from training.self_check import recording_for
@@ -24,6 +24,7 @@ from training.state import CheckpointManager, generator_states, load_generators
 from training.step import TrainStep
 from training.tensorboard import Board
 from training.texts import Texts
+from training.validation import Validation
 from training.windows import window_length
 
 CLOSE = 0.99       # share of the words of --save-at-words that is enough at the end: held-out text is not read
@@ -43,8 +44,8 @@ class Run:
     def __init__(self, args, compute, files, model, optimizer, corpus, resumed=None, schedule=None, group=None,
                  words_before=0):
         self.args, self.compute, self.files, self.resumed, self.schedule = args, compute, files, resumed, schedule
-        self.group, self.words_before = group or ProcessGroup(), words_before
-        check_flags(args, self.group)
+        self.group = group or ProcessGroup()
+        check_flags(args, self.group.size)
         self.model, self.optimizer = model, optimizer
         self.texts = texts = Texts.cut(corpus, args, self.group)
         self.reader = TextReader(texts.train, model.init_hidden, args.batch_size, texts.share, args.seed,
@@ -54,9 +55,10 @@ class Run:
                          state_drop=args.state_drop, **optimizers.decays(args),
                          share=texts.train.size(1) / args.batch_size)
         self.step = compose(step, self.group, self.recording)
-        self.window_loss = compose_loss(window_loss(model), compute.device, self.recording)
+        self.validation = Validation(model, texts.valid, args.bptt, self.group, compute.device, self.recording)
         self.lengths = torch.Generator().manual_seed(args.seed)   # of the windows; dropout has torch's own generator
-        self.progress, self.checkpoints = Progress(args), CheckpointManager(files, self.group.rank)
+        self.progress = Progress(args, words_before, texts.words_per_token)
+        self.checkpoints = CheckpointManager(files, self.group.rank)
         self.status, self.together = 0, True                      # together: what is done next, all processes do
 
     def begin(self):
@@ -70,12 +72,13 @@ class Run:
             except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError, OverflowError) as error:
                 raise InputError(f"{source} is damaged: its training state cannot be used ({type(error).__name__})"
                                  ) from None
+        self.progress.look_for_marks()
+        if self.resumed:
             self.checkpoints.continue_from(source, state["progress"]["best"])
             self.checkpoints.write_log(self.progress.history, self._about(), "w")
             if not self.group.rank:
                 log(f"| continuing from {source}: {self.progress.unit} {self.progress.number}, batch "
                     f"{self.progress.batch + 1}")
-        self.marks = marks_ahead(self.args.save_at_words, self._words_read())
         self.board = Board(None if self.group.rank else self.args.tensorboard, self.files.name,
                            len(self.progress.history))
 
@@ -113,8 +116,7 @@ class Run:
                     reports.log_interval(progress, args.turn_steps or reader.rows // args.bptt, self.rate)
                     progress.begin_interval()
                     line += args.log_interval
-                if self.marks:
-                    self._save_at_words()
+                self._save_at_words()
                 self._pause()
 
     def _position(self):
@@ -142,32 +144,21 @@ class Run:
         """Validation losses of the weights that are trained and, once there is one, of their average."""
         progress = self.progress
         train_loss, tokens, speed = progress.meter.loss(), progress.meter.tokens, progress.meter.speed()
-        raw = loss = self._evaluate()
-        average = None
-        if getattr(self.optimizer, "averaging", False):
-            with self.optimizer.averaged():
-                average = loss = self._evaluate()
+        words = progress.words_of_epoch()
+        raw, average = self.validation.losses(self.optimizer, self.interruption.check)
+        loss = raw if average is None else average
         progress.history.append({
             "epoch": progress.number, "lr": self.rate, "train_loss": train_loss,
             "valid_loss": loss, "valid_loss_raw": raw, "valid_loss_averaged": average,
             "best": loss <= self.checkpoints.best_loss, "switch_epoch": progress.switch_epoch,
             "switch_reason": progress.switch_reason, "seconds": progress.meter.seconds(), "tokens": tokens,
-            "words": round(tokens * self.texts.words_per_token), "tokens_per_second": speed,
+            "words": words, "tokens_per_second": speed,
             "peak_memory_mib": peak_memory_mib(self.compute.device)})
         reports.log_epoch(progress)
 
-    def _evaluate(self):
-        own = self.texts.valid[:, self.group.share(self.texts.valid.size(1))].contiguous()
-        check = self.interruption.check if self.group.size == 1 else lambda: None    # several stop between two steps
-        nats, tokens = 0.0, 0
-        if own.size(1):
-            nats, tokens = total_loss(self.model, own, self.args.bptt, check, self.window_loss)
-        nats, tokens = self.group.all_reduce_sum(nats, tokens)
-        return nats / tokens
-
     def keep_initial(self):
         """Save the model that the run starts from as the best so far: what is fine-tuned is never worse."""
-        loss = self._evaluate()
+        loss = self.validation.loss(self.interruption.check)
         log(f"| before the first {self.progress.unit} | {report(loss, 'valid ')}")
         self._save_best(loss)
 
@@ -206,36 +197,23 @@ class Run:
     def _about(self):
         return record.about(self.args, count_parameters(self.model))
 
-    def _losses(self, **more):
-        return {"valid": self.checkpoints.best_loss, "words_before": self.words_before,
-                "history": self.progress.history, **more}
-
-    def _contents(self, **losses):
-        """The model as a checkpoint."""
-        return checkpoint.contents_of(self.model, self.args.settings(), self.texts.vocabulary, self._losses(**losses))
-
-    def _words_of_epoch(self):
-        """Words between white space that this epoch has read so far."""
-        return round(self.progress.tokens_read() * self.texts.words_per_token)
-
-    def _words_read(self):
-        """By the model, in all epochs and this one, None where that is not known."""
-        return checkpoint.words_seen({"losses": self._losses(words_of_epoch=self._words_of_epoch())})
+    def _contents(self, valid, **more):
+        """The model as a checkpoint. valid: its validation loss, or None."""
+        losses = {"valid": valid, **self.progress.of_model(), **more}
+        return checkpoint.contents_of(self.model, self.args.settings(), self.texts.vocabulary, losses)
 
     def _save_at_words(self, share=1.0):
         """Save the model as it is evaluated, if it has read this share of the next words of --save-at-words."""
-        while self.marks and self._words_read() >= share * self.marks[0]:
+        for mark in self.progress.marks_reached(share):
             with getattr(self.optimizer, "averaged", nullcontext)():
-                contents = self._contents(valid=None, words_of_epoch=self._words_of_epoch())
-                path = self.files.at_words(self.marks.pop(0))
-                if self.checkpoints.save_model(path, contents):
-                    log(f"| after {checkpoint.words_seen(contents):,} words: {path}")
+                contents = self._contents(None, words_of_epoch=self.progress.words_of_epoch())
+                if self.checkpoints.save_model(self.files.at_words(mark), contents):
+                    log(f"| after {checkpoint.words_seen(contents):,} words: {self.files.at_words(mark)}")
 
     def _save_best(self, loss, now=True):
         """Save the model as it is evaluated, with the average in place once there is one."""
-        self.checkpoints.best_loss = loss
         with getattr(self.optimizer, "averaged", nullcontext)():
-            self.checkpoints.save_best(self._contents(), loss, now)
+            self.checkpoints.save_best(self._contents(loss), loss, now)
 
     def save_state(self):
         """Write all that continuing exactly needs -> whether it was written. What has diverged is not kept."""
@@ -246,7 +224,7 @@ class Run:
         if not is_finite(self.model):
             log("| WARNING: the weights are not finite: this state is not saved")
             return False
-        return self.checkpoints.save_state({**self._contents(), **self.state_dict()})
+        return self.checkpoints.save_state({**self._contents(self.checkpoints.best_loss), **self.state_dict()})
 
     def state_dict(self):
         """Besides the weights, all that decides how the run goes on: a dict for a checkpoint."""
@@ -284,23 +262,3 @@ class Run:
         self.interruption.stop(int(asked))
         if due:
             self.save_state()
-
-
-def check_flags(args, group):
-    """Raise InputError for flags that contradict each other, or the number of processes."""
-    if args.batch_size < group.size:
-        raise InputError(f"--batch-size {args.batch_size} is less than the number of processes ({group.size}); use a "
-                         "larger one, or fewer processes")
-    if args.partial_shuffle and args.read_on:
-        raise InputError("--partial-shuffle begins each stream elsewhere in every epoch, --read-on in none; leave one "
-                         "of them out")
-    if "nonmono" in args.given and args.patience:
-        raise InputError("--patience takes the place of --nonmono; leave one of them out")
-
-
-def marks_ahead(marks, words):
-    """Those of --save-at-words, or None, that are still to come after so many words -> list."""
-    if marks and words is None:
-        raise InputError("--save-at-words: how many words the model has read before is not known; an earlier version "
-                         "trained it, or another program. Leave the flag out")
-    return sorted({mark for mark in marks or () if mark > words})

@@ -90,13 +90,51 @@ def test_dynamic_evaluation_comes_after_the_rest(toy, tmp_path):
 
 @pytest.mark.parametrize("words", [("fast.sh",), ("fast.sh", "x"), ("dynamic.sh",), ("qrnn.sh", "x"),
                                    ("skip_lstm.sh",), ("mos.sh",), ("overnight.sh",), ("ensemble.sh",),
-                                   ("lstm_cache.sh",), ("ablations.sh",), ("ablations.sh", "ptb"),
+                                   ("lstm_cache.sh",), ("babylm.sh",), ("babylm.sh", "--epochs"),
+                                   ("babylm_push.sh", "x"), ("ablations.sh",), ("ablations.sh", "ptb"),
                                    ("ablations.sh", "ptb", "x")])
 def test_a_recipe_says_how_it_is_used(words, tmp_path):
     command = [str(ROOT / "recipes" / words[0]), *words[1:]]
     done = subprocess.run(command, env={**os.environ, "SAVE_DIR": str(tmp_path)}, capture_output=True, text=True,
                           check=False)
     assert done.returncode == 2 and done.stderr.startswith("usage:") and done.stderr.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_babylm_from_raw_text_to_folders_and_predictions(tmp_path):
+    for package in ("tokenizers", "safetensors"):
+        pytest.importorskip(package)
+    command, env = recipe(("babylm.sh",), tmp_path)
+    for _ in range(2):                                         # and again: nothing is trained anew
+        done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    assert "preparing" not in done.stdout and "end of epoch" not in done.stdout
+    revisions = {"chck_5K", "chck_15K", "chck_25K", "main"}    # docs/ has some 14,000 words, read twice
+    for folder in (tmp_path / "babylm-1111", tmp_path / "results" / "babylm-1111"):
+        assert {path.name for path in folder.iterdir()} == revisions
+    for revision in revisions:
+        config = json.loads((tmp_path / "babylm-1111" / revision / "config.json").read_text())
+        assert revision == "main" or 0 <= config["words_seen"] - 1000 * int(revision[5:-1]) < 4000     # a step's words
+        found = {path.parent.name: json.loads(path.read_text()) for path in
+                 (tmp_path / "results" / "babylm-1111" / revision / "zero_shot" / "causal").rglob("predictions.json")}
+        assert found["blimp_smoke"]["agreement"]["predictions"][0]["pred"].startswith("The text ")
+        assert found["reading"]["reading"]["predictions"][0].keys() == {"id", "pred", "prev_pred"}
+
+
+def test_every_folder_is_pushed_to_a_branch_of_its_name(tmp_path):
+    for name in ("main", "chck_1M", "chck_10M", "chck_20M"):
+        (tmp_path / "model" / name).mkdir(parents=True)
+        (tmp_path / "model" / name / "config.json").write_text("{}")
+    (tmp_path / "model" / "chck_20M" / "config.json").unlink()                       # not one of ours
+    (tmp_path / "hf").write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/calls\n')
+    (tmp_path / "hf").chmod(0o755)
+    env = {**os.environ, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
+    push = [str(ROOT / "recipes" / "babylm_push.sh")]
+    subprocess.run([*push, str(tmp_path / "model"), "me/model"], env=env, check=True)
+    assert (tmp_path / "calls").read_text().splitlines() == [
+        f"upload me/model {tmp_path}/model/{name} . --revision {name}" for name in ("main", "chck_10M", "chck_1M")]
+    done = subprocess.run([*push, str(tmp_path), "me/model"], env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "babylm.sh makes it" in done.stderr
 
 
 @pytest.mark.skipif(not shutil.which("shellcheck"), reason="no shellcheck here")

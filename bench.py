@@ -1,4 +1,5 @@
-"""How fast: a training step and its parts, saving, evaluation, the cache, loading a corpus; and against a plain model.
+"""How fast: a training step and its parts, saving, evaluation, the cache, dynamic evaluation, Monte Carlo dropout,
+loading a corpus; and against a plain model.
 
 Prints a table and, with --json FILE, writes the figures. Machines are noisy: medians are shown with the quartiles, and
 with `--against plain` both models take turns in the same process, so that the ratio is worth more than the times.
@@ -22,12 +23,15 @@ from torch import nn
 import checkpoint
 from data import Corpus
 from embed_regularize import embedded_dropout
+from evaluation import dynamic
 from evaluation.loss import evaluate, evaluating, window_loss, windows
 from evaluation.neural_cache import cache_logprobs
+from evaluation.scoring import sample_score
 from model import count_parameters, model_flags, resolve, supports
 from nt_asgd import NTASGD
 from ops.graphs import Graphs, Recording
 from ops.steps import has_compiled_steps
+from ops.update import update
 from runtime import devices, options, record, values
 from runtime.devices import peak_memory_mib
 from runtime.errors import InputError
@@ -39,6 +43,7 @@ from training.plain import MODULES, Plain, is_plain
 from training.start import new_model
 from training.step import TrainStep, activation_penalty
 
+SEGMENTS, SAMPLES = 40, 10
 ALONE = "step with collectives"       # of a process group of one
 
 
@@ -189,6 +194,31 @@ def bench_cache(args, model, device, watch):
     return len(stream) - 1
 
 
+def bench_dynamic(args, model, device, watch):
+    """Dynamic evaluation in segments of five tokens: reading, gradients, the update -> tokens timed."""
+    stream = torch.randint(args.words, (5 * SEGMENTS + 1, 1), device=device)
+    weights = [w.detach() for w in model.parameters()]
+    trained = [w.clone() for w in weights]
+    rates, decays = dynamic.rms_rates([torch.full_like(w, 1e-6) for w in weights], 1e-9, 0.002, 2e-5)
+
+    def learn():
+        for features, targets, gradients, _ in dynamic.read_segments(model, stream, dynamic.segments_of(stream, 5)):
+            model.target_logprob(features, targets)
+            update(weights, trained, decays, gradients, rates)
+
+    for turn in range(max(4, args.runs // 2)):
+        watch.time("dynamic evaluation" if turn else "warm-up", learn)
+    return 5 * SEGMENTS
+
+
+def bench_samples(args, model, device, watch):
+    """Monte Carlo dropout: SAMPLES passes over one text, read in batches -> tokens timed, every sample's counted."""
+    stream = torch.randint(args.words, (5 * args.bptt + 1, 1), device=device)
+    for turn in range(max(3, args.runs // 4)):
+        watch.time("dropout samples" if turn else "warm-up", sample_score, model, [stream], args.bptt, SAMPLES)
+    return SAMPLES * (len(stream) - 1)
+
+
 def bench_corpus(folder, watch, notes):
     """Loading a corpus for the first time and from the cache, each in a process of its own -> tokens."""
     program = (f"import sys, time, resource; from {Corpus.__module__} import Corpus; began = time.perf_counter()\n"
@@ -256,7 +286,9 @@ def main(argv=None):
     watch = Stopwatch(device)
     notes, plain = bench_training(args, model, device, watch)
     bench_evaluation(args, model, plain, device, watch)
-    tokens = {"cache": bench_cache(args, model, device, watch)}
+    tokens = {"cache": bench_cache(args, model, device, watch),
+              "dropout samples": bench_samples(args, model, device, watch),
+              "dynamic evaluation": bench_dynamic(args, model, device, watch)}
     tokens |= {"one stream": tokens["cache"], "training step": args.bptt * args.batch_size,
                "evaluation": 5 * args.bptt * args.eval_batch_size}
     tokens |= {f"plain {name}": tokens[name] for name in ("training step", "evaluation")}

@@ -1,4 +1,5 @@
-"""Products of a weight with a few rows in float32 on a CPU: ops/kernels/few.cpp. Else torch's own.
+"""Products of a weight with a few rows in float32 on a CPU: ops/kernels/few.cpp. Else torch's own, and those of a
+weight's transpose with more than one row, where it is the faster.
 
 A segment of dynamic evaluation has five tokens, and a step of it one row: reading the weight takes all the time.
 T rows, O outputs, K inputs.
@@ -16,15 +17,15 @@ ROWS = 8
 def times(weight):
     """weight (O, K) or the transpose of such a one -> a function x (T, K) -> x @ weight.t(), a new tensor (T, O)."""
     def product(x):
-        library = _library(x, matrix)
+        library = _library(x, matrix) if len(x) == 1 or not is_transposed else None
         if library is None:
             return x @ weight.t()
         out = x.new_empty(len(x), len(weight))
-        sizes, arrays = map(integer, (len(x), *matrix.shape)), (pointer(each.data_ptr()) for each in (x, matrix, out))
+        sizes, arrays = map(integer, matrix.shape), (pointer(each.data_ptr()) for each in (x, matrix, out))
         if is_transposed:
             library.across(*sizes, *arrays, integer(torch.get_num_threads()))
         else:
-            library.along(*sizes, *arrays)
+            library.along(integer(len(x)), *sizes, *arrays)
         return out
     is_transposed = not weight.is_contiguous()
     matrix = weight.t() if is_transposed else weight

@@ -26,7 +26,7 @@ TYPICALLY_PAYS = 350    # hidden units of a layer, where it cannot be remembered
 def input_gates(x, weight_ih):
     """The input in the weight's dtype (N, I), and its products with the weight for all steps (T, B, G·H)."""
     inputs = x.flatten(0, 1).to(weight_ih.dtype)
-    return inputs, (inputs @ weight_ih.t()).view(*x.shape[:2], -1)
+    return inputs, few.times(weight_ih)(inputs).view(*x.shape[:2], -1)
 
 
 def _input(x, weight_ih, dtype):

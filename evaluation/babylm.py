@@ -266,6 +266,7 @@ def check_flags(args):
 
 def evaluate(args, datasets, vocabulary, device, model, check):
     """Predict all datasets, log and write -> dict for a result."""
+    os.makedirs(args.predictions, exist_ok=True)                # where that cannot be, it is said before the work
     tokenizer, found, files = vocabulary.tokenizer, {}, {}
     folder, step = os.path.split(os.path.normpath(args.predictions))
     for data in datasets:

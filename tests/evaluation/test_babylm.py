@@ -156,3 +156,10 @@ def test_other_files_are_named(name, text, said, tmp_path):
 def test_flags_that_do_not_go_together(words, said, trained, tmp_path, call):
     with pytest.raises(InputError, match=said):
         call("evaluate.py", "--checkpoint", trained / "toy.pt", *words)
+
+
+def test_a_place_that_cannot_be_written_is_named_before_the_work(trained, data, tmp_path, call, monkeypatch):
+    (tmp_path / "file").write_text("mine")
+    monkeypatch.setattr("evaluation.minimal_pairs.read", lambda *_: pytest.fail("it read the texts"))
+    with pytest.raises(NotADirectoryError):
+        call("evaluate.py", "--checkpoint", trained / "toy.pt", "--babylm", data, "--predictions", "file/x")

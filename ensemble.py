@@ -77,7 +77,7 @@ def main(argv=None):
         splits = [split for split in ("valid", "test") if args.split in ("both", split) or args.weights == split]
         result = record.result_path(Files(members[0].path, result_name(members)).result, args)
         record.remove(result)
-        began, readings, found = time.monotonic(), [], {}
+        began, readings, figures_by_text = time.monotonic(), [], {}
         with MembersPass(members, args) as reading:
             for member in members:
                 readings.append(reading.read_member(member, splits))
@@ -86,10 +86,10 @@ def main(argv=None):
             every = {split: torch.stack([each.logprobs[split] for each in readings]) for split in splits}    # (K, N)
             weights = choose_weights(args, every)
             for split, logprobs in every.items():
-                found[f"{split}_equal_weights"] = figures(mix(logprobs, equal_weights(len(members))))
+                figures_by_text[f"{split}_equal_weights"] = figures(mix(logprobs, equal_weights(len(members))))
                 mixed = mix(logprobs, weights)                                                               # (N,)
-                found[split] = figures(mixed)
-                log(f"| mixture | {report_tokens(found[split]['loss'], split + ' ')}")
+                figures_by_text[split] = figures(mixed)
+                log(f"| mixture | {report_tokens(figures_by_text[split]['loss'], split + ' ')}")
                 if split == args.split and outputs.asked_for(args):
                     text = read_split(split, read_corpus(args, vocabulary), args)
                     outputs.write(args, text, Scores(mixed.tolist()), f"{', '.join(args.models)}: {split}")
@@ -97,9 +97,10 @@ def main(argv=None):
             models = [{"model": member.label, "weight": weight, "parameters": each.parameters,
                        "settings": each.settings, **{split: figures(each.logprobs[split]) for split in splits}}
                       for member, weight, each in zip(members, weights.tolist(), readings)]
-            result = record.write(result, args, sum(each.parameters for each in readings), seconds=seconds, **found,
-                                  models=models)
-            record.summarise({split: found[split] for split in splits}, seconds, **outputs.written(args), result=result)
+            result = record.write(result, args, sum(each.parameters for each in readings), seconds=seconds,
+                                  **figures_by_text, models=models)
+            record.summarise({split: figures_by_text[split] for split in splits}, seconds, **outputs.written(args),
+                             result=result)
     return reading.status
 
 

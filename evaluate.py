@@ -68,12 +68,12 @@ def make_parser():
     return parser
 
 
-def log_text(text, logprobs, how=""):
+def log_text(text, logprobs, remark=""):
     """Log a text's figures -> dict."""
     loss = -math.fsum(logprobs) / len(logprobs)
     figures = record.figures(loss, len(logprobs) + 1, text.size)
     bits = loss * len(logprobs) / math.log(2)
-    log(f"| {report_tokens(loss, text.name + ' ')}{how} | {len(logprobs):,} tokens"
+    log(f"| {report_tokens(loss, text.name + ' ')}{remark} | {len(logprobs):,} tokens"
         + (record.per_unit(figures) or f" | {bits / characters(text):.3f} bits per character as written"))
     return figures
 
@@ -84,23 +84,23 @@ def score(args, path, model, text, layers, check, counts=None):
     scores = scoring.score(model, text.streams, args.bptt, args.temperature, outputs.needs_ranks(args), check,
                            entropies=outputs.needs_entropy(args)).tolist()
     logprobs = scores.logprobs
-    found = {text.name: {**log_text(text, logprobs),
-                         "tokens_per_second": len(logprobs) / (time.monotonic() - began)}}
+    figures_by_text = {text.name: {**log_text(text, logprobs),
+                                   "tokens_per_second": len(logprobs) / (time.monotonic() - began)}}
     if args.mc_samples:
         began = time.monotonic()
         sampled = scoring.sample_score(model, text.streams, args.bptt, args.mc_samples,
                                        args.mc_temperature or args.temperature, check, args.mc_factor,
                                        args.mc_mask == "text").tolist()
-        found[f"{text.name}_sampled"] = {**log_text(text, sampled, f" | mean of {args.mc_samples} samples"),
-                                         "samples": args.mc_samples,
-                                         "tokens_per_second": len(logprobs) / (time.monotonic() - began)}
+        figures_by_text[f"{text.name}_sampled"] = {
+            **log_text(text, sampled, f" | mean of {args.mc_samples} samples"), "samples": args.mc_samples,
+            "tokens_per_second": len(logprobs) / (time.monotonic() - began)}
     if args.features:
         states = hidden_states.hidden_states(model, text.streams, args.bptt, layers, check)
         hidden_states.write(args.features, text, states)
     if args.nbest:
         nbest.write(args, text, logprobs)
     outputs.write(args, text, scores, f"{path}: {text.name}", counts)
-    return found
+    return figures_by_text
 
 
 def result_name(args):
@@ -199,19 +199,20 @@ def main(argv=None):
                     args = args.replaced(temperature=search_temperature(args, model, corpus, interruption.check))
                 if args.search_mc:
                     args = args.replaced(**search_mc(args, model, corpus, interruption.check))
-                found = {}
-                judged = minimal_pairs.evaluate(args, items, pairs, model, interruption.check) if items else {}
+                figures_by_text = {}
+                task_figures = minimal_pairs.evaluate(args, items, pairs, model, interruption.check) if items else {}
                 if datasets:
-                    judged = babylm.evaluate(args, datasets, vocabulary, compute.device, model, interruption.check)
+                    task_figures = babylm.evaluate(args, datasets, vocabulary, compute.device, model, interruption.check)
                 for text in texts:
-                    found |= score(args, path, model, text, layers, interruption.check, vocabulary.counts)
+                    figures_by_text |= score(args, path, model, text, layers, interruption.check, vocabulary.counts)
         except Stop as stop:
             log(f"| {stop}; nothing was written")
             return stop.status
         seconds = time.monotonic() - began
         result = record.result_path(Files(path, name).result, args)
-        result = record.write(result, args, count_parameters(model), seconds=seconds, **found, **judged)
-        record.summarise(found, seconds, *minimal_pairs.facts(judged), **outputs.written(args), result=result)
+        result = record.write(result, args, count_parameters(model), seconds=seconds, **figures_by_text, **task_figures)
+        record.summarise(figures_by_text, seconds, *minimal_pairs.facts(task_figures), **outputs.written(args),
+                         result=result)
     return 0
 
 

@@ -61,13 +61,13 @@ def tag(words_seen, path):
 
 def options_of(args, vocabulary):
     """What a format's `write` is told besides -> dict."""
-    found = {"prepend_eos": True} if args.prepend_eos else {}
+    write_options = {"prepend_eos": True} if args.prepend_eos else {}
     if args.tokens:
-        found["tokens"] = args.tokens
+        write_options["tokens"] = args.tokens
     if args.int8:
         text = read_text(args.int8, vocabulary, "unk", "reset", CPU.device)
-        found["int8_lines"] = [stream.flatten().tolist()[1:-1] for stream in text.streams]     # without <eos> around it
-    return found
+        write_options["int8_lines"] = [stream.flatten().tolist()[1:-1] for stream in text.streams]     # without <eos>
+    return write_options
 
 
 def export_to(args, kind, target):

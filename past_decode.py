@@ -63,10 +63,10 @@ class _SumOfSlices(torch.autograd.Function):
         for x, target, slope in zip(features.split(rows), words.split(rows), slopes.split(rows)):
             with torch.enable_grad():
                 x = x.detach().requires_grad_()
-                found = loss(x, target)
-                own, *others = torch.autograd.grad(found, (x, *parameters), allow_unused=True)
-            total += found.detach()
-            slope.copy_(own)
+                nats = loss(x, target)
+                of_features, *others = torch.autograd.grad(nats, (x, *parameters), allow_unused=True)
+            total += nats.detach()
+            slope.copy_(of_features)
             for i, gradient in enumerate(others):
                 sums[i] = gradient if sums[i] is None else sums[i].add_(gradient)
         ctx.save_for_backward(slopes, *sums)

@@ -54,26 +54,27 @@ def main(argv=None):
 
     result = record.result_path(Files(path, "pointer").result, args)
     record.remove(result)
-    began, found = time.monotonic(), {}
+    began, figures_by_text = time.monotonic(), {}
     theta, lambdasm = args.theta, args.lambdasm
     with ResumablePass(path, args) as reading:
         for split in ("valid", "test"):
             stream = batchify_split(split, corpus, 1, args)                            # (N + 1, 1)
             features, targets, vocab = reading.read(split, model, stream)
-            found[f"{split}_without_cache"] = record.figures(mean_loss(vocab), len(stream), corpus.sizes.get(split))
+            figures_by_text[f"{split}_without_cache"] = record.figures(
+                mean_loss(vocab), len(stream), corpus.sizes.get(split))
             log(f"| without the cache | {report_tokens(mean_loss(vocab), split + ' ')}")
             if args.search and split == "valid":
                 theta, lambdasm = search(features, targets, vocab, args.window)
                 log(f"| chosen: --theta {theta} --lambdasm {lambdasm}")
                 log(*filter(None, (at_the_edge("theta", theta, THETAS), at_the_edge("lambda", lambdasm, LAMBDAS))))
             loss = mean_loss(cache_logprobs(features, targets, vocab, theta, lambdasm, args.window))
-            found[split] = record.figures(loss, len(stream), corpus.sizes.get(split))
+            figures_by_text[split] = record.figures(loss, len(stream), corpus.sizes.get(split))
             log(f"| with the cache    | {report_tokens(loss, split + ' ')}")
         log(rule("="), f"| End of pointer | {report(loss, 'test ')}", rule("="))
         seconds = time.monotonic() - began
         settings = args.replaced(theta=theta, lambdasm=lambdasm)
-        result = record.write(result, settings, count_parameters(model), args, seconds=seconds, **found)
-        record.summarise({split: found[split] for split in ("valid", "test")}, seconds, result=result)
+        result = record.write(result, settings, count_parameters(model), args, seconds=seconds, **figures_by_text)
+        record.summarise({split: figures_by_text[split] for split in ("valid", "test")}, seconds, result=result)
     return reading.status
 
 

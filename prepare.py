@@ -90,16 +90,16 @@ def main(argv=None):
         text.deal(args.valid, args.test, args.seed, args.by)
         tokenizer = kind.train(text.lines("train", "learning from"), args.vocab_size, args.lower,
                                **({"split": args.split_words} if kind.name == "words" else {}))
-        kept = None if kind.complete else own_text.frequent(text, tokenizer, args.min_count, args.vocab_size)
-        written = {split: own_text.write_split(os.path.join(folder, f"{split}.txt"), text, split, tokenizer, kept)
+        frequent = None if kind.complete else own_text.frequent(text, tokenizer, args.min_count, args.vocab_size)
+        written = {split: own_text.write_split(os.path.join(folder, f"{split}.txt"), text, split, tokenizer, frequent)
                    for split in SPLITS}
-        vocabulary = own_text.vocabulary_of(written["train"].counts, tokenizer, kept)
+        vocabulary = own_text.vocabulary_of(written["train"].counts, tokenizer, frequent)
         own_text.write_description(folder, vocabulary, {split: part.size for split, part in written.items()},
                                    args.settings())
 
     for split, part in written.items():
         log_split(split, part)
-    warn(*own_text.doubts(written, vocabulary, args.vocab_size))
+    warn(*own_text.warnings_about(written, vocabulary, args.vocab_size))
     warn(*text.missed_shares(args.valid, args.test, args.by))
     units = args.by if len(text.lengths) > 1 else args.by.removesuffix("s")
     log(f"| summary | {len(files):,} file{'s' * (len(files) > 1)}, {len(text.lengths):,} {units}"

@@ -23,14 +23,14 @@ def sources(root):
     return [file.relative_to(root) for file in files]
 
 
-def in_package(text, own):
-    """A module's text, importing the modules in `own` from the package; a text without such imports as it is."""
+def in_package(text, modules):
+    """A module's text, importing `modules`, names, from the package; a text without such imports as it is."""
     lines = text.splitlines(keepends=True)
     for node in ast.walk(ast.parse(text)):
         line, column = getattr(node, "lineno", 1) - 1, getattr(node, "col_offset", 0)
-        if isinstance(node, ast.ImportFrom) and node.module.partition(".")[0] in own:
+        if isinstance(node, ast.ImportFrom) and node.module.partition(".")[0] in modules:
             changed = lines[line][column:].replace("from ", f"from {PACKAGE}.", 1)
-        elif isinstance(node, ast.Import) and any(alias.name.partition(".")[0] in own for alias in node.names):
+        elif isinstance(node, ast.Import) and any(alias.name.partition(".")[0] in modules for alias in node.names):
             if len(node.names) > 1 or "." in node.names[0].name:
                 raise ValueError(f"line {line + 1} imports several modules, or one with a dot: write `from … import …`")
             changed = f"from {PACKAGE} " + lines[line][column:]
@@ -49,12 +49,12 @@ class BuildPackage(build_py):
         shutil.rmtree(target, ignore_errors=True)        # an earlier build may have left modules that are gone
         root = Path(__file__).resolve().parent
         files = sources(root)
-        own = {file.parts[0].removesuffix(".py") for file in files} - {PACKAGE}
+        modules = {file.parts[0].removesuffix(".py") for file in files} - {PACKAGE}
         for file in files:
             installed = target / (file.relative_to(PACKAGE) if file.parts[0] == PACKAGE else file)
             installed.parent.mkdir(parents=True, exist_ok=True)
             if file.suffix == ".py":
-                installed.write_text(in_package((root / file).read_text(encoding="utf-8"), own), encoding="utf-8")
+                installed.write_text(in_package((root / file).read_text(encoding="utf-8"), modules), encoding="utf-8")
             else:
                 shutil.copyfile(root / file, installed)
 

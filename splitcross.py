@@ -64,20 +64,20 @@ class SplitCrossEntropyLoss(nn.Module):
     def _sum_parts(self, score, weight, bias, hiddens, targets):
         """Log-probabilities of the targets' entries in the head, and within their tails, as `score` gives them."""
         edges = self._edges(weight)
-        how = self.matmul_dtype or weight.dtype, self.fused if weight.dtype == torch.float32 else None
+        dtype_and_kernel = self.matmul_dtype or weight.dtype, self.fused if weight.dtype == torch.float32 else None
         if len(edges) == 1:
-            return score(hiddens, weight, bias, targets, *how)
+            return score(hiddens, weight, bias, targets, *dtype_and_kernel)
         entries = targets.clone()                     # a target's place in the head: itself, or its tail's entry
         for k, (low, high) in enumerate(zip(edges, edges[1:])):
             entries[(targets >= low) & (targets < high)] = _entry(edges, k)
         # The gradient of a split is put together once; that of each slice would be a whole matrix, of zeros mostly.
         sizes = [high - low for low, high in zip([0, *edges], edges)]
         (head, *tails), (head_bias, *tail_biases) = weight.split(sizes), bias.split(sizes)
-        total = score(hiddens, *self._head(head, head_bias, len(tails)), entries, *how)
+        total = score(hiddens, *self._head(head, head_bias, len(tails)), entries, *dtype_and_kernel)
         for low, high, tail, tail_bias in zip(edges, edges[1:], tails, tail_biases):
             rows = ((targets >= low) & (targets < high)).nonzero().squeeze(1)
             if len(rows):
-                within = score(hiddens.index_select(0, rows), tail, tail_bias, targets[rows] - low, *how)
+                within = score(hiddens.index_select(0, rows), tail, tail_bias, targets[rows] - low, *dtype_and_kernel)
                 total = total.index_add(0, rows, within) if within.dim() else total + within
         return total
 
@@ -150,15 +150,15 @@ def _softmax(x, weight, bias, targets, dtype, noise=None):
 
 def each_target(hiddens, weight, bias, targets, dtype, fused):
     """Log-probability of each target (N,) under one softmax."""
-    weight, found = weight.to(dtype), []
+    weight, parts = weight.to(dtype), []
     for rows in chunks(hiddens, weight):
         if fused:
             logits = _wide_product(hiddens[rows].to(dtype), weight.t(), bias.dtype)
-            found.append(fused(logits, bias, targets[rows])[0])
+            parts.append(fused(logits, bias, targets[rows])[0])
         else:
             logits = _logits(hiddens[rows], weight, bias, dtype)
-            found.append(-F.cross_entropy(logits, targets[rows], reduction="none"))
-    return torch.cat(found)
+            parts.append(-F.cross_entropy(logits, targets[rows], reduction="none"))
+    return torch.cat(parts)
 
 
 class SlicedSoftmax:

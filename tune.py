@@ -191,10 +191,10 @@ class Search:
             if unbegun:                              # killed while it had the lock, perhaps before its first heartbeat
                 self.study.tell(trial.number, state=self.states.FAIL)
             if unbegun or (trial.state == self.states.FAIL and "reason" not in trial.user_attrs):
-                kept = {name: value for name, value in trial.user_attrs.items() if name != "begun"}
+                attributes = {name: value for name, value in trial.user_attrs.items() if name != "begun"}
                 trials[run] = optuna().trial.create_trial(
                     state=self.states.WAITING, params=trial.params, distributions=trial.distributions,
-                    user_attrs={**kept, "continues": run}, system_attrs=trial.system_attrs)
+                    user_attrs={**attributes, "continues": run}, system_attrs=trial.system_attrs)
                 self.study.add_trial(trials[run])
         if not trials:                               # main.py's own values come first, where they are in the ranges
             values = vars(optimizers.resolve(self.args))

@@ -142,11 +142,11 @@ class LanguageModel:
     @staticmethod
     def _preference(good, bad, normalise, eos):
         lines = [sentence.words if eos else sentence.words[:-1] for sentence in (good, bad)]
-        found = [math.fsum(word.logprob for word in line) / (max(1, len(line)) if normalise else 1) for line in lines]
+        scores = [math.fsum(word.logprob for word in line) / (max(1, len(line)) if normalise else 1) for line in lines]
         unknown = minimal_pairs.differ_unknown([minimal_pairs.Reading(
             [word.word for word in sentence.words], None, [word.unknown for word in sentence.words], None)
             for sentence in (good, bad)])
-        return Preference(*found, None if unknown else minimal_pairs.outcome(*found))
+        return Preference(*scores, None if unknown else minimal_pairs.outcome(*scores))
 
     def next(self, prefix="", k=10):
         """The `k` likeliest words after `prefix` -> list of (word, probability), the likeliest first."""
@@ -193,9 +193,9 @@ class LanguageModel:
     def _known(self, text):
         """The words of a text. InputError where there are unknown ones that are to be refused."""
         words = self.vocabulary.tokenizer.encode(text) if isinstance(text, str) else list(text)
-        strange = [word for word in words if word not in self.ids]
-        if strange and (self.unknown == "error" or UNK not in self.ids):
-            raise InputError(f"the model does not know {', '.join(map(short, dict.fromkeys(strange[:5])))}"
+        unknown_words = [word for word in words if word not in self.ids]
+        if unknown_words and (self.unknown == "error" or UNK not in self.ids):
+            raise InputError(f"the model does not know {', '.join(map(short, dict.fromkeys(unknown_words[:5])))}"
                              + ("; unknown='unk' reads them as <unk>" if UNK in self.ids else ", and has no <unk>"))
         return words
 

@@ -156,8 +156,8 @@ def find_candidates(entries, name):
     groups = defaultdict(dict)
     for entry in entries:
         groups[entry.folder].setdefault(entry.name, entry)
-    wanted = [["enwik8"]] if name == "enwik8" else [[s.format(part) for part in PARTS] for s in NAMES[name]]
-    for names in wanted:
+    spellings = [["enwik8"]] if name == "enwik8" else [[s.format(part) for part in PARTS] for s in NAMES[name]]
+    for names in spellings:
         for group in groups.values():
             if all(n in group for n in names):
                 yield [group[n] for n in names]
@@ -223,8 +223,8 @@ def make(name, source, folder, verified):
         for part in PARTS:
             spell(os.path.join(source, f"{part}.txt"), os.path.join(folder, f"{part}.txt"))
         return verify(known, folder)
-    wanted = [pattern.format("{train,valid,test}") for pattern in NAMES.get(name, ("file named enwik8",))]
-    failure = InputError(f"{source}: holds no {' or '.join(wanted)}")
+    file_names = [pattern.format("{train,valid,test}") for pattern in NAMES.get(name, ("file named enwik8",))]
+    failure = InputError(f"{source}: holds no {' or '.join(file_names)}")
     with ExitStack() as stack:
         for candidate in find_candidates(find_entries(source, name, stack), name):
             if name == "enwik8":

@@ -142,8 +142,8 @@ class Spool:
         if not self.written:
             return np.concatenate(self.blocks, dtype=np.int64)
         try:
-            found = np.memmap(self.file, np.int64, "r+", shape=(self.written,))
+            stored = np.memmap(self.file, np.int64, "r+", shape=(self.written,))
         except OSError:                                  # a file system that maps no files
             self.file.seek(0)
-            found = np.fromfile(self.file, np.int64, self.written)
-        return np.concatenate([found, *self.blocks], dtype=np.int64) if self.waiting else found
+            stored = np.fromfile(self.file, np.int64, self.written)
+        return np.concatenate([stored, *self.blocks], dtype=np.int64) if self.waiting else stored

@@ -48,11 +48,11 @@ def sentences(text):
         if NOT_ENGLISH.search(paragraph):
             continue
         plain = " ".join(paragraph.translate(MARKUP).replace("()", "").split()).strip("-+• ")
-        found = [tokens for tokens in map(tokenise, SENTENCE_END.split(plain)) if tokens]
-        tokens = [token for sentence in found for token in sentence]
+        in_tokens = [tokens for tokens in map(tokenise, SENTENCE_END.split(plain)) if tokens]
+        tokens = [token for sentence in in_tokens for token in sentence]
         # Code has more signs than words; and English does not go far without its small words.
         if sum(map(str.isalpha, tokens)) > 0.6 * len(tokens) and sum(t in ENGLISH for t in tokens) >= 2:
-            yield found
+            yield in_tokens
 
 
 def tokenise(sentence):
@@ -176,10 +176,10 @@ def path(cache_folder=None):
     if cache_folder is None:
         cache_folder = default_cache()
     folder = os.path.join(cache_folder, f"demo-{platform.python_version()}-r{RECIPE}")
-    found = os.path.isdir(folder)  # asked first: a folder that another process has just built is whole
+    was_there = os.path.isdir(folder)  # asked first: a folder that another process has just built is whole
     if all(os.path.isfile(os.path.join(folder, f"{part}.txt")) for part in ("train", "valid", "test")):
         return folder
-    if found:  # and not whole: somebody tidied up in it
+    if was_there:  # and not whole: somebody tidied up in it
         shutil.rmtree(folder, ignore_errors=True)
     return build(folder)
 

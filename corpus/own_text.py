@@ -31,10 +31,10 @@ FILES = {FILE, *(f"{split}.txt" for split in SPLITS)}
 
 def find_files(paths, out):
     """The files that are named, and those in folders that are, hidden ones left out, in the order of their names."""
-    found = []
+    files = []
     for path in paths:
         if path == "-" or (os.path.exists(path) and not os.path.isdir(path)):
-            found.append(path)
+            files.append(path)
         elif not os.path.isdir(path):
             raise InputError(f"{path}: no such file or folder")
         elif os.path.realpath(out).startswith(os.path.join(os.path.realpath(path), "")):
@@ -42,11 +42,11 @@ def find_files(paths, out):
         else:
             for folder, below, names in os.walk(path):
                 below[:] = sorted(name for name in below if not name.startswith("."))
-                found += [os.path.join(folder, name) for name in sorted(names)
+                files += [os.path.join(folder, name) for name in sorted(names)
                           if not name.startswith(".") and os.path.isfile(os.path.join(folder, name))]
-    if not found:
+    if not files:
         raise InputError(f"{', '.join(paths)}: there are no files")
-    return found
+    return files
 
 
 def units(file, by):
@@ -120,12 +120,12 @@ class Text:
 
     def lines(self, split, what):
         """Yield the lines of a split, in their order; what: for the progress bar."""
-        wanted = SPLITS.index(split)
+        place = SPLITS.index(split)
         self.file.seek(0)
         with tqdm(total=len(self.lengths), disable=None, leave=False, unit=" units", desc=f"{what} {split}") as bar:
             for length, dealt in zip(self.lengths, self.dealt):
                 for line in itertools.islice(self.file, length):
-                    if dealt == wanted:
+                    if dealt == place:
                         yield line[:-1].decode()
                 bar.update()
 
@@ -140,11 +140,12 @@ def frequent(text, tokenizer, min_count, size):
         counts.update(tokens)
     for special in (EOS, UNK):
         counts.pop(special, None)
-    kept = [token for token, count in counts.most_common(None if size is None else size - 2) if count >= min_count]
-    if not kept:
+    most_common = counts.most_common(None if size is None else size - 2)
+    tokens = {token for token, count in most_common if count >= min_count}
+    if not tokens:
         raise InputError(f"no token of the training text occurs {min_count} times; lower --min-count"
                          if counts else "the training text is empty")
-    return set(kept)
+    return tokens
 
 
 class Written(NamedTuple):
@@ -154,8 +155,8 @@ class Written(NamedTuple):
     special: int
 
 
-def write_split(path, text, split, tokenizer, kept):
-    """Write a split in tokens, those that are not `kept` as <unk>, unless that is None -> Written."""
+def write_split(path, text, split, tokenizer, frequent_tokens):
+    """Write a split in tokens, those not among `frequent_tokens` as <unk>, unless that is None -> Written."""
     counts, size, special = Counter(), Counter(), 0
     source, again = itertools.tee(text.lines(split, "writing"))
     with open(path, "w", encoding="utf-8", newline="\n") as file:
@@ -164,8 +165,8 @@ def write_split(path, text, split, tokenizer, kept):
                 file.write("\ufeff")  # who reads the file takes the first one for a BOM
             if tokenizer.name == "words" and "<" in line:
                 special += tokens.count(EOS) + tokens.count(UNK)
-            if kept is not None:
-                tokens = [token if token in kept or token == EOS else UNK for token in tokens]
+            if frequent_tokens is not None:
+                tokens = [token if token in frequent_tokens or token == EOS else UNK for token in tokens]
             file.write(" ".join(tokens) + "\n")
             counts.update(tokens)
             counts[EOS] += 1
@@ -173,13 +174,13 @@ def write_split(path, text, split, tokenizer, kept):
     return Written(counts, dict(size), special)
 
 
-def vocabulary_of(counts, tokenizer, kept):
+def vocabulary_of(counts, tokenizer, frequent_tokens):
     """All tokens of a model, by falling count in the training text -> Vocabulary."""
-    others = [*tokenizer.known(), EOS] if kept is None else [*sorted(kept), UNK, EOS]
+    others = [*tokenizer.known(), EOS] if frequent_tokens is None else [*sorted(frequent_tokens), UNK, EOS]
     return Vocabulary(dict.fromkeys([*(token for token, _ in counts.most_common()), *others]), tokenizer)
 
 
-def doubts(written, vocabulary, size):
+def warnings_about(written, vocabulary, size):
     """Yield what is to be known before a model is trained on it; written: of each split, `Written`."""
     special = sum(part.special for part in written.values())
     if special:
@@ -212,21 +213,21 @@ def read(folder):
     path = os.path.join(folder, FILE)
     try:
         with open(path, encoding="utf-8") as file:
-            found = json.load(file)
+            description = json.load(file)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read ({type(error).__name__}); make the folder anew by prepare.py"
                          ) from None
     try:
-        words, sizes = found["vocabulary"], found["sizes"]
-        sound = (found["format"] == FORMAT and all(isinstance(word, str) for word in words) and EOS in words
+        words, sizes = description["vocabulary"], description["sizes"]
+        sound = (description["format"] == FORMAT and all(isinstance(word, str) for word in words) and EOS in words
                  and len(set(words)) == len(words) and set(sizes) == set(SPLITS) and
                  all(type(size[unit]) is int and size[unit] > 0 for size in sizes.values()
                      for unit in ("tokens", "words", "bytes")))
         if not sound:
             raise ValueError(path)
-        return Prepared(Vocabulary(words, restore(found["tokenizer"], words)), sizes)
+        return Prepared(Vocabulary(words, restore(description["tokenizer"], words)), sizes)
     except (InputError, KeyError, TypeError, ValueError, AttributeError):
         raise InputError(f"{path} is damaged; make the folder anew by prepare.py") from None
 

@@ -75,8 +75,8 @@ def size_of(text_lines):
 
     A word is what stands between white space, and the end of a line one more; bytes are those of UTF-8.
     """
-    found = {"words": 0, "bytes": 0}
+    size = {"words": 0, "bytes": 0}
     for line in text_lines:
-        found["words"] += len(line.split()) + 1
-        found["bytes"] += len(line.encode()) + 1
-    return found
+        size["words"] += len(line.split()) + 1
+        size["bytes"] += len(line.encode()) + 1
+    return size

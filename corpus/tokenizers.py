@@ -177,8 +177,8 @@ def package():
 
 def _byte_symbols():
     """The package's character for each byte: itself where it can be seen, else one from 256 on (as of GPT-2)."""
-    own, others = {*range(33, 127), *range(161, 173), *range(174, 256)}, iter(range(256, 512))
-    return [chr(byte if byte in own else next(others)) for byte in range(256)]
+    printable, others = {*range(33, 127), *range(161, 173), *range(174, 256)}, iter(range(256, 512))
+    return [chr(byte if byte in printable else next(others)) for byte in range(256)]
 
 
 SYMBOLS = _byte_symbols()
@@ -228,8 +228,8 @@ class Pieces(Tokenizer):
             self._library = self.library(self._known)
         tokens = []
         for batch in batches(chunks(lines)):
-            for found, (_, ends) in zip(self._library.encode_batch([chunk for chunk, _ in batch]), batch):
-                tokens += [self._known[i] for i in found.ids]
+            for encoding, (_, ends) in zip(self._library.encode_batch([chunk for chunk, _ in batch]), batch):
+                tokens += [self._known[i] for i in encoding.ids]
                 if ends:
                     yield tokens
                     tokens = []

@@ -38,11 +38,11 @@ class WordCounts:
     @cached_property
     def by_bare(self):
         """Word without the punctuation around it → count."""
-        found = Counter()
+        occurrences = Counter()
         for word, count in zip(self.names, self.counts.tolist()):
             if word not in (EOS, UNK):
-                found[bare(word)] += count
-        return found
+                occurrences[bare(word)] += count
+        return occurrences
 
     def state(self):
         """What `restore` makes the same of: plain data."""
@@ -57,11 +57,11 @@ class WordCounts:
         """
         word = word.lower() if tokenizer.lower else word
         if isinstance(tokenizer, Words):
-            found = parts(word, tokenizer.split)
-            found = [part for part in found if any(map(str.isalnum, part))] or found[:1]
-            if len(found) > 1:
+            word_parts = parts(word, tokenizer.split)
+            word_parts = [part for part in word_parts if any(map(str.isalnum, part))] or word_parts[:1]
+            if len(word_parts) > 1:
                 return None
-            word = found[0]
+            word = word_parts[0]
         return math.log((self.by_bare[bare(word)] + 1) / (self.total + len(self.by_bare)) * 1e6)
 
 
@@ -72,16 +72,16 @@ def count_words(tokens, vocabulary, tokenizer):
         ends = sum(int(counts[i]) for i, word in enumerate(vocabulary) if word == EOS)
         return WordCounts(None, counts, int(counts.sum()) - ends, vocabulary)
     data = [b"\n" if token == EOS else b" " if token == UNK else data_of(token) for token in vocabulary]
-    found, rest = Counter(), b""
+    occurrences, rest = Counter(), b""
     for block in tokens.split(BLOCK):
         text = rest + b"".join(map(data.__getitem__, block.tolist()))
         cut = max(text.rfind(b" "), text.rfind(b"\n")) + 1                     # a word may go on in the next block
-        found.update(text[:cut].decode("utf-8", "replace").split())
+        occurrences.update(text[:cut].decode("utf-8", "replace").split())
         rest = text[cut:]
-    found.update(rest.decode("utf-8", "replace").split())
-    total = found.total()
+    occurrences.update(rest.decode("utf-8", "replace").split())
+    total = occurrences.total()
     counted = Counter()
-    for word, count in found.items():
+    for word, count in occurrences.items():
         counted[bare(word)] += count
     words, counts = zip(*counted.most_common(MOST)) if counted else ((), ())
     return WordCounts(list(words), torch.tensor(counts, dtype=torch.int64), total)

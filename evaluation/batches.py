@@ -28,7 +28,7 @@ def batches(lengths, bptt, widest):
 
 
 def read_batches(step, zero_state, streams, bptt, widest):
-    """Run `step` over `streams`, a list of (n + 1, 1), each from a zero state -> yields found, targets, places.
+    """Run `step` over `streams`, a list of (n + 1, 1), each from a zero state -> yields output, targets, places.
 
     step: (data (T, B), hidden) -> what it finds, hidden; `model` is one. zero_state: B -> hidden. targets (T, B): the
     words that follow. places (T, B), on the CPU: where they stand among the N targets of all streams in the order
@@ -45,11 +45,11 @@ def read_batches(step, zero_state, streams, bptt, widest):
             if len(batch) < len(columns):
                 columns, hidden = columns[:len(batch)], map_hidden(partial(_first, len(batch)), hidden)
             rows = pad_sequence([streams[i][start:start + bptt + 1, 0] for i in batch])  # (T + 1, B)
-            found, hidden = step(rows[:-1], hidden)
+            output, hidden = step(rows[:-1], hidden)
             lasts = ends[columns]                                                        # (B,)
             begins = lasts - torch.tensor([lengths[i] for i in batch])
             places = torch.arange(start, start + len(rows) - 1)[:, None] + begins        # (T, B)
-            yield found, rows[1:], places.where(places < lasts, PADDING)
+            yield output, rows[1:], places.where(places < lasts, PADDING)
 
 
 def _first(columns, state):

@@ -33,13 +33,13 @@ FLAGS = (
 )
 
 
-def chosen_layers(wanted, model):
+def chosen_layers(choice, model):
     """The layers that --layer names -> their numbers, from 1 on. Raises InputError where there is no such layer."""
-    if wanted == "all":
+    if choice == "all":
         return list(range(1, model.nlayers + 1))
-    if wanted and wanted > model.nlayers:
-        raise InputError(f"--layer {wanted}: the model has {model.nlayers} layer{'s' * (model.nlayers > 1)}")
-    return [wanted or model.nlayers]
+    if choice and choice > model.nlayers:
+        raise InputError(f"--layer {choice}: the model has {model.nlayers} layer{'s' * (model.nlayers > 1)}")
+    return [choice or model.nlayers]
 
 
 def hidden_states(model, streams, bptt, layers, check=lambda: None):
@@ -54,21 +54,21 @@ def hidden_states(model, streams, bptt, layers, check=lambda: None):
 
     # A stream's last word is read, too: it gets a word to predict. Places are counted with its first token, as well.
     longer = [torch.cat([stream, stream[-1:]]) for stream in streams]
-    found = {}
+    states = {}
     lengths = torch.tensor([len(stream) - 1 for stream in longer])
     scored = torch.ones(int(lengths.sum()), dtype=torch.bool).index_fill_(0, lengths.cumsum(0) - lengths, False)
     rows = scored.cumsum(0) - 1                                                       # of a place, its row in the file
     with evaluating(model), tqdm(total=len(scored), disable=None, leave=False, unit=" tokens") as bar:
         for outputs, _, places in read_batches(step, model.init_hidden, longer, bptt, len(streams)):
             places = places.flatten()
-            wanted = (places != PADDING) & scored[places]
+            has_row = (places != PADDING) & scored[places]
             for number, output in zip(layers, outputs):                               # (T, B, H)
-                if number not in found:
-                    found[number] = torch.empty(int(scored.sum()), output.size(2))
-                found[number][rows[places[wanted]]] = output.flatten(0, 1).cpu()[wanted].float()
+                if number not in states:
+                    states[number] = torch.empty(int(scored.sum()), output.size(2))
+                states[number][rows[places[has_row]]] = output.flatten(0, 1).cpu()[has_row].float()
             bar.update(int((places != PADDING).sum()))
             check()
-    return found
+    return states
 
 
 def write(path, text, states):

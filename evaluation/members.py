@@ -48,9 +48,9 @@ def parse_member(word):
     if not colon or os.path.exists(word):
         return Member(word, word, (), {})
     parts = rest.split(",")
-    strange = [part for part in parts if part not in METHODS and "=" not in part]
-    if strange:
-        raise InputError(f"{word}: there is no such file, and after the colon {strange[0]!r} is none of "
+    unknown_parts = [part for part in parts if part not in METHODS and "=" not in part]
+    if unknown_parts:
+        raise InputError(f"{word}: there is no such file, and after the colon {unknown_parts[0]!r} is none of "
                          f"{', '.join(METHODS)}, NAME=VALUE")
     methods = tuple(method for method in METHODS if method in parts)
     parser = options.Parser("")
@@ -93,10 +93,10 @@ def agree(members, args):
         its_words = dict.fromkeys(its["vocabulary"])
         untrained_unk |= its["settings"][checkpoint.UNTRAINED_UNK]
         for path, known, unknown in (other, its_words, words), (first, words, its_words):
-            strange = next((word for word in known if word not in unknown), None)
-            if strange is not None:
+            missing = next((word for word in known if word not in unknown), None)
+            if missing is not None:
                 raise InputError(f"{other} and {first} cannot be mixed, their vocabularies differ: only {path} knows "
-                                 f"the word {short(strange)}")
+                                 f"the word {short(missing)}")
     args = options.inherit(args, contents["settings"], first, options.DATA)
     return (args.replaced(device=devices.pick_device(args.device), **{checkpoint.UNTRAINED_UNK: untrained_unk}),
             checkpoint.vocabulary_of(contents))

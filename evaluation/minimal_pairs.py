@@ -79,10 +79,10 @@ def cut(lines, vocabulary, device, unknown="unk", untrained_unk=False, name="the
     parts = vocabulary.tokenizer.cut(part for line in lines for part in line.split("\n"))
     tokens = [[token for _ in line.split("\n") for token in (*next(parts), EOS)] for line in lines]
     words, ends = sum_of(tokens), [i + 1 == len(line) for line in tokens for i in range(len(line))]
-    strange = Counter(word for word in words if word not in ids)
-    if strange:
-        warn_of_unknown(name, strange, len(words), unknown, UNK in ids, untrained_unk)
-        hint(strange, vocabulary)
+    unknown_words = Counter(word for word in words if word not in ids)
+    if unknown_words:
+        warn_of_unknown(name, unknown_words, len(words), unknown, UNK in ids, untrained_unk)
+        hint(unknown_words, vocabulary)
     return Texts(lines, tokens, to_text(words, ends, ids, "reset", device, tokenizer=vocabulary.tokenizer))
 
 
@@ -115,8 +115,8 @@ def differ_unknown(readings):
     common = Counter(readings[0].tokens)
     for reading in readings[1:]:
         common &= Counter(reading.tokens)
-    return any(not strange.isdisjoint(Counter(reading.tokens) - common) for reading in readings
-               if (strange := {token for token, unknown in zip(reading.tokens, reading.unknown) if unknown}))
+    return any(not unknown_tokens.isdisjoint(Counter(reading.tokens) - common) for reading in readings
+               if (unknown_tokens := {token for token, unknown in zip(reading.tokens, reading.unknown) if unknown}))
 
 
 def outcome(good, bad):
@@ -130,11 +130,11 @@ def compare(pair, readings, normalise, with_eos):
     parts = [scored(side, span.start, span.stop, with_eos) for side, span in zip(sides, (pair.good, pair.bad))]
     sums = [math.fsum(part) for part in parts]
     good, bad = (total / max(1, len(part)) for total, part in zip(sums, parts)) if normalise else sums
-    found = None if differ_unknown(sides) else outcome(good, bad)
+    result = None if differ_unknown(sides) else outcome(good, bad)
     row = {"paradigm": pair.paradigm, "field": pair.field, "item": pair.item, "good": pair.good.text,
            "bad": pair.bad.text, "logprob_good": sums[0], "logprob_bad": sums[1], "tokens_good": len(parts[0]),
-           "tokens_bad": len(parts[1]), "outcome": NAMES[found]}
-    return Verdict(pair, found, [row])
+           "tokens_bad": len(parts[1]), "outcome": NAMES[result]}
+    return Verdict(pair, result, [row])
 
 
 def predict(item, readings):
@@ -149,8 +149,8 @@ def predict(item, readings):
     outcomes = {formula: None if unknown else syntaxgym.outcome(tree, surprisal)
                 for formula, tree in item.predictions.items()}
     rows = [{"paradigm": item.paradigm, "field": item.field, "item": item.item, "prediction": formula,
-             "outcome": {"good": "true", "bad": "false"}.get(NAMES[found], NAMES[found])}
-            for formula, found in outcomes.items()]
+             "outcome": {"good": "true", "bad": "false"}.get(NAMES[result], NAMES[result])}
+            for formula, result in outcomes.items()]
     return Verdict(item, None if unknown else min(outcomes.values()), rows)
 
 
@@ -164,7 +164,7 @@ def interval(share, n, z=1.959964):
 
 def figures(outcomes):
     """The accuracy of a list of outcomes, as of a `Verdict` -> dict. Ties count as half; None is left out."""
-    known = [found for found in outcomes if found is not None]
+    known = [each for each in outcomes if each is not None]
     accuracy = math.fsum(known) / len(known) if known else None
     return {"accuracy": accuracy, "interval": interval(accuracy, len(known)) if known else None, "items": len(known),
             "ties": known.count(0.5), "unknown": len(outcomes) - len(known)}
@@ -178,15 +178,15 @@ def by(verdicts, attribute):
     return {name: figures(outcomes) for name, outcomes in groups.items() if name}
 
 
-def log_figures(name, found):
-    if found["accuracy"] is None:
-        log(f"| {name} | no item whose difference the model knows, of {found['unknown']:,}")
+def log_figures(name, group):
+    if group["accuracy"] is None:
+        log(f"| {name} | no item whose difference the model knows, of {group['unknown']:,}")
         return
-    low, high = found["interval"]
-    log(f"| {name} | accuracy {found['accuracy']:.1%} (95% interval {low:.1%} to {high:.1%}) | {found['items']:,} items"
-        + (f" | {found['ties']:,} ties, counted as half" if found["ties"] else "")
-        + (f" | {found['unknown']:,} more not scored: their difference is unknown to the model"
-           if found["unknown"] else ""))
+    low, high = group["interval"]
+    log(f"| {name} | accuracy {group['accuracy']:.1%} (95% interval {low:.1%} to {high:.1%}) | {group['items']:,} items"
+        + (f" | {group['ties']:,} ties, counted as half" if group["ties"] else "")
+        + (f" | {group['unknown']:,} more not scored: their difference is unknown to the model"
+           if group["unknown"] else ""))
 
 
 # ---- the script
@@ -214,24 +214,24 @@ def evaluate(args, items, texts, model, check):
     readings = read(texts, model, args.bptt, args.temperature, check)
     verdicts = [predict(item, readings) if isinstance(item, syntaxgym.Item) else
                 compare(item, readings, args.normalise, not args.without_eos) for item in items]
-    found = {"all": figures([verdict.outcome for verdict in verdicts]), "fields": by(verdicts, "field"),
-             "paradigms": by(verdicts, "paradigm")}
-    accuracies = [each["accuracy"] for each in found["paradigms"].values() if each["accuracy"] is not None]
-    found["mean_of_paradigms"] = math.fsum(accuracies) / len(accuracies) if accuracies else None
+    summary = {"all": figures([verdict.outcome for verdict in verdicts]), "fields": by(verdicts, "field"),
+               "paradigms": by(verdicts, "paradigm")}
+    accuracies = [each["accuracy"] for each in summary["paradigms"].values() if each["accuracy"] is not None]
+    summary["mean_of_paradigms"] = math.fsum(accuracies) / len(accuracies) if accuracies else None
     for kind in ("paradigms", "fields"):
-        for name, each in found[kind].items():
+        for name, each in summary[kind].items():
             log_figures(f"{kind[:-1]} {name}", each)
-    log_figures("all", found["all"])
+    log_figures("all", summary["all"])
     if len(accuracies) > 1:
-        log(f"| mean of the paradigms' accuracies {found['mean_of_paradigms']:.1%}")
+        log(f"| mean of the paradigms' accuracies {summary['mean_of_paradigms']:.1%}")
     if args.per_pair:
         rows = sum_of(verdict.rows for verdict in verdicts)
         names = dict.fromkeys(name for row in rows for name in row)
         write_rows(args.per_pair, [{name: row.get(name, "") for name in names} for row in rows], args.format)
-    return {"minimal_pairs": found}
+    return {"minimal_pairs": summary}
 
 
-def facts(found):
-    """What a script's last line says of what `evaluate` found, or of {} -> list."""
-    judged = found.get("minimal_pairs")
-    return [f"accuracy {judged['all']['accuracy'] or math.nan:.1%}"] if judged else []
+def facts(results):
+    """What a script's last line says of what `evaluate` gave, or of {} -> list."""
+    pairs = results.get("minimal_pairs")
+    return [f"accuracy {pairs['all']['accuracy'] or math.nan:.1%}"] if pairs else []

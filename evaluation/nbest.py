@@ -42,9 +42,9 @@ def read_lists(file, name, column):
 
 def rescored(text, logprobs, weight):
     """A `Text` of hypotheses with the log-probabilities (N,) of its words -> a dict for each hypothesis."""
-    for given, found in zip(text.columns, sentence_rows(text._replace(columns=None), logprobs)):
-        yield {"id": given["id"], "score": given["score"], "logprob": found["logprob"],
-               "combined": given["score"] + weight * found["logprob"], TEXT: given[TEXT]}
+    for given, row in zip(text.columns, sentence_rows(text._replace(columns=None), logprobs)):
+        yield {"id": given["id"], "score": given["score"], "logprob": row["logprob"],
+               "combined": given["score"] + weight * row["logprob"], TEXT: given[TEXT]}
 
 
 def best(rows):
@@ -52,16 +52,16 @@ def best(rows):
 
     The lists come in the order in which they appeared.
     """
-    found = {}
+    best_by_list = {}
     for row in rows:
-        if row["id"] not in found or row["combined"] > found[row["id"]]["combined"]:
-            found[row["id"]] = row
-    return list(found.values())
+        if row["id"] not in best_by_list or row["combined"] > best_by_list[row["id"]]["combined"]:
+            best_by_list[row["id"]] = row
+    return list(best_by_list.values())
 
 
 def write(args, text, logprobs):
     """Write what was asked for of a `Text` of hypotheses."""
     rows = list(rescored(text, logprobs, args.weight))
-    for path, wanted in (args.rescored, rows), (args.best, best(rows)):
+    for path, chosen_rows in (args.rescored, rows), (args.best, best(rows)):
         if path:
-            write_rows(path, wanted, args.format)
+            write_rows(path, chosen_rows, args.format)

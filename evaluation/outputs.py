@@ -107,15 +107,15 @@ def asked_for(args):
     return {name: getattr(args, name) for name in NAMES if getattr(args, name, None)}
 
 
-def check(args, inputs, is_one_text, how):
+def check(args, inputs, is_one_text, choosing_flags):
     """Say now, not after the work, that an output cannot be written. inputs: files that none may stand in for.
 
-    how: which flags choose one text.
+    choosing_flags: which flags choose one text.
     """
     files = asked_for(args)
     if files and not is_one_text:
         names = ", ".join(f"--{name.replace('_', '-')}" for name in files)
-        raise InputError(f"{names}: this is written of one text; choose it with {how}")
+        raise InputError(f"{names}: this is written of one text; choose it with {choosing_flags}")
     check_outputs(files.values(), inputs)
 
 

@@ -85,7 +85,7 @@ def legend():
 
 def lines(text, shown, bits, logprobs, ranks):
     """The first `shown` words as items of a list, one for each line of the text."""
-    found, line, number = [], [], 1
+    items, line, number = [], [], 1
     for i, (word, surprisal, logprob) in enumerate(zip(text.words[:shown], bits, logprobs)):
         numbers = f"{word}: {surprisal:.2f} bits, probability {math.exp(logprob):.3g}"
         if ranks:
@@ -96,11 +96,11 @@ def lines(text, shown, bits, logprobs, ranks):
         unknown = " unknown" if text.unknown[i] else ""
         line.append(f'<b class="s{shade}{unknown}" tabindex="0" data-n="{escape(numbers)}">{escape(word)}</b>')
         if text.ends[i]:
-            found.append(item(number, line))
+            items.append(item(number, line))
             line, number = [], number + 1
     if line:
-        found.append(item(number, line))
-    return "\n".join(found)
+        items.append(item(number, line))
+    return "\n".join(items)
 
 
 def item(number, words):

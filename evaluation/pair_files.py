@@ -51,19 +51,19 @@ def read(paths, good=None, bad=None):
 
 def files(paths):
     """The files that are named, and those in folders that are, hidden ones left out, by name; .gold with its .text."""
-    found = []
+    all_paths = []
     for path in paths:
         if not os.path.exists(path):
             raise InputError(f"{path}: no such file or folder")
         if not os.path.isdir(path):
-            found.append(path)
+            all_paths.append(path)
             continue
         names = [os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names
                  if not name.startswith(".")]
         if not names:
             raise InputError(f"{path}: there are no files")
-        found += sorted(name for name in names if not (name.endswith(".gold") and f"{name[:-4]}text" in names))
-    return list(dict.fromkeys(found))
+        all_paths += sorted(name for name in names if not (name.endswith(".gold") and f"{name[:-4]}text" in names))
+    return list(dict.fromkeys(all_paths))
 
 
 def read_file(path, columns):
@@ -91,14 +91,14 @@ def read_file(path, columns):
 def _json(text, line=None):
     """What JSON says; where the whole file is none, None, where a line is none, an InputError."""
     try:
-        found = json.loads(text)
+        value = json.loads(text)
     except (ValueError, RecursionError):
         if line is None:
             return None
-        found = None
-    if line is not None and not isinstance(found, dict):
+        value = None
+    if line is not None and not isinstance(value, dict):
         raise InputError(f"line {line} is not a JSON object: {text.strip()[:60]!r}")
-    return found
+    return value
 
 
 def table(lines):

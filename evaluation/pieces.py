@@ -17,7 +17,7 @@ def word_index(tokens):
         of_byte = list(_word_of_each_byte(b"".join(parts)))
         starts = accumulate(map(len, parts), initial=0)
         numbers = range(len(parts)) if ends else [of_byte[start] for start, _ in zip(starts, parts)]
-        index += [number + 1 + own for own in numbers]
+        index += [number + 1 + number_in_line for number_in_line in numbers]
         number = index[-1]
     return index
 
@@ -54,7 +54,7 @@ def whole_words(text, scores):
         return text, scores
     index = word_index(text.words)
     pieces = (map(text.words.__getitem__, group) for _, group in groupby(range(len(index)), index.__getitem__))
-    words = [b"".join(map(bytes_of, own)).decode("utf-8", "replace").strip() for own in pieces]
+    words = [b"".join(map(bytes_of, word_pieces)).decode("utf-8", "replace").strip() for word_pieces in pieces]
     joined, scores = join_pieces(text, scores, index, words)
     return joined._replace(tokenizer=Words()), scores
 

@@ -28,17 +28,19 @@ def predictor_rows(text, scores, unit=None, counts=None, tokenizer=None, spillov
             line, earlier = number, []
         if text.ends[i]:
             continue
-        own = {"item": given.get("item", number), **({"condition": given["condition"]} if "condition" in given else {}),
-               "word_nr": len(earlier) + 1, "word": word, "surprisal": in_unit(-scores.logprobs[i], unit or "bits"),
-               "entropy": in_unit(scores.entropies[i], unit or "bits"), "length": len(word),
-               "log_freq": None if text.unknown[i] or counts is None else counts.log_frequency(word, tokenizer),
-               "unknown": int(text.unknown[i])}
-        row = dict(own)
+        condition = {"condition": given["condition"]} if "condition" in given else {}
+        predictors = {
+            "item": given.get("item", number), **condition, "word_nr": len(earlier) + 1, "word": word,
+            "surprisal": in_unit(-scores.logprobs[i], unit or "bits"),
+            "entropy": in_unit(scores.entropies[i], unit or "bits"), "length": len(word),
+            "log_freq": None if text.unknown[i] or counts is None else counts.log_frequency(word, tokenizer),
+            "unknown": int(text.unknown[i])}
+        row = dict(predictors)
         for back, prefix in enumerate(BEFORE[:spillover], start=1):
             row |= {f"{prefix}_{name}": earlier[-back][name] if len(earlier) >= back else None for name in SPILLED}
         others = {name: value for name, value in given.items() if name not in ("item", "condition")}
         yield {**row, **{f"{name}_given" if name in row else name: value for name, value in others.items()}}
-        earlier.append(own)
+        earlier.append(predictors)
 
 
 def warn_of_frequencies(rows, counts):

@@ -103,17 +103,17 @@ class ResumablePass:
             seen = self.splits[split]
             rows = sum(map(len, seen["targets"]))
             if rows:
-                wanted = (stream.new_empty(rows, model.nhidlast, dtype=torch.float32), stream[1:rows + 1, 0],
-                          stream.new_empty(rows, dtype=torch.float32))
-                for name, like in zip(PARTS, wanted):
+                expected = (stream.new_empty(rows, model.nhidlast, dtype=torch.float32), stream[1:rows + 1, 0],
+                            stream.new_empty(rows, dtype=torch.float32))
+                for name, like in zip(PARTS, expected):
                     checkpoint.check_tensor(torch.cat(seen[name]).cpu(), like.cpu(), name)
                     seen[name] = [part.to(stream.device) for part in seen[name]]
-                if not torch.equal(torch.cat(seen["targets"]), wanted[1]):
+                if not torch.equal(torch.cat(seen["targets"]), expected[1]):
                     raise ValueError("another text")
                 fresh = model.init_hidden(1)
-                for found, zeros in zip(flat_hidden(seen["hidden"]), flat_hidden(fresh), strict=True):
-                    checkpoint.check_tensor(found.cpu(), zeros.cpu(), "hidden")
-                    zeros.copy_(found)
+                for saved, zeros in zip(flat_hidden(seen["hidden"]), flat_hidden(fresh), strict=True):
+                    checkpoint.check_tensor(saved.cpu(), zeros.cpu(), "hidden")
+                    zeros.copy_(saved)
                 seen["hidden"] = fresh
         return seen
 

@@ -100,8 +100,8 @@ def all_logprobs(model, features, targets, batch=1):
     batch: rows that belong together, those of a step.
     """
     rows = max(1, CHUNK // len(model.decoder.weight) // batch) * batch
-    for part, wanted in zip(features.split(rows), targets[:, None].split(rows)):
-        yield model.logprob(part), wanted
+    for part, target_ids in zip(features.split(rows), targets[:, None].split(rows)):
+        yield model.logprob(part), target_ids
 
 
 def score(model, streams, bptt, temperature=1.0, ranks=False, check=lambda: None, mode=evaluating, entropies=False):
@@ -126,9 +126,9 @@ def score_features(model, features, targets, batch=1, temperature=1, ranks=False
     if temperature == 1 and not (ranks or entropies):
         return Scores(model.target_logprob(features, targets))
     logprobs, ranked, entropy = [], [], []
-    for every, wanted in all_logprobs(model, features, targets, batch):
+    for every, target_ids in all_logprobs(model, features, targets, batch):
         every = every if temperature == 1 else (every / temperature).log_softmax(1)           # (rows, V)
-        logprobs.append(every.gather(1, wanted)[:, 0])
+        logprobs.append(every.gather(1, target_ids)[:, 0])
         if ranks:
             ranked.append((every > logprobs[-1][:, None]).sum(1) + 1)
         if entropies:
@@ -162,9 +162,9 @@ def sample_scores(model, streams, bptt, samples, temperatures=(1.0,), check=lamb
                 order.append(places)
                 logprobs.append(_at(temperatures, model, features, targets, batch))
         order, logprobs = torch.cat(order), torch.cat(logprobs, 1)                          # (K, n)
-        found = torch.stack([in_order(values, order) for values in logprobs])               # (K, count·N)
-        found = found.view(len(found), count, -1).logsumexp(1)                              # (K, N)
-        total = found if total is None else torch.logaddexp(total, found)
+        sampled = torch.stack([in_order(values, order) for values in logprobs])             # (K, count·N)
+        sampled = sampled.view(len(sampled), count, -1).logsumexp(1)                          # (K, N)
+        total = sampled if total is None else torch.logaddexp(total, sampled)
     return total - math.log(samples)
 
 
@@ -180,9 +180,9 @@ def _at(temperatures, model, features, targets, batch):
     if tuple(temperatures) == (1.0,):
         return model.target_logprob(features, targets)[None]
     parts = []
-    for logprobs, wanted in all_logprobs(model, features, targets, batch):                  # (rows, V), (rows, 1)
+    for logprobs, target_ids in all_logprobs(model, features, targets, batch):              # (rows, V), (rows, 1)
         scaled = (logprobs / temperature for temperature in temperatures)
-        parts.append(torch.stack([each.gather(1, wanted)[:, 0] - each.logsumexp(1) for each in scaled]))
+        parts.append(torch.stack([each.gather(1, target_ids)[:, 0] - each.logsumexp(1) for each in scaled]))
     return torch.cat(parts, 1)
 
 
@@ -196,9 +196,9 @@ def sample_losses(model, streams, bptt, samples, factors, temperatures, check=la
     """
     losses = {}
     for factor in factors:
-        found = sample_scores(model, streams, bptt, samples, temperatures, check, factor, one_mask)
+        sampled = sample_scores(model, streams, bptt, samples, temperatures, check, factor, one_mask)
         losses |= {(factor, temperature): -math.fsum(logprobs.tolist()) / len(logprobs)
-                   for temperature, logprobs in zip(temperatures, found)}
+                   for temperature, logprobs in zip(temperatures, sampled)}
     return losses
 
 
@@ -207,8 +207,8 @@ def temperature_losses(model, streams, bptt, temperatures, check=lambda: None):
     sums, tokens = [0.0] * len(temperatures), sum(len(stream) - 1 for stream in streams)
     with evaluating(model):
         for features, targets, _, batch in read(model, streams, bptt, check):
-            for logprobs, wanted in all_logprobs(model, features, targets, batch):
+            for logprobs, target_ids in all_logprobs(model, features, targets, batch):
                 for i, temperature in enumerate(temperatures):
                     scaled = logprobs / temperature                                  # (rows, V)
-                    sums[i] -= (scaled.gather(1, wanted)[:, 0] - scaled.logsumexp(1)).sum().item()
+                    sums[i] -= (scaled.gather(1, target_ids)[:, 0] - scaled.logsumexp(1)).sum().item()
     return [nats / tokens for nats in sums]

@@ -39,7 +39,7 @@ class Text(NamedTuple):
 
 
 UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\U00020000-\U0002ffff]")
-LOUD = 0.05             # share of unknown words from which on perplexities say little
+MANY_UNKNOWN = 0.05     # share of unknown words from which on perplexities say little
 
 
 def read_text(path, vocabulary, unknown, context, device, column=None, untrained_unk=False, read_rows=None,
@@ -124,9 +124,9 @@ def warn_of_unknown(name, unknown_words, tokens, policy, has_unk, untrained_unk=
         raise InputError(f"{name}: the model does not know {len(unknown_words)} of the words: {shown}"
                          + ("; --unknown unk reads them as <unk>" if has_unk else ", and has no <unk>"))
     share = unknown_words.total() / tokens
-    loud = "WARNING: " if share > LOUD or untrained_unk else ""
-    advice = UNTRAINED if untrained_unk else "; perplexities of such a text say little" if loud else ""
-    print(f"| {loud}{unknown_words.total()} of {tokens} tokens ({share:.1%}) are unknown and read as {UNK}: {shown}"
+    warning = "WARNING: " if share > MANY_UNKNOWN or untrained_unk else ""
+    advice = UNTRAINED if untrained_unk else "; perplexities of such a text say little" if warning else ""
+    print(f"| {warning}{unknown_words.total()} of {tokens} tokens ({share:.1%}) are unknown and read as {UNK}: {shown}"
           f"{advice}", file=sys.stderr)
 
 
@@ -137,7 +137,7 @@ def hint(unknown_words, vocabulary):
         return
     known, total = set(vocabulary), unknown_words.total()
 
-    def found(split, lower):
+    def known_with(split, lower):
         other = Words(lower, split)
         return sum(count for word, count in unknown_words.items() if known.issuperset(other.cut_line(
             word.lower() if lower else word)))
@@ -145,7 +145,7 @@ def hint(unknown_words, vocabulary):
     ways = {"--lower": (tokenizer.split, True)} if not tokenizer.lower else {}
     if tokenizer.split == "none":
         ways |= {"--split-words ptb": ("ptb", tokenizer.lower), "--split-words ptb --lower": ("ptb", True)}
-    gains = {flags: found(*how) for flags, how in ways.items()}
+    gains = {flags: known_with(*reading) for flags, reading in ways.items()}
     best = max(gains, key=lambda flags: (gains[flags], -len(flags)), default=None)
     if best and gains[best]:
         print(f"| {gains[best]:,} of the {total:,} would be known with {best}", file=sys.stderr)
@@ -178,8 +178,8 @@ def read_split(split, corpus, args, context="carry"):
     ids = stream[:, 0].tolist()
     share = ids.count(vocabulary.word2idx.get(UNK)) / len(ids)
     if share:
-        loud = "WARNING: " if share > LOUD or args.untrained_unk else ""
-        print(f"| {loud}{share:.1%} of the tokens of {split} are {UNK}{UNTRAINED if args.untrained_unk else ''}",
+        warning = "WARNING: " if share > MANY_UNKNOWN or args.untrained_unk else ""
+        print(f"| {warning}{share:.1%} of the tokens of {split} are {UNK}{UNTRAINED if args.untrained_unk else ''}",
               file=sys.stderr)
     words, ends = [vocabulary.idx2word[i] for i in ids[1:]], [i == eos for i in ids]
     return Text(split, words, ends[1:], [False] * len(words), contexts(stream, ends, context),
@@ -199,11 +199,11 @@ def contexts(stream, ends, context):
 
 def sentences(ends):
     """Number of the line that each word is in, from 1 on."""
-    number, found = 1, []
+    number, numbers = 1, []
     for end in ends:
-        found.append(number)
+        numbers.append(number)
         number += end
-    return found
+    return numbers
 
 
 def characters(text):

@@ -12,7 +12,7 @@ import torch
 
 from data import EOS, UNK
 from interchange.foreign import check_known, check_words, float_tensors, read_json, read_tensors, read_words, take
-from interchange.settings import check_folder, kept, refuse
+from interchange.settings import check_folder, exported_settings, refuse
 from runtime.errors import InputError
 from runtime.log import log
 from runtime.paths import atomic_folder
@@ -37,11 +37,11 @@ def renamed(words, names):
 
 def encoder_of(state, nlayers):
     """This project's state dict -> fastai's of an AWD_LSTM, in fastai's order."""
-    found = {"encoder.weight": state["encoder.weight"], "encoder_dp.emb.weight": state["encoder.weight"]}
+    encoder = {"encoder.weight": state["encoder.weight"], "encoder_dp.emb.weight": state["encoder.weight"]}
     for layer in range(nlayers):
-        found[f"rnns.{layer}.weight_hh_l0_raw"] = state[f"rnns.{layer}.weight_hh_l0"]
-        found |= {f"rnns.{layer}.module.{part}": state[f"rnns.{layer}.{part}"] for part in PARTS}
-    return found
+        encoder[f"rnns.{layer}.weight_hh_l0_raw"] = state[f"rnns.{layer}.weight_hh_l0"]
+        encoder |= {f"rnns.{layer}.module.{part}": state[f"rnns.{layer}.{part}"] for part in PARTS}
+    return encoder
 
 
 def write(contents, state, folder, words_seen):
@@ -68,7 +68,7 @@ def write(contents, state, folder, words_seen):
         with open(os.path.join(partial, VOCAB), "wb") as file:
             pickle.dump(words, file, protocol=2)
         with open(os.path.join(partial, SETTINGS), "w", encoding="utf-8") as file:
-            json.dump({**kept(settings, without=()), "words_seen": words_seen}, file, indent=1)
+            json.dump({**exported_settings(settings, without=()), "words_seen": words_seen}, file, indent=1)
 
 
 def read(path, vocab_file):
@@ -109,11 +109,11 @@ def read(path, vocab_file):
 
 def under_known_names(tensors):
     """Tensors with the names that `OTHER_NAMES` says."""
-    found = {}
+    known = {}
     for pattern, name in OTHER_NAMES:
         for theirs in [name for name in tensors if re.fullmatch(pattern, name)]:
-            found.setdefault(re.sub(pattern, name, theirs), tensors.pop(theirs))
-    return {**tensors, **found}
+            known.setdefault(re.sub(pattern, name, theirs), tensors.pop(theirs))
+    return {**tensors, **known}
 
 
 def lstm_layers(tensors, emsize, path):
@@ -153,10 +153,10 @@ def qrnn_layers(tensors, emsize, path):
 
 def usable(words):
     """`words` with a name of its own for each that has white space or stands there again, such as xxfake."""
-    found, seen = [], set()
+    unique, seen = [], set()
     for i, word in enumerate(words):
         if word in seen or word.split() != [word]:
             word = "_".join([*word.split(), f"word{i}"])
         seen.add(word)
-        found.append(word)
-    return found
+        unique.append(word)
+    return unique

@@ -38,12 +38,12 @@ def read_tensors(path):
 
 def float_tensors(contents, path, prefix=""):
     """Those entries of a state dict whose names begin with `prefix`, without it, in float32."""
-    found = {name.removeprefix(prefix): tensor for name, tensor in contents.items()
-             if isinstance(name, str) and name.startswith(prefix)}
-    for name, tensor in found.items():
+    floats = {name.removeprefix(prefix): tensor for name, tensor in contents.items()
+              if isinstance(name, str) and name.startswith(prefix)}
+    for name, tensor in floats.items():
         if not isinstance(tensor, torch.Tensor) or not tensor.is_floating_point() or tensor.layout != torch.strided:
             raise InputError(f"{path}: {prefix}{name} is not a tensor of floating-point numbers")
-    return {name: tensor.detach().float().contiguous().clone() for name, tensor in found.items()}
+    return {name: tensor.detach().float().contiguous().clone() for name, tensor in floats.items()}
 
 
 def take(tensors, name, path, dim=2):
@@ -116,12 +116,12 @@ def read_json(path):
     """A JSON file with an object -> dict."""
     with naming(path), open(path, encoding="utf-8") as file:
         try:
-            found = json.load(file)
+            value = json.load(file)
         except (ValueError, RecursionError):
             raise InputError("is not JSON") from None
-        if not isinstance(found, dict):
+        if not isinstance(value, dict):
             raise InputError("is not a JSON object")
-        return found
+        return value
 
 
 def _line(error):

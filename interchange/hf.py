@@ -15,7 +15,7 @@ from corpus import word_parts
 from corpus.tokenizers import data_of, token_of, visible
 from data import EOS, UNK, naming
 from interchange.foreign import check_words, float_tensors, read_json
-from interchange.settings import check_folder, kept, refuse, width_of_last
+from interchange.settings import check_folder, exported_settings, refuse, width_of_last
 from runtime.errors import InputError
 from runtime.paths import atomic_folder
 
@@ -51,8 +51,8 @@ def special_tokens(words):
     pad = "<pad>"
     while pad in words:
         pad = f"<{pad}>"
-    found = {"unk_token": UNK} if UNK in words else {}
-    return {**found, **(dict.fromkeys(("bos_token", "eos_token"), EOS) if EOS in words else {}), "pad_token": pad}
+    roles = {"unk_token": UNK} if UNK in words else {}
+    return {**roles, **(dict.fromkeys(("bos_token", "eos_token"), EOS) if EOS in words else {}), "pad_token": pad}
 
 
 def make_tokenizer(vocabulary, tokenizers, prepend_eos=False):
@@ -87,8 +87,8 @@ def split_words(words, tokenizers):
     made = by_name(words, tokenizers)
     steps = [tokenizers.pre_tokenizers.Split(tokenizers.Regex(f"[{white}]+"), "removed")]
     if words.tokenizer.split != "none":
-        found = tokenizers.Regex(word_parts.pattern(words.tokenizer.split))
-        steps.append(tokenizers.pre_tokenizers.Split(found, "isolated"))
+        part_pattern = tokenizers.Regex(word_parts.pattern(words.tokenizer.split))
+        steps.append(tokenizers.pre_tokenizers.Split(part_pattern, "isolated"))
     made.pre_tokenizer = steps[0] if len(steps) == 1 else tokenizers.pre_tokenizers.Sequence(steps)
     made.decoder = tokenizers.decoders.Sequence([tokenizers.decoders.Replace(tokenizers.Regex(r"\A"), " "),
                                                  tokenizers.decoders.Fuse()])
@@ -112,13 +112,13 @@ def by_name(words, tokenizers):
 
 def with_padding(state):
     """A state dict under the names that the modelling file has, with a last word that is never predicted."""
-    found = {}
+    padded = {}
     for name, tensor in state.items():
         if name in ROWS:
             row = torch.full_like(tensor[:1], PADDING_LOGIT if name == "decoder.bias" else 0.0)
             tensor = torch.cat([tensor, row])
-        found[f"{NETWORK}{name}" if name.startswith(("encoder.", "rnns.")) else name] = tensor.contiguous()
-    return found
+        padded[f"{NETWORK}{name}" if name.startswith(("encoder.", "rnns.")) else name] = tensor.contiguous()
+    return padded
 
 
 def write(contents, state, folder, words_seen, prepend_eos=False):
@@ -142,7 +142,7 @@ def write(contents, state, folder, words_seen, prepend_eos=False):
               "cell": settings["model"], "vocab_size": len(words) + 1, **{name: settings[name] for name in SHAPE},
               "mixtures": settings["mixtures"] if settings["softmax"] == "mixture" else 0,
               "nhidlast": width_of_last(settings), "tie_word_embeddings": settings["tied"], "dtype": "float32", **ids,
-              "words_seen": words_seen, "settings": kept(settings, without=(*SHAPE, *IN_CONFIG)),
+              "words_seen": words_seen, "settings": exported_settings(settings, without=(*SHAPE, *IN_CONFIG)),
               "tokenizer": words.tokenizer.state()}
     with atomic_folder(folder, replace=True) as partial:
         def write_json(name, value):

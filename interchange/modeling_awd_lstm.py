@@ -237,11 +237,11 @@ class MixtureSoftmax(nn.Module):
         """features (…, F) -> (…, V), one component after another: that of all is the largest array by far."""
         latents = self.latent(features).tanh().chunk(self.prior.out_features, -1)             # (…, E) each
         log_priors = self.prior(features).log_softmax(-1)                                     # (…, K)
-        found = None
+        total = None
         for latent, log_prior in zip(latents, log_priors.split(1, -1)):
             part = decoder(latent).log_softmax(-1) + log_prior
-            found = part if found is None else torch.logaddexp(found, part)
-        return found
+            total = part if total is None else torch.logaddexp(total, part)
+        return total
 
 
 # ---- what was read, and padding
@@ -360,10 +360,10 @@ class AWDLSTMModel(AWDLSTMPreTrainedModel):
         if output_hidden_states is None:
             output_hidden_states = getattr(self.config, "output_hidden_states", False)
         use_cache = self.config.use_cache if use_cache is None else use_cache
-        found = BaseModelOutputWithPast(
+        output = BaseModelOutputWithPast(
             last_hidden_state=outputs[-1], hidden_states=tuple(outputs) if output_hidden_states else None,
             **{STATE: RecurrentState(layers, past.length + steps) if use_cache else None})
-        return found if (self.config.return_dict if return_dict is None else return_dict) else found.to_tuple()
+        return output if (self.config.return_dict if return_dict is None else return_dict) else output.to_tuple()
 
 
 class AWDLSTMForCausalLM(AWDLSTMPreTrainedModel, GenerationMixin):
@@ -399,16 +399,16 @@ class AWDLSTMForCausalLM(AWDLSTMPreTrainedModel, GenerationMixin):
         """
         read = self.model(input_ids, attention_mask, past_key_values or cache, inputs_embeds, use_cache,
                           output_hidden_states, return_dict=True)
-        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        features = read.last_hidden_state[:, kept]
+        last_steps = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        features = read.last_hidden_state[:, last_steps]
         features = self.projection(features) if self.projection else features
         logits = self.softmax(self.decoder, features) if self.softmax else self.decoder(features)     # (B, T, V)
         loss = None
         if labels is not None:
             loss = self.loss_function(logits=logits, labels=labels, vocab_size=logits.size(-1), **kwargs)
-        found = CausalLMOutputWithPast(loss=loss, logits=logits, hidden_states=read.hidden_states,
-                                       **{STATE: read.get(STATE)})
-        return found if (self.config.return_dict if return_dict is None else return_dict) else found.to_tuple()
+        output = CausalLMOutputWithPast(loss=loss, logits=logits, hidden_states=read.hidden_states,
+                                        **{STATE: read.get(STATE)})
+        return output if (self.config.return_dict if return_dict is None else return_dict) else output.to_tuple()
 
     def prepare_inputs_for_generation(self, input_ids, past_key_values=None, attention_mask=None, inputs_embeds=None,
                                       use_cache=None, logits_to_keep=0, cache=None, **kwargs):
@@ -452,9 +452,9 @@ class AWDLSTMForSequenceClassification(AWDLSTMPreTrainedModel):
         loss = None
         if labels is not None:
             loss = self.loss_function(logits=logits, labels=labels, pooled_logits=logits, config=self.config, **kwargs)
-        found = SequenceClassifierOutputWithPast(loss=loss, logits=logits, hidden_states=read.hidden_states,
-                                                 **{STATE: read.get(STATE)})
-        return found if (self.config.return_dict if return_dict is None else return_dict) else found.to_tuple()
+        output = SequenceClassifierOutputWithPast(loss=loss, logits=logits, hidden_states=read.hidden_states,
+                                                  **{STATE: read.get(STATE)})
+        return output if (self.config.return_dict if return_dict is None else return_dict) else output.to_tuple()
 
 
 class AWDLSTMForTokenClassification(AWDLSTMPreTrainedModel):
@@ -473,5 +473,5 @@ class AWDLSTMForTokenClassification(AWDLSTMPreTrainedModel):
         logits, loss = self.score(read.last_hidden_state), None
         if labels is not None:
             loss = self.loss_function(logits=logits, labels=labels, config=self.config, **kwargs)
-        found = TokenClassifierOutput(loss=loss, logits=logits, hidden_states=read.hidden_states)
-        return found if (self.config.return_dict if return_dict is None else return_dict) else found.to_tuple()
+        output = TokenClassifierOutput(loss=loss, logits=logits, hidden_states=read.hidden_states)
+        return output if (self.config.return_dict if return_dict is None else return_dict) else output.to_tuple()

@@ -55,15 +55,15 @@ def write(contents, state, path, words_seen, int8_lines=None, tokens=None):
     if int8_lines is not None:
         steps[".int8"] = quantised(step, runtime)
         for kind, each in zip(("fp32", "int8"), steps.values()):
-            found = perplexity(onnx_graph.scorer_model(each, about), int8_lines, runtime, kind)
-            log(f"| {kind} | ppl {found:.2f} | each line by itself | {len(each.SerializeToString()) / 2**20:.1f} MiB")
+            ppl = perplexity(onnx_graph.scorer_model(each, about), int8_lines, runtime, kind)
+            log(f"| {kind} | ppl {ppl:.2f} | each line by itself | {len(each.SerializeToString()) / 2**20:.1f} MiB")
     if table:
         about |= {"sos_id": end, "eos_id": end}
         steps = {suffix: onnx_graph.renumbered(each, table, about) for suffix, each in steps.items()}
     for suffix, each in steps.items():
-        for name, found in zip(names.models(suffix), (each, onnx_graph.scorer_model(each, about))):
+        for name, model in zip(names.models(suffix), (each, onnx_graph.scorer_model(each, about))):
             with atomic_write(name, "wb") as file:
-                file.write(found.SerializeToString())
+                file.write(model.SerializeToString())
     for name in () if ".int8" in steps else names.models(".int8"):
         with suppress(FileNotFoundError):
             os.unlink(name)                                # of an earlier export, of another model
@@ -162,9 +162,9 @@ def read_tokens(path, words):
 
 
 def restored(settings, state, ntoken):
-    found = network.build({**settings, "pdr": 0.0}, ntoken)
-    found.load_state_dict(state)
-    return found.eval()
+    model = network.build({**settings, "pdr": 0.0}, ntoken)
+    model.load_state_dict(state)
+    return model.eval()
 
 
 def check(step, scorer, ours, eos, runtime):
@@ -175,17 +175,17 @@ def check(step, scorer, ours, eos, runtime):
     read = torch.cat([torch.full((3, 1), eos), x], 1)                                             # (N, 1 + T)
     with torch.no_grad():
         features, _ = ours(read.t(), ours.init_hidden(3))
-        wanted = ours.logprob(features).view(13, 3, -1)                                           # (1 + T, N, V)
+        expected = ours.logprob(features).view(13, 3, -1)                                         # (1 + T, N, V)
     run = session(step, runtime)
     states = [numpy.zeros([part if isinstance(part, int) else 3 for part in info.shape], numpy.float32)
               for info in run.get_inputs()[1:]]
     worst = 0.0
-    for ids, logprobs in zip(read.t(), wanted):
-        found, *states = run.run(None, dict(zip(("x", "h0", "c0"), (ids[:, None].numpy(), *states))))
-        worst = max(worst, float(numpy.abs(found - logprobs.numpy()).max()))
+    for ids, logprobs in zip(read.t(), expected):
+        computed, *states = run.run(None, dict(zip(("x", "h0", "c0"), (ids[:, None].numpy(), *states))))
+        worst = max(worst, float(numpy.abs(computed - logprobs.numpy()).max()))
     nll, = session(scorer, runtime).run(None, {"x": x.numpy(), "x_lens": lengths.numpy()})
     for row, (ids, length) in enumerate(zip(x.tolist(), lengths.tolist())):
-        total = -sum(wanted[t, row, i].item() for t, i in enumerate([*ids[:length], eos]))
+        total = -sum(expected[t, row, i].item() for t, i in enumerate([*ids[:length], eos]))
         worst = max(worst, abs(nll[row] - total) / (length + 1))
     if not worst < TOLERANCE:
         raise InputError(f"onnxruntime {runtime.__version__} computes something else from the ONNX model: "

@@ -76,8 +76,8 @@ class Graph:
         """Add a node -> its Value, or several."""
         names = [f"{self.prefix}{kind}_{next(self.numbers)}" for _ in range(outputs)]
         self.nodes.append(self.onnx.helper.make_node(kind, [each.name for each in inputs], names, **attributes))
-        found = [Value(self, name) for name in names]
-        return found[0] if outputs == 1 else found
+        values = [Value(self, name) for name in names]
+        return values[0] if outputs == 1 else values
 
     def named(self, value, name):
         self.nodes.append(self.onnx.helper.make_node("Identity", [value.name], [name]))
@@ -265,19 +265,19 @@ def step_model(settings, tensors, metadata):
 
 def renumbered(step, table, metadata):
     """A model of `step_model` for other ids: table, a list, has the model's for each of them."""
-    onnx, found = package(), type(step)()
-    found.CopyFrom(step)
+    onnx, model = package(), type(step)()
+    model.CopyFrom(step)
     make, nodes = onnx.helper.make_node, list(_reading(step.graph.node, "own_x"))
     nodes[[list(node.output) for node in nodes].index(["log_softmax"])].output[0] = "own_log_softmax"
-    del found.graph.node[:], found.metadata_props[:]
-    found.graph.node.extend([make("Gather", ["own_ids", "x"], ["own_x"]), *nodes,
+    del model.graph.node[:], model.metadata_props[:]
+    model.graph.node.extend([make("Gather", ["own_ids", "x"], ["own_x"]), *nodes,
                              make("Gather", ["own_log_softmax", "own_ids"], ["log_softmax"], axis=1)])
-    found.graph.initializer.append(onnx.numpy_helper.from_array(numpy.array(table, numpy.int64), "own_ids"))
-    found.graph.output[0].type.tensor_type.shape.dim[1].dim_value = len(table)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(numpy.array(table, numpy.int64), "own_ids"))
+    model.graph.output[0].type.tensor_type.shape.dim[1].dim_value = len(table)
     about = {entry.key: entry.value for entry in step.metadata_props}
-    onnx.helper.set_model_props(found, {**about, **{name: str(value) for name, value in metadata.items()},
+    onnx.helper.set_model_props(model, {**about, **{name: str(value) for name, value in metadata.items()},
                                         "vocab_size": str(len(table))})
-    return found
+    return model
 
 
 def scorer_model(step, metadata):
@@ -330,10 +330,10 @@ def surprisal_step(step, states):
 def _reading(nodes, name):
     """Copies of nodes that read `name` where they read x."""
     for node in nodes:
-        found = type(node)()
-        found.CopyFrom(node)
-        found.input[:] = [name if each == "x" else each for each in node.input]
-        yield found
+        copy = type(node)()
+        copy.CopyFrom(node)
+        copy.input[:] = [name if each == "x" else each for each in node.input]
+        yield copy
 
 
 def model_of(nodes, stored, inputs, outputs, metadata):

@@ -7,7 +7,7 @@ from runtime.errors import InputError
 from runtime.options import checked
 
 
-def kept(settings, without):
+def exported_settings(settings, without):
     """The settings that go with a model, but for those that the format has itself; where its texts lay is in none."""
     return {flag.name: settings[flag.name] for flag in checkpoint.kept_flags() if flag.name not in ("data", *without)}
 

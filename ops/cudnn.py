@@ -70,11 +70,11 @@ class _Flat(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, *gradients):
-        found = []
+        unpadded = []
         for gradient, shape in zip(gradients, ctx.shapes):
             gradient = gradient.reshape(ctx.gates, -1, *gradient.shape[1:])
-            found.append(_without_padding(gradient, shape, ctx.width).to(ctx.dtype).reshape(shape).contiguous())
-        return None, *found
+            unpadded.append(_without_padding(gradient, shape, ctx.width).to(ctx.dtype).reshape(shape).contiguous())
+        return None, *unpadded
 
 
 def _without_padding(padded, shape, width):

@@ -74,12 +74,12 @@ def available(index):
 def _check(device):
     logits = 4 * torch.randn(5, 1111, device=device)
     bias, targets = torch.randn(1111, device=device), torch.randint(1111, (5,), device=device)
-    wanted = (logits + bias).double().log_softmax(1)
+    expected = (logits + bias).double().log_softmax(1)
     for dtype, tolerance in ((None, None), (torch.bfloat16, 4e-3), (torch.float32, 1e-5)):
         logprobs, at_target, slope = fused_softmax(logits.clone(), bias, targets, dtype)
-        chosen = wanted.gather(1, targets[:, None])
+        chosen = expected.gather(1, targets[:, None])
         pairs = [(logprobs, chosen[:, 0]), (at_target, chosen[:, 0].exp() - 1)]
         if dtype:
-            pairs.append((slope, wanted.exp().scatter(1, targets[:, None], 0)))
-        for found, like in pairs:
-            torch.testing.assert_close(found.double(), like, rtol=tolerance or 1e-5, atol=1e-6)
+            pairs.append((slope, expected.exp().scatter(1, targets[:, None], 0)))
+        for computed, like in pairs:
+            torch.testing.assert_close(computed.double(), like, rtol=tolerance or 1e-5, atol=1e-6)

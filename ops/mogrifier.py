@@ -21,8 +21,8 @@ def recur_mogrifier(kind, x, hidden, weight_ih, weight_hh, bias, rounds, dtype=N
     """
     step = kind.lower().replace(" ", "_")
     factors = len(rounds[0]) - 1 if rounds else 1
-    how = dtype or x.dtype, torch.is_grad_enabled(), mask, (step, factors)
-    output, h, c = _Mogrifier.apply(*how, x, hidden[0][0], hidden[1][0], weight_ih, weight_hh, bias,
+    options = dtype or x.dtype, torch.is_grad_enabled(), mask, (step, factors)
+    output, h, c = _Mogrifier.apply(*options, x, hidden[0][0], hidden[1][0], weight_ih, weight_hh, bias,
                                     *(each for turn in rounds for each in turn))
     return output, (h[None], c[None])
 
@@ -49,8 +49,8 @@ class _Round:
 class _Mogrifier(torch.autograd.Function):
 
     @staticmethod
-    def forward(ctx, dtype, keep, mask, how, x, h, c, weight_ih, weight_hh, bias, *rest):
-        kind, factors = how
+    def forward(ctx, dtype, keep, mask, structure, x, h, c, weight_ih, weight_hh, bias, *rest):
+        kind, factors = structure
         steps = pointwise_steps(dtype, x)
         lstm, scale = getattr(steps, f"{kind}_forward"), steps.scaling_forward
         weight_ih, weight_hh = weight_ih.to(dtype), weight_hh.to(dtype)

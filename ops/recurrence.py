@@ -101,8 +101,8 @@ def take(ctx):
     """What the forward pass kept, once: the backward pass writes over it."""
     if ctx.kept is None:
         raise RuntimeError("the backward pass of a recurrent layer can be run only once")
-    kept, ctx.kept = ctx.kept, None
-    return kept
+    arrays, ctx.kept = ctx.kept, None
+    return arrays
 
 
 def _input_gradient(ctx, d_gates, weight_ih, like):

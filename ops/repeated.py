@@ -37,9 +37,9 @@ class _Uses:
 
     def take(self):
         """-> inputs (N, I), gradients (N, O)."""
-        found = torch.cat(self.inputs), torch.cat(self.gradients)
+        uses = torch.cat(self.inputs), torch.cat(self.gradients)
         self.inputs, self.gradients = [], []
-        return found
+        return uses
 
 
 class _StandIn(torch.autograd.Function):

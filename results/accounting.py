@@ -81,14 +81,14 @@ def show(args):
     compute = devices.prepare(args.replaced(device="cpu"), {"bf16"})
     args = resolve(optimizers.resolve(args), args.words).replaced(device="cpu", precision=compute.precision)
     splitcross.LOGITS = splitcross.GPU_LOGITS
-    found = count(args)
-    print("{parameters:,} parameters, {words:,} words, batch size {batch_size}, {rows} tokens each".format(**found))
+    figures = count(args)
+    print("{parameters:,} parameters, {words:,} words, batch size {batch_size}, {rows} tokens each".format(**figures))
     for name, what in (("weights_bytes", "the weights"), ("held_bytes", "held between steps, with the optimizer's"),
                        ("peak_bytes", "held at the peak of a step")):
-        print(f"{what:42} {found[name] / 2**30:6.2f} GiB")
+        print(f"{what:42} {figures[name] / 2**30:6.2f} GiB")
     print(f"{'the process, at its peak':42} {peak_memory_mib('cpu') / 2**10:6.2f} GiB")
     if args.json:
-        record.write(args.json, args, found.pop("parameters"), **found, process_mib=peak_memory_mib("cpu"))
+        record.write(args.json, args, figures.pop("parameters"), **figures, process_mib=peak_memory_mib("cpu"))
 
 
 if __name__ == "__main__":

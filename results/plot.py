@@ -35,11 +35,11 @@ def epochs(path):
     """The epochs in a run's file -> list of dicts. Raises OSError, and ValueError for a file that is none."""
     text = Path(path).read_text(encoding="utf-8")
     try:
-        found = (json.loads(text)["epochs"] if path.name.endswith(".result.json") else
-                 [json.loads(line) for line in text[:text.rfind("\n") + 1].splitlines()])   # one may be half written
+        entries = (json.loads(text)["epochs"] if path.name.endswith(".result.json") else
+                   [json.loads(line) for line in text[:text.rfind("\n") + 1].splitlines()])   # one may be half written
         return [{"epoch": int(e["epoch"]), "switch_epoch": e["switch_epoch"],
                  **{name: None if e[name] is None else float(e[name]) for name in ("lr", "train_loss", "valid_loss")}}
-                for e in found]
+                for e in entries]
     except (KeyError, TypeError, ValueError):
         raise ValueError("not a run's NAME.jsonl or NAME.result.json") from None
 
@@ -49,21 +49,21 @@ def read(paths, live=False):
 
     Ends the script with one line for a file that is none; not, while it is `live`, for one that is not there yet.
     """
-    found = {}
+    runs = {}
     for path in paths:
         for file in sorted(path.glob("*.jsonl")) if path.is_dir() else [path]:
             try:
-                found[file] = epochs(file)
+                runs[file] = epochs(file)
             except FileNotFoundError:
                 if not (live or path.is_dir()):
                     sys.exit(f"plot.py: error: {file}: no such file")
             except (OSError, ValueError) as error:
                 if not path.is_dir():
                     sys.exit(f"plot.py: error: {file}: {getattr(error, 'strerror', None) or error}")
-    if not (found or live):
+    if not (runs or live):
         sys.exit(f"plot.py: error: no NAME.jsonl of a run in {', '.join(map(str, paths))}")
-    names = [file.name.removesuffix(".jsonl").removesuffix(".result.json") for file in found]
-    return dict(zip(names if len(set(names)) == len(names) else map(str, found), found.values()))
+    names = [file.name.removesuffix(".jsonl").removesuffix(".result.json") for file in runs]
+    return dict(zip(names if len(set(names)) == len(names) else map(str, runs), runs.values()))
 
 
 def perplexities(losses):
@@ -123,9 +123,9 @@ def draw_overnight(run, results, out):
               label="training, with dropout")
     trained = min(perplexities(e["valid_loss"] for e in run))
     for i, (title, made_by, part, _) in enumerate(table.OVERNIGHT[1:], 1):
-        found = table.ours(results["ptb-overnight", made_by], part)
-        if found and found[0][0] < 0.95 * trained:   # others would cover each other
-            axes.axhline(found[0][0], color=f"C{i}", linewidth=1, label=f"{title}: {found[0][0]:.1f}")
+        scores = table.ours(results["ptb-overnight", made_by], part)
+        if scores and scores[0][0] < 0.95 * trained:   # others would cover each other
+            axes.axhline(scores[0][0], color=f"C{i}", linewidth=1, label=f"{title}: {scores[0][0]:.1f}")
     axes.axhline(table.OVERNIGHT[0][3]["ptb"][0], color="black", linestyle="--", linewidth=1,
                  label="AWD-LSTM in the paper, after 500 epochs")
     axes.set(xlabel="epoch", ylabel="perplexity", yscale="log")
@@ -146,10 +146,10 @@ def draw_ablations(results, out):
         whole, *paper = [published[corpus][1] for *_, published in table.ABLATIONS]
         bars = [("paper", [test - whole for test in paper], None)]
         for recipe, label in ((corpus, "here"), (f"{corpus}-small", "here, a small model, 6 epochs")):
-            base, *found = [table.ours(results[recipe + suffix, script]) for _, suffix, script, _ in table.ABLATIONS]
-            if base and any(found):
-                bars.append((label, [f[1][0] - base[1][0] if f else math.nan for f in found],
-                             [f[1][1] or 0 if f else 0 for f in found]))
+            base, *without = [table.ours(results[recipe + suffix, script]) for _, suffix, script, _ in table.ABLATIONS]
+            if base and any(without):
+                bars.append((label, [f[1][0] - base[1][0] if f else math.nan for f in without],
+                             [f[1][1] or 0 if f else 0 for f in without]))
         height = 0.8 / max(2, len(bars))
         for i, (label, lost, spread) in enumerate(bars):
             places = [place - 0.4 + (i + 0.5) * height for place in range(len(rows))]

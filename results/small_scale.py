@@ -72,14 +72,14 @@ def parameters(words):
         return model.count_parameters(model.build(vars(model.resolve(args, WORDS)), WORDS))
 
 
-def fitted(flags, width, wanted):
-    """The flags with the largest `width` at which the model has at most `wanted` parameters."""
+def fitted(flags, width, most_parameters):
+    """The flags with the largest `width` at which the model has at most `most_parameters` parameters."""
     if width is None:
         return [*SIZE, *flags]
     low, high = 1, 4000
     while high - low > 1:
         middle = (low + high) // 2
-        if parameters([*SIZE, *flags, f"--{width}", str(middle)]) <= wanted:
+        if parameters([*SIZE, *flags, f"--{width}", str(middle)]) <= most_parameters:
             low = middle
         else:
             high = middle
@@ -107,11 +107,11 @@ def run(folder, name, flags, seed, args):
             "ms/batch": min(map(float, re.findall(r"ms/batch +([\d.]+)", log)))}
 
 
-def table(found, seeds):
+def table(results_by_system, seeds):
     """Markdown: one row for each system, means over the seeds; ms/batch of the fastest 100 batches of all its runs."""
     lines = [f"| | parameters | validation | seeds {' and '.join(map(str, seeds))} | test | ms/batch |",
              "|---|---|---|---|---|---|"]
-    for name, results in found.items():
+    for name, results in results_by_system.items():
         valid, test = ([result[split]["perplexity"] for result in results] for split in ("valid", "test"))
         lines.append(f"| {name} | {results[0]['parameters'] / 1e6:.3f}M | {statistics.mean(valid):.1f} | "
                      f"{', '.join(f'{value:.1f}' for value in valid)} | {statistics.mean(test):.1f} | "
@@ -119,11 +119,11 @@ def table(found, seeds):
     return "\n".join(lines) + "\n"
 
 
-def draw(found, file):
+def draw(results_by_system, file):
     """Validation perplexity after every epoch, of each system the mean over its seeds."""
     plt = pyplot()
     figure, axes = plt.subplots(figsize=(9, 5.5))
-    for i, (name, results) in enumerate(found.items()):
+    for i, (name, results) in enumerate(results_by_system.items()):
         losses = [statistics.mean(epoch["valid_loss"] for epoch in epochs)
                   for epochs in zip(*(result["epochs"] for result in results))]
         axes.plot(range(1, len(losses) + 1), [perplexity(loss) for loss in losses], marker="o", color=f"C{i}",
@@ -148,17 +148,17 @@ def main():
     parser.add_argument("--workers", type=int, default=2, help="runs at a time, a thread each")
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
-    wanted = parameters(SIZE)
-    flags = {name: fitted(own, width, wanted) for name, (own, width) in SETS[args.set].items()}
+    most_parameters = parameters(SIZE)
+    flags = {name: fitted(words, width, most_parameters) for name, (words, width) in SETS[args.set].items()}
     with ThreadPoolExecutor(args.workers) as pool:
         jobs = {name: [pool.submit(run, args.folder, name, words, seed, args) for seed in args.seeds]
                 for name, words in flags.items()}
-        found = {name: [job.result() for job in own] for name, own in jobs.items()}
-    made = table(found, args.seeds)
+        results_by_system = {name: [job.result() for job in runs] for name, runs in jobs.items()}
+    made = table(results_by_system, args.seeds)
     with atomic_write(args.folder / "TABLE.md") as out:
         out.write(made)
     print(made, end="")
-    draw(found, args.folder / "PICTURE.png")
+    draw(results_by_system, args.folder / "PICTURE.png")
 
 
 if __name__ == "__main__":

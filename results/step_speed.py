@@ -51,9 +51,9 @@ def measure(flags):
 
 
 if __name__ == "__main__":
-    wanted, per_operation = sys.argv[1:] or list(small_scale.SYSTEMS), None
+    names, per_operation = sys.argv[1:] or list(small_scale.SYSTEMS), None
     most = small_scale.parameters(small_scale.SIZE)
-    for name in ["LSTM", *(each for each in wanted if each != "LSTM")]:
+    for name in ["LSTM", *(each for each in names if each != "LSTM")]:
         parameters, shortest, median, count = measure(small_scale.fitted(*small_scale.SYSTEMS[name], most))
         per_operation = per_operation or median / count
         print(f"| {name} | {parameters / 1e6:.3f}M | {shortest:.0f} | {median:.0f} | {count / 1e9:.2f} "

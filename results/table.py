@@ -106,10 +106,10 @@ def read(folder=HERE):
             key = result["recipe"], kind(result), result["settings"]["seed"]
             one_split = result["settings"].get("split", "both") != "both"
             latest[key] = latest.get(key, {}) | result if one_split else result
-    found = defaultdict(list)
+    by_recipe = defaultdict(list)
     for (recipe, made_by, _), result in latest.items():
-        found[recipe, made_by].append(result)
-    return found
+        by_recipe[recipe, made_by].append(result)
+    return by_recipe
 
 
 def ours(results, part=""):
@@ -129,10 +129,10 @@ def shown(pair):
     return " / ".join("–" if x is None else f"{x:.1f}" for x in pair) if pair else ""
 
 
-def shown_ours(found):
-    if not found:
+def shown_ours(scores):
+    if not scores:
         return ""
-    *splits, runs = found
+    *splits, runs = scores
     figures = " / ".join(f"{mean:.2f}" + (f" ± {spread:.2f}" if spread is not None else "") for mean, spread in splits)
     return f"{figures} ({runs})"
 
@@ -147,11 +147,11 @@ def small_ablations(results):
              "epochs and one of fine-tuning), and the test perplexity that is lost:", "",
              "| without | validation / test | lost here | lost in the paper |", "|---|---|---|---|"]
     for title, suffix, script, published in ABLATIONS:
-        found = ours(results["ptb-small" + suffix, script])
-        if found:
-            lost = "" if suffix == "" and script == "finetune.py" else f"{found[1][0] - whole[1][0]:+.2f}"
+        scores = ours(results["ptb-small" + suffix, script])
+        if scores:
+            lost = "" if suffix == "" and script == "finetune.py" else f"{scores[1][0] - whole[1][0]:+.2f}"
             theirs = f"{published['ptb'][1] - published_whole:+.1f}" if lost else ""
-            lines.append(f"| {title} | {shown_ours(found)} | {lost} | {theirs} |")
+            lines.append(f"| {title} | {shown_ours(scores)} | {lost} | {theirs} |")
     return lines
 
 
@@ -186,8 +186,8 @@ def tables(results):
 
 def without_empty_columns(heading, rows):
     """A table's lines as Markdown, of lists of cells."""
-    kept = [i for i in range(len(heading)) if any(row[i] for row in rows)]
-    return ["| " + " | ".join(row[i] for i in kept) + " |" for row in (heading, ["---"] * len(heading), *rows)]
+    filled = [i for i in range(len(heading)) if any(row[i] for row in rows)]
+    return ["| " + " | ".join(row[i] for i in filled) + " |" for row in (heading, ["---"] * len(heading), *rows)]
 
 
 def joined(lines):
@@ -205,9 +205,9 @@ def overnight(results, corpus, name):
     lines = ["", f"{name} on two CPU cores (`recipes/overnight.sh {corpus}`; {processors(trained)}), {len(epochs)} "
              f"epochs in {hours:.1f} hours:", "", "| | paper, on a GPU | here |", "|---|---|---|"]
     for title, made_by, part, published in OVERNIGHT:
-        found = ours(results[f"{corpus}-overnight", made_by], part)
-        if found:
-            lines.append(f"| {title} | {shown(published.get(corpus))} | {shown_ours(found)} |")
+        scores = ours(results[f"{corpus}-overnight", made_by], part)
+        if scores:
+            lines.append(f"| {title} | {shown(published.get(corpus))} | {shown_ours(scores)} |")
     return lines
 
 

@@ -42,15 +42,15 @@ def measure(args, group):
     """Figures of STEPS training steps of PTB's kind -> dict."""
     model = set_precision(build(vars(args), args.words), args.precision)
     share = group.share(args.batch_size)
-    own = share.stop - share.start                                                # this process's part of B
+    columns = share.stop - share.start                                            # this process's part of B
     step = compose(TrainStep(model, optimizers.make(args, model), bptt=args.bptt, clip=args.clip, alpha=args.alpha,
-                             beta=args.beta, share=own / args.batch_size), group)
-    data = torch.randint(args.words, (args.bptt, own))                            # (T, own B)
-    targets = torch.randint(args.words, (args.bptt * own,))                       # (N,)
+                             beta=args.beta, share=columns / args.batch_size), group)
+    data = torch.randint(args.words, (args.bptt, columns))                        # (T, this part of B)
+    targets = torch.randint(args.words, (args.bptt * columns,))                   # (N,)
     gradients = [torch.zeros_like(p) for p in step.parameters]
 
     def steps():
-        hidden = model.init_hidden(own)
+        hidden = model.init_hidden(columns)
         for _ in range(STEPS):
             _, hidden = step(data, targets, hidden)
 
@@ -79,12 +79,12 @@ def show(args):
         sys.exit("traffic.py: error: one process has nothing to exchange; start it with torchrun --nproc-per-node 2")
     compute = devices.prepare(args.replaced(device="cpu"), {"bf16"})
     args = resolve(optimizers.resolve(args), args.words).replaced(device="cpu", precision=compute.precision)
-    found = measure(args, group)
-    log("{processes} processes sum {numbers:,} numbers in a step of {ms_per_step:.0f} ms".format(**found),
+    figures = measure(args, group)
+    log("{processes} processes sum {numbers:,} numbers in a step of {ms_per_step:.0f} ms".format(**figures),
         "each sends {counted_bytes_sent:,.0f} bytes, counted for a ring; {measured_bytes_sent:,.0f} measured; "
-        "the sum alone takes {ms_per_exchange:.0f} ms".format(**found))
+        "the sum alone takes {ms_per_exchange:.0f} ms".format(**figures))
     if args.json and not group.rank:
-        record.write(args.json, args, found["numbers"] - 1, **found)
+        record.write(args.json, args, figures["numbers"] - 1, **figures)
     group.leave()
 
 

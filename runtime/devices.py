@@ -84,11 +84,11 @@ def pick_device(name):
         here.setdefault(other.type, torch.accelerator.is_available())
     here["cpu"] = True
     if name == "auto":
-        for kind, found in here.items():
-            reason = found and kind == "cuda" and why_unusable(kind)
+        for kind, is_here in here.items():
+            reason = is_here and kind == "cuda" and why_unusable(kind)
             if reason:
                 log(f"| WARNING: {reason}; computing on the CPU")
-            elif found:
+            elif is_here:
                 return kind
     kind, _, index = name.partition(":")
     if kind not in here or (index and not (kind == "cuda" and index.isdecimal())):

@@ -51,10 +51,10 @@ class ProcessGroup:
         """A list of what each process gave, on every process."""
         if self.size == 1:
             return [thing]
-        found = [None] * self.size
+        things = [None] * self.size
         with _lost_process():
-            dist.all_gather_object(found, thing)
-        return found
+            dist.all_gather_object(things, thing)
+        return things
 
     def leave(self):
         """Wait until all have come to their end, then destroy the group."""
@@ -129,15 +129,15 @@ def resume_command(*changed, resume=True):
     changed: a flag and another value for it. resume: False leaves --resume out.
     """
     words = iter(sys.argv)
-    kept = []
+    others = []
     for word in words:
         flag = word.partition("=")[0]
         if (len(flag) > 3 and "--resume".startswith(flag)) or flag in changed[:1]:
             if "=" not in word:
                 next(words)
         else:
-            kept.append(word)
-    return shlex.join([*_launcher(), *kept, *changed, *(["--resume", "auto"] if resume else [])])
+            others.append(word)
+    return shlex.join([*_launcher(), *others, *changed, *(["--resume", "auto"] if resume else [])])
 
 
 def _launcher():

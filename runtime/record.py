@@ -41,14 +41,14 @@ def figures(loss, rows, size=None):
     size: how many "tokens", "words" and "bytes" the text has, where that is known. Per word and per byte, models with
     different vocabularies can be compared: the loss is taken for that of all tokens, and divided by the others.
     """
-    found = {"loss": loss, "bits_per_token": loss / math.log(2), "perplexity": perplexity(loss),
-             "published_perplexity": perplexity(loss * (rows - 1) / rows)}
+    results = {"loss": loss, "bits_per_token": loss / math.log(2), "perplexity": perplexity(loss),
+               "published_perplexity": perplexity(loss * (rows - 1) / rows)}
     if size:
         nats = loss * size["tokens"]
-        found |= {"word_perplexity": perplexity(nats / size["words"]),
-                  "byte_perplexity": perplexity(nats / size["bytes"]),
-                  "bits_per_byte": nats / size["bytes"] / math.log(2), "words": size["words"], "bytes": size["bytes"]}
-    return found
+        results |= {"word_perplexity": perplexity(nats / size["words"]),
+                    "byte_perplexity": perplexity(nats / size["bytes"]),
+                    "bits_per_byte": nats / size["bytes"] / math.log(2), "words": size["words"], "bytes": size["bytes"]}
+    return results
 
 
 TOO_MANY = 1e6          # a perplexity per word that is beyond any vocabulary: of a text that is not in such words
@@ -95,12 +95,12 @@ def _typed_for(path):
         return None
 
 
-def write(path, args, parameters, asked=None, **found):
-    """Write `found` and all about the run to `path`, whole or not at all -> the path. What cannot be written is only
+def write(path, args, parameters, asked=None, **results):
+    """Write `results` and all about the run to `path`, whole or not at all -> the path. What cannot be written is only
     logged -> None. args: the flags as they were used; asked: as they were typed, where a search has chosen others."""
     contents = {"recipe": args.recipe, "command": shlex.join(sys.argv), "commit": commit(),
                 "date": time.strftime("%Y-%m-%d %H:%M:%S %z"), "typed": typed(asked or args),
-                **about(args, parameters), **found}
+                **about(args, parameters), **results}
     try:
         with atomic_write(path) as file:
             json.dump(finite(contents), file, indent=1)
@@ -111,10 +111,10 @@ def write(path, args, parameters, asked=None, **found):
     return path
 
 
-def summarise(found, seconds, *facts, **files):
+def summarise(figures_by_text, seconds, *facts, **files):
     """The last line of a script: what came out (`figures` by name), what it took, and the files to look at, if any."""
     parts = ["| summary",
-             *(f"{name} ppl {figures['perplexity']:.2f}{per_unit(figures)}" for name, figures in found.items()),
+             *(f"{name} ppl {each['perplexity']:.2f}{per_unit(each)}" for name, each in figures_by_text.items()),
              ", ".join([*facts, duration(seconds)])]
     written = [f"{what} {path}" for what, path in files.items() if path]
     if written:

@@ -6,13 +6,13 @@ import argparse
 import math
 
 
-def number(text, kind, accepts, wanted):
+def number(text, kind, accepts, description):
     try:
         value = kind(text)
     except (TypeError, ValueError, OverflowError):
         value = None
     if value is None or not math.isfinite(value) or not accepts(value) or not (isinstance(text, str) or value == text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not {wanted}")
+        raise argparse.ArgumentTypeError(f"{text!r} is not {description}")
     return value
 
 

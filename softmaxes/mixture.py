@@ -55,28 +55,28 @@ class MixtureSoftmax(Softmax):
         if not torch.is_grad_enabled():
             return -self.target_logprob(weight, bias, features, targets).mean()
         latents, log_prior = self._components(features)
-        how = self._dtype(weight), self._fused(weight), self.settings["advsoft"] if self.training else 0.0
-        return -_SumOfMixtures.apply(latents, log_prior, weight, bias, targets, *how) / len(targets)
+        options = self._dtype(weight), self._fused(weight), self.settings["advsoft"] if self.training else 0.0
+        return -_SumOfMixtures.apply(latents, log_prior, weight, bias, targets, *options) / len(targets)
 
     @torch.no_grad()
     def target_logprob(self, weight, bias, features, targets):
-        dtype, found = self._dtype(weight), []
+        dtype, parts = self._dtype(weight), []
         narrow_weight = weight.to(dtype)
         for rows in chunks(features, weight, self.components):
             latents, log_prior = self._components(features[rows], rows.start)
             copies = targets[rows].repeat_interleave(self.components)                             # (n·K,)
             each = each_target(latents.flatten(0, 1), narrow_weight, bias, copies, dtype,
                                self._fused(weight))
-            found.append((log_prior + each.view_as(log_prior)).logsumexp(1))
-        return torch.cat(found)
+            parts.append((log_prior + each.view_as(log_prior)).logsumexp(1))
+        return torch.cat(parts)
 
     def logprob(self, weight, bias, features):
-        found = []
+        parts = []
         for rows in chunks(features, weight, self.components):
             latents, log_prior = self._components(features[rows], rows.start)
             logits = linear(latents, weight, None, self.matmul_dtype) + bias                      # (n, K, V)
-            found.append((logits.log_softmax(2) + log_prior[:, :, None]).logsumexp(1))
-        return torch.cat(found)
+            parts.append((logits.log_softmax(2) + log_prior[:, :, None]).logsumexp(1))
+        return torch.cat(parts)
 
     def _components(self, features, first=0):
         """Of features (n, F), the rows from `first` on of a window: dropped latents (n, K, E), log π (n, K)."""

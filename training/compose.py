@@ -29,8 +29,9 @@ class InHalves:
         halves = []
         for part in (slice(0, middle), slice(middle, None)):
             x = data[:, part]                                                          # (T, B/2)
-            own = map_hidden(lambda h, part=part: h[:, part].contiguous(), hidden)     # (1, B/2, H) each
-            halves.append(self.forward_backward(x, targets[:, part].reshape(-1), own, share * x.size(1) / data.size(1)))
+            state = map_hidden(lambda h, part=part: h[:, part].contiguous(), hidden)   # (1, B/2, H) each
+            halves.append(self.forward_backward(x, targets[:, part].reshape(-1), state,
+                                                share * x.size(1) / data.size(1)))
         (loss, first, gradients), (other_loss, second, others) = halves
         for gradient, other in zip(gradients, others):
             if gradient is not None:

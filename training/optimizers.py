@@ -100,7 +100,7 @@ def load_state_dict(optimizer, saved, where):
     Raises InputError, starting with `where`, if it is not one of such an optimizer, and any other error if it is none.
     """
     fresh = optimizer.state_dict()["param_groups"]
-    groups = [{**group, **_of_this_machine(own)} for group, own
+    groups = [{**group, **_of_this_machine(current)} for group, current
               in zip(saved["param_groups"], optimizer.param_groups, strict=True)]
     if [group.keys() for group in fresh] != [group.keys() for group in groups]:
         raise InputError(f"{where} is of another optimizer")

@@ -42,8 +42,8 @@ class Plain(nn.Module):
 
     def forward(self, data, hidden):
         args, encoder = self.args, self.encoder
-        kept = F.dropout(encoder.weight.new_ones(encoder.num_embeddings, 1), args.dropoute, self.training)
-        x = F.embedding(data, encoder.weight * kept, padding_idx=encoder.padding_idx)        # (T, B, E)
+        word_mask = F.dropout(encoder.weight.new_ones(encoder.num_embeddings, 1), args.dropoute, self.training)
+        x = F.embedding(data, encoder.weight * word_mask, padding_idx=encoder.padding_idx)   # (T, B, E)
         x = self.drop(x, args.dropouti)
         states = []
         for layer, (rnn, h) in enumerate(zip(self.rnns, hidden), start=1):

@@ -29,8 +29,8 @@ def drop_states(hidden, data, p):
     the state is zero, too (Melis et al. 2018, by their published code)."""
     if not p:
         return hidden
-    kept = torch.rand(1, data.size(1), 1, device=data.device) >= p
-    return map_hidden(lambda h: h * kept, hidden)                                      # (1, B, ·) each
+    mask = torch.rand(1, data.size(1), 1, device=data.device) >= p
+    return map_hidden(lambda h: h * mask, hidden)                                      # (1, B, ·) each
 
 
 class TrainStep:
@@ -71,8 +71,8 @@ class TrainStep:
                          for g, p in zip(gradients, self.parameters)]
         norm = torch.nn.utils.get_total_norm([g for g in gradients if g is not None])
         finite = torch.isfinite(loss + norm)
-        kept = map_hidden(lambda new, old: torch.where(finite, new, old), new_hidden, hidden)
-        return gradients, norm, torch.where(finite, loss, math.nan), kept, finite
+        next_hidden = map_hidden(lambda new, old: torch.where(finite, new, old), new_hidden, hidden)
+        return gradients, norm, torch.where(finite, loss, math.nan), next_hidden, finite
 
     def forward_backward(self, data, targets, hidden, share):
         """`share` of the loss, new hidden, and for every parameter that share of the gradient, or None."""
@@ -110,14 +110,14 @@ class TrainStep:
 def each_its_own(gradients):
     """Gradients in the layout of their parameters, as fused updates walk through them, and none of them another's
     memory: the two biases of a layer get one tensor, which what changes gradients in place would change twice."""
-    taken, own = set(), []
+    taken, separate = set(), []
     for gradient in gradients:
         if gradient is not None:
             gradient = gradient.contiguous()
             gradient = gradient.clone() if gradient.data_ptr() in taken else gradient
             taken.add(gradient.data_ptr())
-        own.append(gradient)
-    return own
+        separate.append(gradient)
+    return separate
 
 
 def follows_scalars(optimizer):
@@ -128,11 +128,11 @@ def follows_scalars(optimizer):
 @contextmanager
 def learning_rates(optimizer, rates):
     """Inside the block each parameter group has the learning rate in `rates`, scalars on the device or numbers."""
-    own = [group["lr"] for group in optimizer.param_groups]
+    before = [group["lr"] for group in optimizer.param_groups]
     try:
         for group, rate in zip(optimizer.param_groups, rates):
             group["lr"] = rate
         yield
     finally:
-        for group, rate in zip(optimizer.param_groups, own):
+        for group, rate in zip(optimizer.param_groups, before):
             group["lr"] = rate

@@ -58,8 +58,8 @@ def join(folder, to):
     """Write every file all of whose pieces are there -> lines that say what was done and what is missing."""
     pieces = {}
     for path in sorted(Path(folder).iterdir()):
-        if found := NUMBERED.fullmatch(path.name):
-            pieces.setdefault((found[1], int(found[3])), []).append(path)
+        if match := NUMBERED.fullmatch(path.name):
+            pieces.setdefault((match[1], int(match[3])), []).append(path)
     lines = []
     for (name, total), paths in pieces.items():
         if len(paths) < total:

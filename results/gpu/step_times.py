@@ -257,9 +257,9 @@ def parts(args, teams):
     on_gpu = args.device != "cpu"
     precisions = ("tf32", "bf16") if on_gpu else ("fp32", "bf16")
 
-    def one(corpus, words, precision, **how):
-        name = " ".join([corpus, *words, precision, *how])
-        return name, lambda: [timed(args, corpus, words, precision, **how)]
+    def one(corpus, words, precision, **variant):
+        name = " ".join([corpus, *words, precision, *variant])
+        return name, lambda: [timed(args, corpus, words, precision, **variant)]
 
     for precision in precisions:
         yield one("ptb", FAST["ptb"], precision, kernels=True)

@@ -37,13 +37,13 @@ def train(folder, alpha, beta, words):
     return json.loads(result.read_text(encoding="utf-8"))["valid"]["perplexity"]
 
 
-def write(found, words, text):
+def write(perplexities, words, text):
     """surface.md and surface.png, of the points so far."""
     lines = [f"Validation perplexity, {text}: `main.py {shlex.join(words)}`, {record.device_name('cpu')}, commit "
              f"{record.commit()}. Made by `results/tuning/surface.py`; rows: AR (`--alpha`), columns: TAR (`--beta`).",
              "", "| | " + " | ".join(f"{beta:g}" for beta in BETAS) + " |", "|---|" + "---|" * len(BETAS)]
-    best = min(found.values())
-    shown = {point: f"**{value:.2f}**" if value == best else f"{value:.2f}" for point, value in found.items()}
+    best = min(perplexities.values())
+    shown = {point: f"**{value:.2f}**" if value == best else f"{value:.2f}" for point, value in perplexities.items()}
     lines += [f"| {alpha:g} | " + " | ".join(shown.get((alpha, beta), "") for beta in BETAS) + " |" for alpha in ALPHAS]
     (HERE / "surface.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     try:
@@ -53,11 +53,11 @@ def write(found, words, text):
     matplotlib.use("Agg")
     from matplotlib import pyplot
     figure, axes = pyplot.subplots(figsize=(6, 5), layout="constrained")
-    grid = [[found.get((alpha, beta), float("nan")) for beta in BETAS] for alpha in ALPHAS]
+    grid = [[perplexities.get((alpha, beta), float("nan")) for beta in BETAS] for alpha in ALPHAS]
     image = axes.imshow(grid, origin="lower", cmap="viridis_r")
-    for (alpha, beta), value in found.items():
+    for (alpha, beta), value in perplexities.items():
         axes.text(BETAS.index(beta), ALPHAS.index(alpha), f"{value:.1f}", ha="center", va="center",
-                  color="black" if value < (best + max(found.values())) / 2 else "white",
+                  color="black" if value < (best + max(perplexities.values())) / 2 else "white",
                   fontweight="bold" if value == best else None)
     axes.plot(BETAS.index(1), ALPHAS.index(2), "s", markersize=40, markerfacecolor="none", markeredgecolor="tab:red")
     axes.set_xticks(range(len(BETAS)), [f"{beta:g}" for beta in BETAS])
@@ -78,14 +78,14 @@ def main():
     text.mkdir(parents=True, exist_ok=True)
     for split in ("train", "valid", "test"):
         lines = (args.source / f"{split}.txt").read_text(encoding="utf-8").splitlines(keepends=True)
-        kept = args.lines if split == "train" or not args.lines else args.lines // 5
-        (text / f"{split}.txt").write_text("".join(lines[:kept]), encoding="utf-8")
+        count = args.lines if split == "train" or not args.lines else args.lines // 5
+        (text / f"{split}.txt").write_text("".join(lines[:count]), encoding="utf-8")
     words = [*MODEL, "--epochs", "12", "--vocab", "train", *words]
     about = f"{args.lines:,} lines of Penn Treebank" if args.lines else "Penn Treebank"
-    found = {}
+    perplexities = {}
     for alpha, beta in sorted(((a, b) for a in ALPHAS for b in BETAS), key=lambda point: point != (2, 1)):
-        found[alpha, beta] = train(args.folder, alpha, beta, ["--data", str(text), *words])
-        write(found, words, about)
+        perplexities[alpha, beta] = train(args.folder, alpha, beta, ["--data", str(text), *words])
+        write(perplexities, words, about)
 
 
 if __name__ == "__main__":

@@ -345,3 +345,33 @@ def test_rates_of_the_variational_lstm(name, first, rates, toy, tmp_path):
                "--save", "m.pt", cwd=tmp_path)
     epochs = [json.loads(line) for line in (tmp_path / "m.jsonl").read_text().splitlines()]
     assert [epoch["lr"] for epoch in epochs[first - 1:]] == pytest.approx(rates, abs=1e-4)
+
+
+@pytest.mark.parametrize("recipe", ["variational_medium", "variational_large"])
+def test_trying_a_variational_recipe_out_takes_two_samples(recipe):
+    line, = re.findall(r"mc-samples \"(.*?\)})\"", (ROOT / "recipes" / f"{recipe}.sh").read_text())
+    for smoke, wanted in ("1", "2"), ("", "100"):
+        done = subprocess.run(["bash", "-c", f"echo {line}"], env={"SMOKE": smoke}, capture_output=True, text=True,
+                              check=True)
+        assert done.stdout.strip() == wanted
+
+
+def test_a_picture_of_forty_runs(monkeypatch, tmp_path):
+    """Colours that differ, a legend beside the curves, and ticks that are perplexities."""
+    pytest.importorskip("matplotlib")
+    monkeypatch.syspath_prepend(str(ROOT / "results"))
+    import plot
+    drawn = []
+    monkeypatch.setattr(plot, "save", lambda figure, out: drawn.append(figure))
+    runs = {f"run{i}": [{"epoch": e, "switch_epoch": None, "train_loss": 5.0, "valid_loss": 5 - 0.1 * e + 0.01 * i}
+                        for e in (1, 2, 3)] for i in range(40)}
+    runs["diverged"] = [{"epoch": 1, "switch_epoch": None, "train_loss": 20, "valid_loss": 20}]
+    plot.draw_curves(runs, "a.png")
+    axes, = drawn[0].axes
+    solid = [line.get_color() for line in axes.lines if line.get_linestyle() == "-"]
+    assert len(set(solid)) == 41 and len(axes.get_legend().get_texts()) == 41
+    drawn[0].canvas.draw()
+    assert axes.get_legend().get_window_extent().x0 > axes.get_window_extent().x1
+    ticks = [text.get_text() for text in axes.get_yticklabels(which="both") if text.get_text()]
+    assert ticks and all(float(tick.replace(",", "")) > 0 for tick in ticks)
+    plot.pyplot().close(drawn[0])

@@ -8,16 +8,19 @@ import shutil
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 from conftest import ROOT, SMALL, run_script
 
+import checkpoint
 import generate
 import main
 import training.progress
 import training.run
 from runtime import options
+from runtime.devices import Compute
 from runtime.log import perplexity
 from training import optimizers
 
@@ -329,3 +332,26 @@ def test_tensorboard_that_is_missing(toy, tmp_path):
     said = run_script("main.py", "--data", toy, *SMALL, "--tensorboard", "x", "--save", "a.pt", cwd=tmp_path, status=1,
                       env={**os.environ, "PYTHONPATH": str(tmp_path)}).stderr
     assert "pip install tensorboard" in said and said.count("\n") == 1
+
+
+def test_adam_halves_its_rate_where_it_is_asked_to(toy, call):
+    said = call("main.py", "--data", toy, *SMALL, "--optimizer", "adam", "--lr", 0.5, "--on-stall", "halve",
+                "--nonmono", 0, "--epochs", 12)
+    assert "learning rate divided by 2" in said
+
+
+def test_every_run_has_a_folder_of_curves_of_its_own(toy, call, monkeypatch):
+    folders = []
+
+    def writer(folder, **more):
+        folders.append(folder)
+        return SimpleNamespace(add_scalar=lambda *point: None, flush=lambda: None, close=lambda: None)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=writer))
+    for name in "a.pt", "b.pt":
+        call("main.py", "--data", toy, *SMALL, "--epochs", 1, "--tensorboard", "curves", "--save", name)
+    assert len(set(folders)) == 2 and {os.path.dirname(folder) for folder in folders} == {"curves"}
+
+
+def test_a_restored_model_evaluates(trained):
+    path = str(trained / "toy.pt")
+    assert not checkpoint.restore(checkpoint.load(path), path, Compute(torch.device("cpu"), "fp32")).training

@@ -16,8 +16,8 @@ from types import SimpleNamespace
 
 import pytest
 from conftest import ROOT, SMALL, run_script
-from test_bad_input import SCRIPTS, refused
 from test_interruptions import same_weights
+from test_refusals import SCRIPTS, refused
 
 import tune
 from runtime import options

@@ -6,6 +6,7 @@ import signal
 
 import pytest
 
+from runtime import signals
 from runtime.errors import InputError
 from runtime.signals import Interruption, Stop, exclusive
 
@@ -39,3 +40,13 @@ def test_a_signal_becomes_a_stop(number):
         with pytest.raises(Stop, match=f"interrupted by {number.name}") as stop:
             interruption.check()
     assert stop.value.status == 128 + number and signal.getsignal(number) == before
+
+
+def test_locks(tmp_path):
+    path = str(tmp_path / "a.lock")
+    (tmp_path / "a.lock").write_text("999999999\n")  # of a process long dead
+    with signals.exclusive(path):
+        assert (tmp_path / "a.lock").read_text() == f"{os.getpid()}\n"
+        with pytest.raises(InputError, match=f"process {os.getpid()} "), signals.exclusive(path):
+            pass
+    assert not os.path.exists(path)

@@ -124,14 +124,14 @@ def child(job, seed, count, folder, report):
     os.chdir(folder)
     torch.set_num_threads(1)
     sys.stdout = sys.stderr = open(os.devnull, "w")
-    found = []
+    failures = []
     for n in range(count):
         draw = random.Random(f"{SEED} {seed} {n}")
-        complaint = job(draw, Path(folder))
-        if complaint:
-            found.append(f"case {seed} {n}: {complaint}")
+        failure = job(draw, Path(folder))
+        if failure:
+            failures.append(f"case {seed} {n}: {failure}")
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    Path(report).write_text(f"{memory}\n" + "\n".join(found))
+    Path(report).write_text(f"{memory}\n" + "\n".join(failures))
 
 
 def in_child(job, seed, count, folder, report):
@@ -140,8 +140,8 @@ def in_child(job, seed, count, folder, report):
     process.start()
     process.join(280)
     assert process.exitcode == 0, f"the process died: {process.exitcode}"
-    memory, _, complaints = report.read_text().partition("\n")
-    assert not complaints, complaints[:6000]
+    memory, _, failures = report.read_text().partition("\n")
+    assert not failures, failures[:6000]
     assert float(memory) < 2
 
 
@@ -171,9 +171,9 @@ def try_state(draw, folder):
 
 def try_bomb(draw, folder):
     for path in bombs(folder):
-        complaint = attempt("generate.py", ["--checkpoint", path, "--words", 1, "--outf", os.devnull])
-        if complaint:
-            return complaint
+        failure = attempt("generate.py", ["--checkpoint", path, "--words", 1, "--outf", os.devnull])
+        if failure:
+            return failure
     return ""
 
 

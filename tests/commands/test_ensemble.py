@@ -214,7 +214,7 @@ def test_output_to_a_pipe_is_alone_there(folder):
 
 @pytest.fixture
 def refuse(folder, monkeypatch, capsys):
-    """`refuse(*words)` runs the script as a user does -> its one line of complaint."""
+    """`refuse(*words)` runs the script as a user does -> its one line of error."""
     def run(*words):
         words = [str(word) for word in words]
         monkeypatch.chdir(folder)

@@ -53,9 +53,9 @@ def test_malformed_corpora(folder, train, valid, test, vocab, cutoffs):
     contents = {"train": train, "valid": valid, "test": test}
     for split, text in contents.items():
         (folder / "corpus" / f"{split}.txt").write_bytes(text)
-    complaint = attempt("main.py", ["--data", "corpus", *SMALL, "--vocab", vocab, *cutoffs, "--cache", "cache",
-                                    "--epochs", 1, "--eval-batch-size", 2, "--save", "a.pt"])
-    assert not complaint, complaint
+    failure = attempt("main.py", ["--data", "corpus", *SMALL, "--vocab", vocab, *cutoffs, "--cache", "cache",
+                                  "--epochs", 1, "--eval-batch-size", 2, "--save", "a.pt"])
+    assert not failure, failure
     for split, text in contents.items():
         assert (folder / "corpus" / f"{split}.txt").read_bytes() == text
 
@@ -72,6 +72,6 @@ def test_malformed_command_lines(folder, toy, trained, pairs, script):
               "pointer.py": ["--save", "toy.pt", "--max-minutes", "0.01"],
               "generate.py": ["--save", "toy.pt", "--words", 3]}[script]
     before = {path: path.read_bytes() for path in (*toy.iterdir(), folder / "toy.pt")}
-    complaint = attempt(script, [*common, *words])
-    assert not complaint, complaint
+    failure = attempt(script, [*common, *words])
+    assert not failure, failure
     assert {path: path.read_bytes() for path in before} == before

@@ -16,7 +16,7 @@ SCRIPTS = {"main": main.main, "finetune": finetune.main, "pointer": pointer.main
 
 
 def refused(script, *words, naming, capsys, monkeypatch):
-    """Run a script in this process as `python script.py words` would -> its one line of complaint."""
+    """Run a script in this process as `python script.py words` would -> its one line of error."""
     words = [str(word) for word in words]
     monkeypatch.setattr("sys.argv", [f"{script}.py", *words])
     with pytest.raises(SystemExit) as exit:

@@ -374,7 +374,7 @@ def test_flags_of_adaptation(words, said, refuse, tmp_path, monkeypatch):
 
 @pytest.fixture
 def refuse(trained, changed, tmp_path, monkeypatch, capsys):
-    """`refuse(*words)` runs the script as a user does -> its one line of complaint."""
+    """`refuse(*words)` runs the script as a user does -> its one line of error."""
     shutil.copy(trained / "toy.pt", tmp_path / "toy.pt")
 
     def run(*words):

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from corpus.cache import SPLITS
-from corpus.reading import lines, size_of
+from corpus.reading import files_in, lines, size_of
 from corpus.tokenizers import EOS, UNK, Vocabulary, restore
 from runtime.errors import InputError
 
@@ -30,23 +30,11 @@ FILES = {FILE, *(f"{split}.txt" for split in SPLITS)}
 
 
 def find_files(paths, out):
-    """The files that are named, and those in folders that are, hidden ones left out, in the order of their names."""
-    files = []
+    """As `files_in`. InputError where `out` is in one of the folders: what is written would be read."""
     for path in paths:
-        if path == "-" or (os.path.exists(path) and not os.path.isdir(path)):
-            files.append(path)
-        elif not os.path.isdir(path):
-            raise InputError(f"{path}: no such file or folder")
-        elif os.path.realpath(out).startswith(os.path.join(os.path.realpath(path), "")):
+        if os.path.isdir(path) and os.path.realpath(out).startswith(os.path.join(os.path.realpath(path), "")):
             raise InputError(f"--out {out} is inside {path}, whose files are all read; choose another place")
-        else:
-            for folder, below, names in os.walk(path):
-                below[:] = sorted(name for name in below if not name.startswith("."))
-                files += [os.path.join(folder, name) for name in sorted(names)
-                          if not name.startswith(".") and os.path.isfile(os.path.join(folder, name))]
-    if not files:
-        raise InputError(f"{', '.join(paths)}: there are no files")
-    return files
+    return files_in(paths)
 
 
 def units(file, by):

@@ -2,6 +2,7 @@
 
 import codecs
 import io
+import os
 from contextlib import contextmanager
 
 from runtime.errors import InputError
@@ -24,6 +25,28 @@ def naming(file):
         raise InputError(f"{error.filename or file}: cannot be read ({error.strerror}){advice}") from error
     except InputError as error:
         raise InputError(f"{file}: {error}") from None
+
+
+def files_in(paths):
+    """The files that are named, and those in folders that are, hidden ones left out, in the order of their names.
+
+    `-`, standard input, stays. Raises InputError where there is nothing.
+    """
+    files = []
+    for path in paths:
+        below = [path]
+        if os.path.isdir(path):
+            below = []
+            for folder, subfolders, names in os.walk(path):
+                subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+                below += [os.path.join(folder, name) for name in sorted(names)
+                          if not name.startswith(".") and os.path.isfile(os.path.join(folder, name))]
+            if not below:
+                raise InputError(f"{path}: there are no files")
+        elif path != "-" and not os.path.exists(path):
+            raise InputError(f"{path}: no such file or folder")
+        files += below
+    return files
 
 
 def blocks(file, size):

@@ -7,7 +7,7 @@ import json
 import os
 from typing import NamedTuple
 
-from corpus.reading import naming
+from corpus.reading import files_in, naming
 from evaluation import syntaxgym
 from evaluation.text_files import read_utf8_lines
 from runtime.errors import InputError
@@ -42,28 +42,12 @@ def read(paths, good=None, bad=None):
     good, bad: names of a table's two columns. Raises InputError, which names file and line, for what has no format
     known.
     """
-    items = []
-    for path in files(paths):
-        with naming(path):
-            items += read_file(path, (good, bad))
+    items, files = [], dict.fromkeys(files_in(paths))
+    for path in files:
+        if path in paths or not (path.endswith(".gold") and f"{path[:-4]}text" in files):    # a .text reads its .gold
+            with naming(path):
+                items += read_file(path, (good, bad))
     return items
-
-
-def files(paths):
-    """The files that are named, and those in folders that are, hidden ones left out, by name; .gold with its .text."""
-    all_paths = []
-    for path in paths:
-        if not os.path.exists(path):
-            raise InputError(f"{path}: no such file or folder")
-        if not os.path.isdir(path):
-            all_paths.append(path)
-            continue
-        names = [os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names
-                 if not name.startswith(".")]
-        if not names:
-            raise InputError(f"{path}: there are no files")
-        all_paths += sorted(name for name in names if not (name.endswith(".gold") and f"{name[:-4]}text" in names))
-    return list(dict.fromkeys(all_paths))
 
 
 def read_file(path, columns):

@@ -3,7 +3,6 @@
 N words of a text, V size of the vocabulary, H width of a layer.
 """
 import math
-from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -12,7 +11,7 @@ import checkpoint
 import model as network
 from corpus.tokenizers import Vocabulary
 from data import EOS, UNK, short
-from evaluation import generation, minimal_pairs, scoring
+from evaluation import generation, hidden_states, minimal_pairs, scoring
 from evaluation.loss import PLAIN_WINDOW, evaluating
 from evaluation.text import sentences as numbers_of_sentences
 from evaluation.text import to_text
@@ -152,8 +151,10 @@ class LanguageModel:
         """The `k` likeliest words after `prefix` -> list of (word, probability), the likeliest first."""
         if k < 1:
             raise InputError(f"k={k}: use a positive number of words")
-        with self._reading():
-            *_, (features, _) = self._windows(prefix)                                        # (n, E)
+        with devices.computing(self.compute), evaluating(self.model):
+            hidden = self.model.init_hidden(1)
+            for window in self._stream(prefix).split(PLAIN_WINDOW):
+                features, hidden = self.model(window, hidden)                                # (n, E)
             best = self.model.logprob(features[-1:])[0].exp().topk(min(k, len(self.vocabulary)))
         return [(self.vocabulary[i], p) for i, p in zip(best.indices.tolist(), best.values.tolist())]
 
@@ -166,9 +167,10 @@ class LanguageModel:
         words, layers = self._known(text), self.model.nlayers
         if not -layers <= layer < layers:
             raise InputError(f"layer={layer}: the model has {layers} layers, from 0 to {layers - 1}")
-        with self._reading():
-            rows = torch.cat([outputs[layer][:, 0] for _, outputs in self._windows(words)])          # (N + 1, H)
-        return rows[1:].float().cpu(), words                                       # the first is the <eos> before
+        number = layer % layers + 1
+        with devices.computing(self.compute):
+            states = hidden_states.hidden_states(self.model, [self._stream(words)], PLAIN_WINDOW, [number])
+        return states[number], words
 
     def generate(self, prompt="", words=100, temperature=1.0, top_k=0, seed=None, top_p=1.0):
         """Draw `words` words that go on from `prompt` -> list of words, <eos> where the model ends a line.
@@ -185,11 +187,6 @@ class LanguageModel:
             ids = generation.sample(self.model, self._ids(prompt), words, temperature, top_k, top_p, generator)
             return [self.vocabulary[i] for i in ids]
 
-    @contextmanager
-    def _reading(self):
-        with devices.computing(self.compute), evaluating(self.model):
-            yield
-
     def _known(self, text):
         """The words of a text. InputError where there are unknown ones that are to be refused."""
         words = self.vocabulary.tokenizer.encode(text) if isinstance(text, str) else list(text)
@@ -203,10 +200,6 @@ class LanguageModel:
         """<eos> and the words of a text, unknown ones as <unk> -> list of ids."""
         return [self.ids[EOS], *(self.ids.get(word, self.ids.get(UNK)) for word in self._known(text))]
 
-    def _windows(self, text):
-        """Read <eos> and a text -> yields features (n, E) and each layer's output (n, 1, H), a window at a time."""
-        stream = torch.tensor(self._ids(text), device=self.compute.device)[:, None]                  # (N + 1, 1)
-        hidden = self.model.init_hidden(1)
-        for window in stream.split(PLAIN_WINDOW):
-            features, hidden, outputs, _ = self.model(window, hidden, return_h=True)
-            yield features, outputs
+    def _stream(self, text):
+        """<eos> and a text -> its ids (N + 1, 1)."""
+        return torch.tensor(self._ids(text), device=self.compute.device)[:, None]

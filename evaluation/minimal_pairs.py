@@ -4,6 +4,7 @@ Every text is read on its own, from a zero state and after <eos>, each once. n t
 """
 import math
 from collections import Counter
+from itertools import chain
 from typing import NamedTuple
 
 from data import EOS, UNK
@@ -78,7 +79,7 @@ def cut(lines, vocabulary, device, unknown="unk", untrained_unk=False, name="the
     lines = list(dict.fromkeys(lines))
     parts = vocabulary.tokenizer.cut(part for line in lines for part in line.split("\n"))
     tokens = [[token for _ in line.split("\n") for token in (*next(parts), EOS)] for line in lines]
-    words, ends = sum_of(tokens), [i + 1 == len(line) for line in tokens for i in range(len(line))]
+    words, ends = list(chain(*tokens)), [i + 1 == len(line) for line in tokens for i in range(len(line))]
     unknown_words = Counter(word for word in words if word not in ids)
     if unknown_words:
         warn_of_unknown(name, unknown_words, len(words), unknown, UNK in ids, untrained_unk)
@@ -96,10 +97,6 @@ def read(texts, model, bptt, temperature=1.0, check=lambda: None):
                                  word_numbers(texts.text.tokenizer, line, tokens))
         start = stop
     return readings
-
-
-def sum_of(lists):
-    return [each for one in lists for each in one]
 
 
 def scored(reading, start, stop, with_eos):
@@ -225,7 +222,7 @@ def evaluate(args, items, texts, model, check):
     if len(accuracies) > 1:
         log(f"| mean of the paradigms' accuracies {summary['mean_of_paradigms']:.1%}")
     if args.per_pair:
-        rows = sum_of(verdict.rows for verdict in verdicts)
+        rows = list(chain.from_iterable(verdict.rows for verdict in verdicts))
         names = dict.fromkeys(name for row in rows for name in row)
         write_rows(args.per_pair, [{name: row.get(name, "") for name in names} for row in rows], args.format)
     return {"minimal_pairs": summary}

@@ -1,9 +1,9 @@
 """n-best lists of a speech recogniser or a translator, scored anew: score + weight · log-probability."""
 import math
 
+from corpus.reading import lines
 from evaluation.formats import sentence_rows
 from evaluation.tables import write_rows
-from evaluation.text_files import read_utf8_lines
 from runtime import values
 from runtime.errors import InputError
 from runtime.options import Flag
@@ -26,7 +26,7 @@ def read_lists(file, name, column):
     Raises InputError, which names the line, where one has no score.
     """
     rows = []
-    for number, line in enumerate(read_utf8_lines(file, name), start=1):
+    for number, line in enumerate(lines(file, name), start=1):
         words = line.split()
         if not words:
             continue

@@ -8,8 +8,8 @@ import os
 from typing import NamedTuple
 
 from corpus.reading import files_in, naming
+from corpus.reading import lines as lines_of
 from evaluation import syntaxgym
-from evaluation.text_files import read_utf8_lines
 from runtime.errors import InputError
 
 COLUMNS = ("sentence_good", "sentence_bad"), ("good", "bad")      # of a table, where none are named
@@ -55,7 +55,7 @@ def read_file(path, columns):
     name, ending = os.path.splitext(os.path.basename(path))
     if ending in (".text", ".gold"):
         return list(agreement_by_position(f"{path[:-5]}.text", f"{path[:-5]}.gold", name))
-    lines = read_utf8_lines(path, path)
+    lines = list(lines_of(path))
     first = next((line.lstrip() for line in lines if line.strip()), "")
     if not first:
         raise InputError("holds no pairs: it is empty")
@@ -148,8 +148,8 @@ def agreement_by_position(text, gold, field):
     for path in text, gold:
         if not os.path.exists(path):
             raise InputError(f"goes with {path}, which is not there")
-    texts = [line.split() for line in read_utf8_lines(text, text)]
-    golds = [line.split("\t") for line in read_utf8_lines(gold, gold)]
+    texts = [line.split() for line in lines_of(text)]
+    golds = [line.split("\t") for line in lines_of(gold)]
     texts, golds = ([line for line in lines if any(line)] for lines in (texts, golds))
     if len(texts) != len(golds) or not texts:
         raise InputError(f"{text} has {len(texts)} lines, {gold} {len(golds)}: one line each belongs to a sentence")

@@ -204,11 +204,7 @@ def sample_losses(model, streams, bptt, samples, factors, temperatures, check=la
 
 def temperature_losses(model, streams, bptt, temperatures, check=lambda: None):
     """Mean loss in nats over `streams`, a list of (n + 1, 1), at each of `temperatures` -> list."""
-    sums, tokens = [0.0] * len(temperatures), sum(len(stream) - 1 for stream in streams)
     with evaluating(model):
-        for features, targets, _, batch in read(model, streams, bptt, check):
-            for logprobs, target_ids in all_logprobs(model, features, targets, batch):
-                for i, temperature in enumerate(temperatures):
-                    scaled = logprobs / temperature                                  # (rows, V)
-                    sums[i] -= (scaled.gather(1, target_ids)[:, 0] - scaled.logsumexp(1)).sum().item()
-    return [nats / tokens for nats in sums]
+        logprobs = torch.cat([_at(temperatures, model, features, targets, batch).cpu().double()
+                              for features, targets, _, batch in read(model, streams, bptt, check)], 1)      # (K, N)
+    return (-logprobs.mean(1)).tolist()

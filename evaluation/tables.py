@@ -5,8 +5,8 @@ import json
 import sys
 from typing import NamedTuple
 
-from corpus.reading import naming
-from evaluation.text_files import read_utf8_text, writing
+from corpus.reading import BLOCK, blocks, naming
+from evaluation.text_files import writing
 from runtime.errors import InputError
 from runtime.record import finite
 
@@ -30,7 +30,8 @@ def read_table(file, name, column):
     Cells may be in double quotes, a quote in them doubled, as R, Excel and pandas write them. Empty lines at the end
     are left out. Raises InputError where there is no such column, or a row is of another length.
     """
-    text = read_utf8_text(file, name)
+    with naming(name):
+        text = "".join(blocks(file, BLOCK))
     heading_line = text.split("\n", 1)[0]
     delimiter = "\t" if "\t" in heading_line else max(",;", key=heading_line.count)
     quoted = '"' in text

@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from collections import Counter
+from itertools import accumulate
 from typing import NamedTuple
 
 import torch
@@ -199,11 +200,7 @@ def contexts(stream, ends, context):
 
 def sentences(ends):
     """Number of the line that each word is in, from 1 on."""
-    number, numbers = 1, []
-    for end in ends:
-        numbers.append(number)
-        number += end
-    return numbers
+    return list(accumulate(ends, initial=1))[:-1]
 
 
 def characters(text):

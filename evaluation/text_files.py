@@ -2,25 +2,9 @@
 import os
 from contextlib import contextmanager
 
-from corpus.reading import naming
 from runtime.errors import InputError
 from runtime.log import data_stream
 from runtime.paths import atomic_write
-
-
-def read_utf8_text(file, name):
-    """The text of a path or descriptor, its line ends, which may be \\n, \\r\\n or \\r, as \\n."""
-    with naming(name), open(file, encoding="utf-8-sig", newline=None) as text:
-        try:
-            return text.read()
-        except UnicodeDecodeError:
-            raise InputError("is not UTF-8; convert it to UTF-8 text") from None
-
-
-def read_utf8_lines(file, name):
-    """The lines of a path or descriptor, without their ends -> list."""
-    text = read_utf8_text(file, name)
-    return text.removesuffix("\n").split("\n") if text else []
 
 
 @contextmanager

@@ -10,13 +10,16 @@ the test perplexity of the model as trained: batch size 1, one pass, nothing lea
 A record is a line of RECORDS; what it says besides comes from its result file.
 """
 import json
-import statistics
 import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE)]
+
+from table import hours, with_tables
+
 PAGE = HERE / "records.md"
-BEGIN, END = "<!-- made by results/records.py -->\n", "<!-- end -->\n"
+BEGIN = "<!-- made by results/records.py -->\n"
 MOST_PARAMETERS, MOST_HOURS = 24.5e6, 12
 
 RECORDS = [    # result file, what changed against the one before
@@ -27,9 +30,8 @@ RECORDS = [    # result file, what changed against the one before
 def record(path):
     """The facts of a result file of main.py -> dict. ValueError where it is no record by the rules above."""
     result = json.loads(Path(path).read_text(encoding="utf-8"))
-    seconds = [epoch["seconds"] for epoch in result["epochs"]]
-    facts = {"date": result["date"][:10], "perplexity": result["test"]["perplexity"], "epochs": len(seconds),
-             "hours": len(seconds) * statistics.median(seconds) / 3600, "parameters": result["parameters"],
+    facts = {"date": result["date"][:10], "perplexity": result["test"]["perplexity"], "epochs": len(result["epochs"]),
+             "hours": hours(result["epochs"]), "parameters": result["parameters"],
              "commit": result["commit"][:7], "processor": result["device"].removeprefix("cpu "),
              "command": result["command"]}
     if not result["device"].startswith("cpu ") or ", 2 threads" not in result["device"]:
@@ -56,16 +58,10 @@ def table(records=RECORDS, folder=HERE):
     return "\n".join([*lines, "", "Commands:", "", *commands])
 
 
-def with_table(page, text):
-    """The page with `text` between the two marks."""
-    before, rest = page.split(BEGIN)
-    return before + BEGIN + text + END + rest.split(END, 1)[1]
-
-
 if __name__ == "__main__":
     made = table()
     if sys.argv[1:] == ["--write"]:
-        PAGE.write_text(with_table(PAGE.read_text(encoding="utf-8"), made), encoding="utf-8")
+        PAGE.write_text(with_tables(PAGE.read_text(encoding="utf-8"), made, BEGIN), encoding="utf-8")
     elif sys.argv[1:]:
         sys.exit(__doc__)
     else:

@@ -15,6 +15,7 @@ import re
 import statistics
 import subprocess
 import sys
+from bisect import bisect_right
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -23,7 +24,7 @@ import torch
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
-from plot import pyplot
+from plot import pyplot, save
 
 import main as training
 import model
@@ -76,14 +77,9 @@ def fitted(flags, width, most_parameters):
     """The flags with the largest `width` at which the model has at most `most_parameters` parameters."""
     if width is None:
         return [*SIZE, *flags]
-    low, high = 1, 4000
-    while high - low > 1:
-        middle = (low + high) // 2
-        if parameters([*SIZE, *flags, f"--{width}", str(middle)]) <= most_parameters:
-            low = middle
-        else:
-            high = middle
-    return [*SIZE, *flags, f"--{width}", str(low)]
+    largest = bisect_right(range(1, 4000), most_parameters,
+                           key=lambda n: parameters([*SIZE, *flags, f"--{width}", str(n)]))
+    return [*SIZE, *flags, f"--{width}", str(max(1, largest))]
 
 
 def run(folder, name, flags, seed, args):
@@ -134,8 +130,7 @@ def draw(results_by_system, file):
     axes.yaxis.set_minor_formatter("{x:.0f}")
     axes.grid(alpha=0.3, which="both")
     axes.legend()
-    with atomic_write(file, "wb") as out:
-        figure.savefig(out, dpi=110, bbox_inches="tight", format="png")
+    save(figure, file)
 
 
 def main():

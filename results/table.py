@@ -194,16 +194,19 @@ def joined(lines):
     return "\n".join(line.replace("|  |", "| |").replace("|  |", "| |") for line in lines).strip("\n") + "\n"
 
 
+def hours(epochs):
+    """Of the median epoch: pauses (SIGSTOP), and epochs that had other work beside them, do not count."""
+    return len(epochs) * statistics.median(epoch["seconds"] for epoch in epochs) / 3600
+
+
 def overnight(results, corpus, name):
     """Lines of the table of one corpus; none where the recipe has not run to its end."""
     trained = results[f"{corpus}-overnight", "main.py"]
     if not trained:
         return []
-    # Of the median epoch: pauses (SIGSTOP), and epochs that had other work beside them, do not count.
     epochs = trained[0]["epochs"]
-    hours = len(epochs) * statistics.median(epoch["seconds"] for epoch in epochs) / 3600
     lines = ["", f"{name} on two CPU cores (`recipes/overnight.sh {corpus}`; {processors(trained)}), {len(epochs)} "
-             f"epochs in {hours:.1f} hours:", "", "| | paper, on a GPU | here |", "|---|---|---|"]
+             f"epochs in {hours(epochs):.1f} hours:", "", "| | paper, on a GPU | here |", "|---|---|---|"]
     for title, made_by, part, published in OVERNIGHT:
         scores = ours(results[f"{corpus}-overnight", made_by], part)
         if scores:
@@ -216,10 +219,10 @@ def processors(results):
     return ", ".join(sorted({result["device"].removeprefix("cpu ").split(",")[0] for result in results}))
 
 
-def with_tables(page, text):
-    """The page with `text` between the two marks."""
-    before, rest = page.split(BEGIN)
-    return before + BEGIN + text + END + rest.split(END, 1)[1]
+def with_tables(page, text, begin=BEGIN):
+    """The page with `text` between two marks."""
+    before, rest = page.split(begin)
+    return before + begin + text + END + rest.split(END, 1)[1]
 
 
 if __name__ == "__main__":

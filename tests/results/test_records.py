@@ -44,4 +44,4 @@ def test_what_is_not_below_the_record_is_refused(tmp_path):
 
 def test_the_page_is_up_to_date():
     page = records.PAGE.read_text(encoding="utf-8")
-    assert records.with_table(page, records.table()) == page
+    assert records.with_tables(page, records.table(), records.BEGIN) == page

@@ -36,13 +36,13 @@ def test_evaluated_to_the_same_figures(what, name, call, tmp_path):
 def test_continued_to_the_same_figures(name, call, tmp_path):
     said = call("main.py", "--data", "toy", "--device", "cpu", "--save", f"{name}.pt", "--resume", f"{name}.state.pt",
                 "--epochs", 5)
-    wanted = json.loads((MADE / f"{name}.continued.result.json").read_text())
+    expected = json.loads((MADE / f"{name}.continued.result.json").read_text())
     found = json.loads((tmp_path / f"{name}.result.json").read_text())
     assert "continuing from" in said
-    assert [e["switch_epoch"] for e in found["epochs"]] == [e["switch_epoch"] for e in wanted["epochs"]]
+    assert [e["switch_epoch"] for e in found["epochs"]] == [e["switch_epoch"] for e in expected["epochs"]]
     for key in ("valid_loss", "lr"):
-        assert [e[key] for e in found["epochs"]] == pytest.approx([e[key] for e in wanted["epochs"]], rel=1e-5)
-    assert found["test"]["loss"] == pytest.approx(wanted["test"]["loss"], rel=1e-5)
+        assert [e[key] for e in found["epochs"]] == pytest.approx([e[key] for e in expected["epochs"]], rel=1e-5)
+    assert found["test"]["loss"] == pytest.approx(expected["test"]["loss"], rel=1e-5)
 
 
 def test_fine_tuned(name, call, tmp_path):

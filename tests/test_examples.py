@@ -43,13 +43,13 @@ def test_surprisals_are_those_of_evaluate(model, tmp_path, call):
     run_example("surprisals.py", model, "items.tsv", "out.tsv", cwd=tmp_path)
     call("evaluate.py", "--checkpoint", model, "--text", "items.tsv", "--column", "sentence", "--context", "reset",
          "--per-token", "theirs.tsv")
-    found, wanted = (list(csv.DictReader(open(tmp_path / name, newline=""), delimiter="\t"))
-                     for name in ("out.tsv", "theirs.tsv"))
-    wanted = [row for row in wanted if row["word"] != "<eos>"]
+    found, expected = (list(csv.DictReader(open(tmp_path / name, newline=""), delimiter="\t"))
+                       for name in ("out.tsv", "theirs.tsv"))
+    expected = [row for row in expected if row["word"] != "<eos>"]
     for name in ("item", "condition", "word", "unknown"):
-        assert [row[name] for row in found] == [row[name] for row in wanted]
+        assert [row[name] for row in found] == [row[name] for row in expected]
     assert [float(row["surprisal"]) for row in found] == pytest.approx(
-        [-float(row["logprob"]) / math.log(2) for row in wanted], abs=1e-3)
+        [-float(row["logprob"]) / math.log(2) for row in expected], abs=1e-3)
     assert [row["position"] for row in found] == ["1", "2", "3", "1", "2", "3", "4", "5", "1"]
 
 

@@ -18,7 +18,7 @@ SETUP.loader.exec_module(setup)
 TAKEN = ("data", "utils", "model", "main", "checkpoint", "runtime", "evaluate")       # names of a user's own modules
 
 
-@pytest.mark.parametrize(("line", "wanted"), [
+@pytest.mark.parametrize(("line", "expected"), [
     ("from data import EOS, UNK", "from awd_lstm.data import EOS, UNK"),
     ("from runtime.log import log", "from awd_lstm.runtime.log import log"),
     ("from runtime import errors  # isort: skip", "from awd_lstm.runtime import errors  # isort: skip"),
@@ -27,8 +27,8 @@ TAKEN = ("data", "utils", "model", "main", "checkpoint", "runtime", "evaluate") 
      "def f():\n    from awd_lstm.data import (EOS,\n                      UNK)\n"),
     ("from database import x", "from database import x"), ("import os, sys", "import os, sys"),
     ("x = 'import data'", "x = 'import data'"), ("from awd_lstm import x", "from awd_lstm import x")])
-def test_imports_are_taken_from_the_package(line, wanted):
-    assert setup.in_package(line, {"data", "runtime"}) == wanted
+def test_imports_are_taken_from_the_package(line, expected):
+    assert setup.in_package(line, {"data", "runtime"}) == expected
 
 
 @pytest.mark.parametrize("line", ["import data, os", "import runtime.log"])

@@ -40,30 +40,30 @@ def test_scores_against_a_naive_loop(made):
     for sentence, scored in zip(["a b j", "", "c"], made.score(["a b j", "", ["c"]])):
         words = sentence.split()
         logprobs, _ = read(made, words)
-        wanted = [logprobs[i, WORDS.index(word)].item() for i, word in enumerate([*words, "<eos>"])]
+        expected = [logprobs[i, WORDS.index(word)].item() for i, word in enumerate([*words, "<eos>"])]
         assert [word.word for word in scored.words] == [*words, "<eos>"]
-        assert [word.logprob for word in scored.words] == pytest.approx(wanted, rel=1e-12)
-        assert scored.logprob == pytest.approx(sum(wanted))
-        assert scored.words[0].surprisal == pytest.approx(-math.log2(math.exp(wanted[0])))
+        assert [word.logprob for word in scored.words] == pytest.approx(expected, rel=1e-12)
+        assert scored.logprob == pytest.approx(sum(expected))
+        assert scored.words[0].surprisal == pytest.approx(-math.log2(math.exp(expected[0])))
 
 
 def test_carried_scores_are_those_of_one_text(made):
     words = ["a", "b", "<eos>", "c", "<eos>"]
     logprobs, _ = read(made, words)
-    wanted = [logprobs[i, WORDS.index(word)].item() for i, word in enumerate(words)]
+    expected = [logprobs[i, WORDS.index(word)].item() for i, word in enumerate(words)]
     first, second = made.score(["a b", "c"], context="carry")
-    assert [word.logprob for word in (*first.words, *second.words)] == pytest.approx(wanted, rel=1e-12)
-    assert made.perplexity(["a b", "c"]) == pytest.approx(math.exp(-sum(wanted) / 5))
-    assert made.perplexity(["a b", "c"], context="reset") != pytest.approx(math.exp(-sum(wanted) / 5))
+    assert [word.logprob for word in (*first.words, *second.words)] == pytest.approx(expected, rel=1e-12)
+    assert made.perplexity(["a b", "c"]) == pytest.approx(math.exp(-sum(expected) / 5))
+    assert made.perplexity(["a b", "c"], context="reset") != pytest.approx(math.exp(-sum(expected) / 5))
 
 
 def test_unknown_words_are_read_as_unk_and_flagged(made):
     found, = made.score(["a zebra b"])
-    wanted, = made.score(["a <unk> b"])
-    assert [word.logprob for word in found.words] == [word.logprob for word in wanted.words]
+    expected, = made.score(["a <unk> b"])
+    assert [word.logprob for word in found.words] == [word.logprob for word in expected.words]
     assert [word.word for word in found.words] == ["a", "zebra", "b", "<eos>"]
     assert [word.unknown for word in found.words] == [False, True, False, False]
-    assert not any(word.unknown for word in wanted.words)
+    assert not any(word.unknown for word in expected.words)
 
 
 def test_next_words_against_a_naive_loop(made):

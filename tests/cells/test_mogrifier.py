@@ -72,10 +72,10 @@ def test_single_and_reduced_precision_are_near_float64(settings, in_torch, dtype
 
 def test_without_a_graph_the_same_comes_out():
     layer, (x, hidden) = make(mogrifier_rank=2), given()
-    wanted = flat_hidden(layer(x, hidden))
+    expected = flat_hidden(layer(x, hidden))
     with torch.no_grad():
         found = flat_hidden(layer(x, hidden))
-    assert all(map(torch.equal, found, wanted)) and wanted[0].requires_grad and not found[0].requires_grad
+    assert all(map(torch.equal, found, expected)) and expected[0].requires_grad and not found[0].requires_grad
 
 
 @pytest.mark.parametrize("dropouts", [(0, 0), (0.5, 0.4)])

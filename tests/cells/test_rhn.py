@@ -64,10 +64,10 @@ def test_single_and_reduced_precision_are_near_float64(in_torch, dtype, monkeypa
 
 def test_without_a_graph_the_same_comes_out():
     layer, (x, hidden) = make(), given()
-    wanted = layer(x, hidden)
+    expected = layer(x, hidden)
     with torch.no_grad():
         found = layer(x, hidden)
-    assert all(map(torch.equal, found, wanted)) and wanted[0].requires_grad and not found[0].requires_grad
+    assert all(map(torch.equal, found, expected)) and expected[0].requires_grad and not found[0].requires_grad
 
 
 def test_masks():

@@ -88,10 +88,10 @@ def test_a_mixture_of_all_kinds_against_their_own_files(folder, call, mix):
     said, result = mix(*(f"{name}.pt" for name in names), "--split", "test", "--per-token", "all.json", "--format",
                        "json", "--per-sentence", "lines.json", "--html", "page.html")
     rows = [json.loads(line) for line in (folder / "all.json").read_text().splitlines()]
-    wanted = [math.log(sum(math.exp(row["logprob"]) for row in same) / len(names)) for same in zip(*single)]
-    assert [row["logprob"] for row in rows] == pytest.approx(wanted, rel=1e-5)
+    expected = [math.log(sum(math.exp(row["logprob"]) for row in same) / len(names)) for same in zip(*single)]
+    assert [row["logprob"] for row in rows] == pytest.approx(expected, rel=1e-5)
     assert [{**row, "rank": 0, "logprob": 0} for row in rows] == [{**row, "rank": 0, "logprob": 0} for row in single[0]]
-    loss = -math.fsum(wanted) / len(wanted)
+    loss = -math.fsum(expected) / len(expected)
     assert result["test"]["loss"] == result["test_equal_weights"]["loss"] == pytest.approx(loss, rel=1e-6)
     for entry, of_one in zip(result["models"], single):
         assert entry["test"]["loss"] == pytest.approx(-math.fsum(row["logprob"] for row in of_one) / len(of_one))
@@ -108,32 +108,32 @@ def test_a_mixture_of_all_kinds_against_their_own_files(folder, call, mix):
 
 @pytest.mark.parametrize("weights", ["equal", "valid"])
 def test_one_model_and_two_copies_are_that_model(weights, folder, call, mix):
-    wanted = losses(of_script(folder, call, "evaluate.py", "evaluation"))
+    expected = losses(of_script(folder, call, "evaluate.py", "evaluation"))
     for words in ["lstm.pt"], ["lstm.pt", "lstm.pt"]:
         result = mix(*words, "--weights", weights)[1]
-        assert losses(result) == pytest.approx(wanted, rel=1e-6)
+        assert losses(result) == pytest.approx(expected, rel=1e-6)
         assert losses(result) == pytest.approx(losses(result["models"][0]), rel=1e-12)
 
 
 def test_the_cache_is_that_of_pointer(folder, call, mix):
     flags = ["--window", 60, "--theta", 1, "--lambdasm", 0.2]
-    wanted = losses(of_script(folder, call, "pointer.py", "pointer", *flags))
+    expected = losses(of_script(folder, call, "pointer.py", "pointer", *flags))
     for words in ["lstm.pt:cache", *flags], ["lstm.pt:cache,theta=1,window=60", *flags[-2:]]:
-        assert losses(mix(*words)[1]["models"][0]) == pytest.approx(wanted, rel=1e-6)
+        assert losses(mix(*words)[1]["models"][0]) == pytest.approx(expected, rel=1e-6)
     plain, cached = mix("lstm.pt", "lstm.pt:cache,theta=1,window=60,lambdasm=0.2")[1]["models"]
-    assert losses(plain) != losses(cached) == pytest.approx(wanted, rel=1e-6)
+    assert losses(plain) != losses(cached) == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize("rule", ["rms", "sgd"])
 @pytest.mark.parametrize("model", ["lstm", "adaptive"])
 def test_dynamic_evaluation_is_that_of_dynamiceval(model, rule, folder, call, mix):
     flags = ["--stat-batch-size", 20, "--rule", rule, "--window", 60]
-    wanted = of_script(folder, call, "dynamiceval.py", "dynamic", *flags, "--neural-cache", model=model)
+    expected = of_script(folder, call, "dynamiceval.py", "dynamic", *flags, "--neural-cache", model=model)
     *_, dynamic, both = mix("gru.pt", f"{model}.pt:dynamic", f"{model}.pt:cache,dynamic", *flags)[1]["models"]
-    assert losses(both) == pytest.approx(losses(wanted), rel=1e-6)
+    assert losses(both) == pytest.approx(losses(expected), rel=1e-6)
     assert [dynamic[split]["loss"] for split in ("valid", "test")] == pytest.approx(
-        [wanted[f"{split}_without_cache"]["loss"] for split in ("valid", "test")], rel=1e-6)
-    assert both["settings"]["lr"] == wanted["settings"]["lr"]
+        [expected[f"{split}_without_cache"]["loss"] for split in ("valid", "test")], rel=1e-6)
+    assert both["settings"]["lr"] == expected["settings"]["lr"]
 
 
 def test_weights_chosen_on_validation(mix):

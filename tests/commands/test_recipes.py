@@ -55,8 +55,8 @@ def test_a_recipe_killed_and_run_again(words, tmp_path):
     assert second.returncode == 0, second.stderr
     assert "| continuing from" in second.stdout
     results = [json.loads(path.read_text()) for path in sorted(tmp_path.glob("*.result.json"))]
-    wanted = {f"{script}.py" for script in RECIPES[words].split()}
-    assert {result["script"] for result in results} == wanted
+    expected = {f"{script}.py" for script in RECIPES[words].split()}
+    assert {result["script"] for result in results} == expected
     for result in results:
         assert result["recipe"] is None and math.isfinite(result["test"]["perplexity"])
         if result["script"] == "main.py":
@@ -350,10 +350,10 @@ def test_rates_of_the_variational_lstm(name, first, rates, toy, tmp_path):
 @pytest.mark.parametrize("recipe", ["variational_medium", "variational_large"])
 def test_trying_a_variational_recipe_out_takes_two_samples(recipe):
     line, = re.findall(r"mc-samples \"(.*?\)})\"", (ROOT / "recipes" / f"{recipe}.sh").read_text())
-    for smoke, wanted in ("1", "2"), ("", "100"):
+    for smoke, expected in ("1", "2"), ("", "100"):
         done = subprocess.run(["bash", "-c", f"echo {line}"], env={"SMOKE": smoke}, capture_output=True, text=True,
                               check=True)
-        assert done.stdout.strip() == wanted
+        assert done.stdout.strip() == expected
 
 
 def test_a_picture_of_forty_runs(monkeypatch, tmp_path):

@@ -103,10 +103,10 @@ def test_published_defaults():
     args = options.parse(main.make_parser(), ["--cuda"])
     args = optimizers.resolve(args)
     assert optimizers.make(args, torch.nn.Linear(1, 1)).param_groups[0]["lr"] == 30
-    wanted = dict(model="LSTM", emsize=400, nhid=1150, nlayers=3, lr=30, clip=0.25, epochs=8000, batch_size=80, bptt=70,
-                  dropout=0.4, dropouth=0.3, dropouti=0.65, dropoute=0.1, wdrop=0.5, seed=1111, nonmono=5,
-                  log_interval=200, alpha=2, beta=1, wdecay=1.2e-6, optimizer="sgd", when=[-1], tied=True)
-    assert {name: getattr(args, name) for name in wanted} == wanted
+    expected = dict(model="LSTM", emsize=400, nhid=1150, nlayers=3, lr=30, clip=0.25, epochs=8000, batch_size=80,
+                    bptt=70, dropout=0.4, dropouth=0.3, dropouti=0.65, dropoute=0.1, wdrop=0.5, seed=1111, nonmono=5,
+                    log_interval=200, alpha=2, beta=1, wdecay=1.2e-6, optimizer="sgd", when=[-1], tied=True)
+    assert {name: getattr(args, name) for name in expected} == expected
     args = optimizers.resolve(options.parse(main.make_parser(), ["--optimizer", "adam"]))
     assert optimizers.make(args, torch.nn.Linear(1, 1)).param_groups[0]["lr"] == 1e-3
 

@@ -93,12 +93,12 @@ class Handler(BaseHTTPRequestHandler):
         if not self.path.startswith("/"):
             self.server.proxied.append(self.path)
             return self.send_error(403)
-        wanted = self.headers["Range"]
-        self.server.requests.append((self.path, wanted))
+        asked_range = self.headers["Range"]
+        self.server.requests.append((self.path, asked_range))
         content = self.server.files.get(self.path)
         if content is None:
             return self.send_error(404)
-        start = int(re.fullmatch(r"bytes=(\d+)-", wanted)[1]) if wanted and self.server.ranges else 0
+        start = int(re.fullmatch(r"bytes=(\d+)-", asked_range)[1]) if asked_range and self.server.ranges else 0
         if start and start >= len(content):
             return self.send_error(416)
         self.send_response(206 if start else 200)

@@ -83,8 +83,8 @@ def test_odd_texts_come_back_from_pieces(text, learnt):
 
 @given(texts)
 def test_words_are_those_between_white_space(text):
-    wanted = " <eos> ".join(text.split("\n")).split()
-    assert Words().encode(text) == wanted
+    expected = " <eos> ".join(text.split("\n")).split()
+    assert Words().encode(text) == expected
 
 
 def test_bpe_merges_what_is_frequent():
@@ -197,8 +197,8 @@ def test_lines_are_those_that_python_finds(tmp_path_factory, text, block):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(reading, "BLOCK", block)
         found = list(reading.lines(str(file)))
-    wanted = list(io.TextIOWrapper(io.BytesIO(text.encode()), encoding="utf-8-sig", newline=None))
-    assert found == [line.removesuffix("\n") for line in wanted]
+    expected = list(io.TextIOWrapper(io.BytesIO(text.encode()), encoding="utf-8-sig", newline=None))
+    assert found == [line.removesuffix("\n") for line in expected]
     ended = "".join(f"{line}\n" for line in found)
     words = ended.replace("\n", " <eos> ").split()
     assert reading.size_of(found) == {"bytes": len(ended.encode()), "words": len(words)}

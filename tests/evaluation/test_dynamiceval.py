@@ -111,7 +111,7 @@ def test_step_against_a_loop(rule, lamb, in_torch, monkeypatch):
     weights, gradients, trained = ([torch.randn(shape) for shape in shapes] for _ in range(3))
     squares = [torch.rand(shape) ** 4 * scale for shape, scale in zip(shapes, (1, 0.1, 1e-4, 1e-2))]
     squares[0][0, 0] = 0                                                     # a weight that never had a gradient
-    lr, epsilon, wanted, capped = 0.03, 1e-3, [], 0
+    lr, epsilon, expected, capped = 0.03, 1e-3, [], 0
     roots = [[math.sqrt(s) for s in square.flatten().tolist()] for square in squares]
     mean = sum(sum(of_one) / len(of_one) for of_one in roots) / len(roots)       # each parameter counts alike
     for w, g, start, square in zip(weights, gradients, trained, squares):
@@ -121,11 +121,11 @@ def test_step_against_a_loop(rule, lamb, in_torch, monkeypatch):
             decay = lamb * rms / mean if rule == "rms" else lamb
             capped += decay > 1
             values.append(w - lr * (g / (rms + epsilon) if rule == "rms" else g) + min(decay, 1) * (start - w))
-        wanted.append(torch.tensor(values))
+        expected.append(torch.tensor(values))
     rates = (dynamic.rms_rates(squares, lr, lamb, epsilon) if rule == "rms" else
              dynamic.sgd_rates(weights, lr, lamb))
     update(weights, trained, rates[1], gradients, rates[0])
-    for found, values in zip(weights, wanted):
+    for found, values in zip(weights, expected):
         torch.testing.assert_close(found.flatten(), values, rtol=1e-5, atol=1e-6)
     assert bool(capped) == (rule == "rms" and lamb == 0.8)
 
@@ -287,8 +287,8 @@ def test_adaptation_against_a_loop(reset, begin):
         logprobs.append(torch.stack([picked, (scores > picked[:, None]).sum(1) + 1.0, -(scores.exp() * scores).sum(1)]))
         for w, gradient in zip(weights, torch.autograd.grad(-picked.mean(), weights)):
             w.data -= 0.5 * gradient
-    for values, wanted in zip(found.scores, torch.cat(logprobs, 1).detach()):
-        torch.testing.assert_close(values.float(), wanted, rtol=1e-4, atol=1e-4)
+    for values, expected in zip(found.scores, torch.cat(logprobs, 1).detach()):
+        torch.testing.assert_close(values.float(), expected, rtol=1e-4, atol=1e-4)
     for w, adapted in zip(weights, kept, strict=True):
         torch.testing.assert_close(adapted, w.detach(), rtol=1e-4, atol=1e-5)
 

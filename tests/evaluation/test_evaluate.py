@@ -55,11 +55,11 @@ def test_temperature_against_a_naive_softmax(splits):
     logprobs = scoring.score(model, [column], 20, 1.7)[0]
     features = torch.cat([f for f, _, _ in windows(model.eval(), column, 20)])
     scores = (model.logprob(features) / 1.7).exp()
-    wanted = (scores / scores.sum(1, keepdim=True)).gather(1, column[1:]).log()[:, 0]
-    torch.testing.assert_close(logprobs, wanted.detach())
+    expected = (scores / scores.sum(1, keepdim=True)).gather(1, column[1:]).log()[:, 0]
+    torch.testing.assert_close(logprobs, expected.detach())
     losses = scoring.temperature_losses(model, [column], 20, [1.0, 1.7])
     assert losses == pytest.approx([-scoring.score(model, [column], 20)[0].mean().item(),
-                                    -wanted.mean().item()])
+                                    -expected.mean().item()])
 
 
 def test_lines_on_their_own():

@@ -207,9 +207,9 @@ def test_forms_after_a_prefix_and_regions_against_words(trained, call, tmp_path)
     rows = [json.loads(line) for line in (tmp_path / "g.json").read_text().splitlines()]
     model = LanguageModel.load(trained / "toy.pt", device="cpu")
     for row, (good, bad) in zip(rows, (("w1 w8 w25", "w1 w8 w26"), ("w3 w22 w5", "w3 w22 w9"))):
-        wanted = [one.words[2].logprob for one in model.score([good, bad])]
-        assert [row["logprob_good"], row["logprob_bad"]] == pytest.approx(wanted, abs=1e-5)
-        assert row["outcome"] == ("good" if wanted[0] > wanted[1] else "bad") and row["tokens_good"] == 1
+        expected = [one.words[2].logprob for one in model.score([good, bad])]
+        assert [row["logprob_good"], row["logprob_bad"]] == pytest.approx(expected, abs=1e-5)
+        assert row["outcome"] == ("good" if expected[0] > expected[1] else "bad") and row["tokens_good"] == 1
     call("evaluate.py", *common, "s.json", "--per-pair", "r.json")
     rows = [json.loads(line) for line in (tmp_path / "r.json").read_text().splitlines()]
     match, mismatch = ([word.surprisal for word in one.words] for one in model.score(["w1 w8 w25", "w1 w9 w2 w3"]))

@@ -50,17 +50,17 @@ def test_chosen_weights_are_the_best_of_a_grid(seed):
 
 
 def test_steps_against_a_loop_never_worsen_and_stay_on_the_simplex(monkeypatch):
-    found, wanted, last = logprobs(4), [0.25] * 4, math.inf
+    found, expected, last = logprobs(4), [0.25] * 4, math.inf
     for steps in range(30):
         monkeypatch.setattr(mixture, "MOST_STEPS", steps)
         weights = best_weights(found)[0]
-        assert weights.tolist() == pytest.approx(wanted, rel=1e-9)
+        assert weights.tolist() == pytest.approx(expected, rel=1e-9)
         assert weights.min() >= 0 and weights.sum().item() == pytest.approx(1, abs=1e-14)
         loss = mean_loss(mix(found, weights))
         assert loss <= last
-        last, mixed = loss, naive(found, wanted)
-        wanted = [sum(w * math.exp(row[t] - mixed[t]) for t in range(len(mixed))) / len(mixed)
-                  for w, row in zip(wanted, found.tolist())]
+        last, mixed = loss, naive(found, expected)
+        expected = [sum(w * math.exp(row[t] - mixed[t]) for t in range(len(mixed))) / len(mixed)
+                    for w, row in zip(expected, found.tolist())]
 
 
 def test_a_useless_model_gets_nothing_and_an_impossible_word_counts_for_none():

@@ -21,8 +21,8 @@ def test_words_are_what_stands_between_white_space(kind):
     text = Text("text", pieces, ends, [i == 2 for i in range(len(pieces))], [], tokenizer=tokenizer)
     joined, scores = whole_words(text, Scores(logprobs, None, logprobs))
 
-    wanted = [word for line in LINES for word in (*line.split(), EOS)]
-    assert [word for word in joined.words if word] == wanted            # white space before <eos> is a word of its own
+    expected = [word for line in LINES for word in (*line.split(), EOS)]
+    assert [word for word in joined.words if word] == expected          # white space before <eos> is a word of its own
     assert sum(scores.logprobs) == sum(logprobs) and len(scores.logprobs) == len(joined.words) == len(joined.ends)
     assert [word for word, end in zip(joined.words, joined.ends) if end] == [EOS] * len(LINES)
     first = sum(word_index(pieces)[i] == 0 for i in range(len(pieces)))

@@ -98,8 +98,8 @@ def test_a_table_in_and_out(trained, toy, call, tmp_path):
     assert rows[1]["prev_surprisal"] == rows[0]["surprisal"]
     assert rows[0]["prev_surprisal"] == "" == rows[3]["prev_length"]
     text = (toy / "train.txt").read_text().split()
-    wanted = [math.log((text.count(row["word"]) + 1) / (len(text) + len(set(text))) * 1e6) for row in rows]
-    assert [float(row["log_freq"]) for row in rows] == pytest.approx(wanted, rel=1e-12)
+    expected = [math.log((text.count(row["word"]) + 1) / (len(text) + len(set(text))) * 1e6) for row in rows]
+    assert [float(row["log_freq"]) for row in rows] == pytest.approx(expected, rel=1e-12)
     pandas = pytest.importorskip("pandas")
     table = pandas.read_csv(tmp_path / "out.csv", keep_default_na=False, na_values=[""])
     assert table["surprisal"].tolist() == [row["surprisal"] for row in found] and table["prev_length"].isna().sum() == 2

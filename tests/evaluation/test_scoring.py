@@ -42,9 +42,9 @@ def test_batches_equal_one_by_one(cell, settings, small):
     model, streams = make(cell, torch.float32, **settings)
     for temperature, ranks, entropies in (1.0, False, False), (1.0, True, True), (1.7, False, True):
         found = score(model, streams, 5, temperature, ranks, entropies=entropies)
-        wanted = one_by_one(model, streams, 5, temperature, ranks, entropies=entropies)
+        expected = one_by_one(model, streams, 5, temperature, ranks, entropies=entropies)
         assert len(found.logprobs) == sum(LENGTHS) and (found.ranks is None) != ranks
-        for one, two in zip(found, wanted):
+        for one, two in zip(found, expected):
             assert one is two is None or torch.allclose(one, two, atol=1e-5, rtol=1e-5)
     assert scoring.temperature_losses(model, streams, 5, [1.7]) == pytest.approx(
         [-score(model, streams, 5, 1.7).logprobs.mean().item()])
@@ -60,13 +60,13 @@ def test_a_wide_layer_is_multiplied_by_the_compiled_product(small):
 def test_entropy_against_its_definition(small):
     model, streams = make()
     found = score(model, streams, 5, 0.7, entropies=True).entropies
-    wanted = []
+    expected = []
     for stream in streams:
         features, _ = model.eval()(stream[:-1], model.init_hidden(1))
         for logits in model.logprob(features) / 0.7:
             p = logits.exp() / logits.exp().sum()
-            wanted.append(-sum(x * x.log() for x in p).item())
-    assert found.tolist() == pytest.approx(wanted, rel=1e-9)
+            expected.append(-sum(x * x.log() for x in p).item())
+    assert found.tolist() == pytest.approx(expected, rel=1e-9)
 
 
 @pytest.mark.parametrize("bptt", [3, 100])
@@ -154,9 +154,9 @@ def test_a_masked_softmax_keeps_the_masks_of_each_column(temperature, small):
     with torch.no_grad():
         features, _ = model.train()(data, model.init_hidden(3))
         every = (model.logprob(features) / temperature).log_softmax(1).view(*data.shape, -1)
-    wanted = [every[:, column][:len(stream) - 1].gather(1, stream[1:]) for column, stream in
-              ((2, streams[0]), (0, streams[1]), (1, streams[2]))]
-    torch.testing.assert_close(found, torch.cat(wanted)[:, 0])
+    expected = [every[:, column][:len(stream) - 1].gather(1, stream[1:]) for column, stream in
+                ((2, streams[0]), (0, streams[1]), (1, streams[2]))]
+    torch.testing.assert_close(found, torch.cat(expected)[:, 0])
 
 
 # ---- hidden states
@@ -165,16 +165,16 @@ def test_a_masked_softmax_keeps_the_masks_of_each_column(temperature, small):
 def test_hidden_states_are_those_after_each_word(cell, small):
     model, streams = make(cell)
     found = hidden_states.hidden_states(model, streams, 5, [1, 2])
-    wanted = {1: [], 2: []}
+    expected = {1: [], 2: []}
     for stream in streams:
         hidden = model.eval().init_hidden(1)
         for number, word in enumerate(stream):
             _, hidden, raw, _ = model(word[None], hidden, return_h=True)
-            for layer in wanted if number else ():
-                wanted[layer].append(raw[layer - 1][0, 0])
+            for layer in expected if number else ():
+                expected[layer].append(raw[layer - 1][0, 0])
     for layer, width in (1, 14), (2, 10):
         assert found[layer].shape == (sum(LENGTHS), width)
-        torch.testing.assert_close(found[layer], torch.stack(wanted[layer]).float())
+        torch.testing.assert_close(found[layer], torch.stack(expected[layer]).float())
     with pytest.raises(Exception, match="has 2 layers"):
         hidden_states.chosen_layers(3, model)
 

@@ -42,10 +42,10 @@ def logprobs(model, ids):
         return model.logprob(features), features
 
 
-def same_model(found, wanted):
+def same_model(found, expected):
     """Whether two checkpoints' contents hold the same weights, bit for bit, words and shape."""
-    assert found["vocabulary"] == wanted["vocabulary"]
+    assert found["vocabulary"] == expected["vocabulary"]
     for part in ("model", "criterion"):
-        assert found[part].keys() == wanted[part].keys()
-        assert all(torch.equal(tensor, wanted[part][name]) for name, tensor in found[part].items())
-    return found["settings"] == {**wanted["settings"], "data": found["settings"]["data"]}
+        assert found[part].keys() == expected[part].keys()
+        assert all(torch.equal(tensor, expected[part][name]) for name, tensor in found[part].items())
+    return found["settings"] == {**expected["settings"], "data": found["settings"]["data"]}

@@ -212,9 +212,9 @@ def test_fastai_gives_our_features(own_packages, tmp_path):
     fastai.write(contents, model.state_dict(), str(tmp_path / "out"), None)
     done = subprocess.run([sys.executable, "-c", FASTAI], cwd=tmp_path, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    wanted, features = logprobs(model, [3, 0, 7, 7, 20, 1, 11])
+    expected, features = logprobs(model, [3, 0, 7, 7, 20, 1, 11])
     assert torch.allclose(torch.load(tmp_path / "features.pt"), features, atol=1e-5)
-    assert torch.allclose(torch.load(tmp_path / "logits.pt").log_softmax(-1), wanted, atol=1e-5)
+    assert torch.allclose(torch.load(tmp_path / "logits.pt").log_softmax(-1), expected, atol=1e-5)
     for name in ("saved", "whole"):                                # as fastai saves it
         found = read(tmp_path / "out" / f"{name}.pth", tmp_path / "out" / "vocab.pkl")
         assert torch.equal(found["model"]["rnns.1.weight_hh_l0"], contents["model"]["rnns.1.weight_hh_l0"])

@@ -53,9 +53,9 @@ def test_the_same_log_probabilities_in_batches_padded_on_any_side(pair):
             out = theirs(**given, output_hidden_states=True)
         assert [h.size(2) for h in out.hidden_states] == [5, *(rnn.hidden_size for rnn in model.rnns)]
         for row, mask in enumerate(given["attention_mask"].bool()):
-            wanted, features = logprobs(model, given["input_ids"][row][mask].tolist())
+            expected, features = logprobs(model, given["input_ids"][row][mask].tolist())
             found = out.logits[row][mask].log_softmax(-1)
-            assert torch.allclose(found[:, :-1], wanted, atol=1e-5) and (found[:, -1] < -1000).all()    # the padding's
+            assert torch.allclose(found[:, :-1], expected, atol=1e-5) and (found[:, -1] < -1000).all()  # the padding's
             assert torch.allclose(out.hidden_states[-1][row][mask], features, atol=1e-5)
     if theirs.softmax is not None:                                # they are log-probabilities already
         assert torch.allclose(out.logits.exp().sum(-1), torch.ones(out.logits.shape[:2]), atol=1e-5)
@@ -133,15 +133,15 @@ def test_a_classifier_reads_the_last_step_that_is_no_padding(side, pair, tmp_pat
         theirs.name_or_path, trust_remote_code=True, num_labels=3)
     given = batch(tokenizer, side)
     out = theirs(**given, labels=torch.tensor([2, 0, 1]))
-    wanted = torch.stack([logprobs(model, given["input_ids"][row][mask].tolist())[1][-1]
-                          for row, mask in enumerate(given["attention_mask"].bool())])              # (3, F)
-    wanted = torch.nn.functional.linear(wanted, theirs.score.weight, theirs.score.bias)
-    assert torch.allclose(out.logits, wanted, atol=1e-5)
+    expected = torch.stack([logprobs(model, given["input_ids"][row][mask].tolist())[1][-1]
+                            for row, mask in enumerate(given["attention_mask"].bool())])              # (3, F)
+    expected = torch.nn.functional.linear(expected, theirs.score.weight, theirs.score.bias)
+    assert torch.allclose(out.logits, expected, atol=1e-5)
     assert torch.equal(theirs(given["input_ids"]).logits, out.logits)                # padding is known by its token
     theirs.save_pretrained(tmp_path)
     again = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path, trust_remote_code=True)
     assert torch.equal(again(**given).logits, out.logits)
-    loss = -wanted.double().log_softmax(-1)[range(3), [2, 0, 1]].mean()
+    loss = -expected.double().log_softmax(-1)[range(3), [2, 0, 1]].mean()
     assert out.loss.item() == pytest.approx(loss.item(), rel=1e-5)
     out.loss.backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in theirs.parameters())
@@ -156,9 +156,9 @@ def test_a_classifier_of_tokens(pair):
     out, terms = theirs(**given, labels=labels), []
     for row, mask in enumerate(given["attention_mask"].bool()):
         features = logprobs(model, given["input_ids"][row][mask].tolist())[1]
-        wanted = torch.nn.functional.linear(features, theirs.score.weight, theirs.score.bias)
-        assert torch.allclose(out.logits[row][mask], wanted, atol=1e-5)
-        terms += (-wanted.double().log_softmax(-1)).gather(1, labels[row][mask][:, None]).flatten().tolist()
+        expected = torch.nn.functional.linear(features, theirs.score.weight, theirs.score.bias)
+        assert torch.allclose(out.logits[row][mask], expected, atol=1e-5)
+        terms += (-expected.double().log_softmax(-1)).gather(1, labels[row][mask][:, None]).flatten().tolist()
     assert out.loss.item() == pytest.approx(sum(terms) / len(terms), rel=1e-5)
 
 
@@ -167,10 +167,10 @@ def test_masks_for_every_step(pair):
     _, _, theirs, tokenizer = pair
     for side in ("left", "right"):
         given = batch(tokenizer, side)
-        mask, wanted = given["attention_mask"], theirs(**given).logits
+        mask, expected = given["attention_mask"], theirs(**given).logits
         causal = mask[:, None].repeat(1, mask.size(1), 1).tril()
         for shape in (causal, causal[:, None], causal.bool(), causal.float()):
-            assert torch.equal(theirs(given["input_ids"], shape).logits, wanted)
+            assert torch.equal(theirs(given["input_ids"], shape).logits, expected)
         for shape, says in ((mask[:, 1:], "shape"), (mask[0], "shape"), ((1.0 - causal) * -1e9, "negative")):
             with pytest.raises(ValueError, match=says):
                 theirs(given["input_ids"], shape)
@@ -185,8 +185,8 @@ def test_a_text_without_tokens(pair):
     past = theirs(**tokenizer("w1 w2", return_tensors="pt")).past_key_values
     again = theirs(torch.zeros(1, 0, dtype=torch.long), past_key_values=past).past_key_values
     ids = tokenizer("w3", return_tensors="pt")["input_ids"]
-    wanted = logprobs(model, [*tokenizer("w1 w2")["input_ids"], ids.item()])[0][-1]
-    assert torch.allclose(theirs(ids, past_key_values=again).logits[0, -1].log_softmax(-1)[:-1], wanted, atol=1e-5)
+    expected = logprobs(model, [*tokenizer("w1 w2")["input_ids"], ids.item()])[0][-1]
+    assert torch.allclose(theirs(ids, past_key_values=again).logits[0, -1].log_softmax(-1)[:-1], expected, atol=1e-5)
     with pytest.raises(ValueError, match="at least one token"):
         theirs.generate(torch.zeros(1, 0, dtype=torch.long), max_new_tokens=2)
 
@@ -272,8 +272,8 @@ def test_the_tokenizer_splits_as_training_did(tmp_path):
     assert [tokenizer.convert_tokens_to_ids(word) for word in WORDS] == list(range(len(WORDS)))
     for i in [*range(1, 0xd800), *range(0xe000, 0x11000), *range(0x1f300, 0x1f400), 0xe0001]:
         text = f"w1{chr(i)}w2"
-        wanted = text.replace("\r", "\n").replace("\n", " <eos> ").split()
-        assert tokenizer(text).tokens() == [word if word in WORDS else "<unk>" for word in wanted], hex(i)
+        expected = text.replace("\r", "\n").replace("\n", " <eos> ").split()
+        assert tokenizer(text).tokens() == [word if word in WORDS else "<unk>" for word in expected], hex(i)
     text = " w3\u3000café\r\n don't strange\n\nw5"
     found = tokenizer(text, return_offsets_mapping=True)
     assert found.tokens() == ["w3", "café", "<eos>", "don't", "<unk>", "<eos>", "<eos>", "w5"]
@@ -299,8 +299,8 @@ def test_the_tokenizer_of_a_text_of_ones_own(kind, lower, tmp_path):
     tokenizer = load(tmp_path / "out")[1]
     text = "\n".join(lines[:3]) + "\n"
     ids = {word: i for i, word in enumerate(contents["vocabulary"])}
-    wanted = [ids[token] if token in ids else ids[UNK] for line in cut.cut(lines[:3]) for token in (*line, EOS)]
-    assert tokenizer(text)["input_ids"] == wanted
+    expected = [ids[token] if token in ids else ids[UNK] for line in cut.cut(lines[:3]) for token in (*line, EOS)]
+    assert tokenizer(text)["input_ids"] == expected
     if kind != "words":
         assert tokenizer.decode(tokenizer(lines[0])["input_ids"]) == (lines[0].lower() if lower else lines[0])
     back = settings.contents_of(*hf.read(str(tmp_path / "out"), None), "out")
@@ -362,10 +362,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 theirs = AutoModelForCausalLM.from_pretrained("out", trust_remote_code=True).eval()
 tokenizer = AutoTokenizer.from_pretrained("out", trust_remote_code=True)
 assert not {"model", "cells", "interchange", "data"} & set(sys.modules)
-text, wanted = json.load(open("wanted.json"))
+text, expected = json.load(open("expected.json"))
 given = tokenizer(text, return_tensors="pt")
 with torch.no_grad():
-    assert (theirs(**given).logits.log_softmax(-1)[0, :, :-1] - torch.tensor(wanted)).abs().max() < 1e-5
+    assert (theirs(**given).logits.log_softmax(-1)[0, :, :-1] - torch.tensor(expected)).abs().max() < 1e-5
 assert theirs.generate(**given, max_new_tokens=4, eos_token_id=None).size(1) == given["input_ids"].size(1) + 4
 print("the same")
 """
@@ -374,8 +374,8 @@ print("the same")
 def test_in_a_process_without_this_project(tmp_path):
     model, contents = contents_of(cutoffs=[6, 15])
     hf.write(contents, model.state_dict(), str(tmp_path / "out"), None)
-    wanted = logprobs(model, [WORDS.index(word) for word in TEXT.split()])[0]
-    (tmp_path / "wanted.json").write_text(json.dumps([TEXT, wanted.tolist()]))
+    expected = logprobs(model, [WORDS.index(word) for word in TEXT.split()])[0]
+    (tmp_path / "expected.json").write_text(json.dumps([TEXT, expected.tolist()]))
     env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run([sys.executable, "-c", ALONE], cwd=tmp_path, env=env, capture_output=True, text=True)
     assert done.stdout == "the same\n", done.stderr

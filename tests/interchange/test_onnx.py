@@ -21,8 +21,8 @@ def session(path):
 
 def score(model, ids):
     """Minus the log-probability of ids and of the end of a line, after the end of another."""
-    wanted = logprobs(model, [0, *ids])[0].double()
-    return -sum(wanted[t, i].item() for t, i in enumerate([*ids, 0]))
+    expected = logprobs(model, [0, *ids])[0].double()
+    return -sum(expected[t, i].item() for t, i in enumerate([*ids, 0]))
 
 
 def steps(run, ids):
@@ -120,8 +120,8 @@ def test_the_ids_of_a_recogniser(tmp_path, capsys):
     about = run.get_modelmeta().custom_metadata_map
     assert (about["sos_id"], about["eos_id"], about["vocab_size"]) == ("1", "1", "8")
     ours = [1, 0, 1, *(WORDS.index(token) for token in RECOGNISER[3:7]), 1]
-    wanted = logprobs(model, [0, ours[3], ours[5]])[0].numpy()[:, ours]
-    assert numpy.abs(steps(run, [1, 3, 5]) - wanted).max() < 1e-5
+    expected = logprobs(model, [0, ours[3], ours[5]])[0].numpy()[:, ours]
+    assert numpy.abs(steps(run, [1, 3, 5]) - expected).max() < 1e-5
     found, = session(tmp_path / "lm.scorer.onnx").run(None, {"x": numpy.array([[3, 5, 4]]), "x_lens": numpy.array([3])})
     assert found[0] == pytest.approx(score(model, [ours[3], ours[5], ours[4]]), abs=1e-4)
     assert (tmp_path / "lm.tokens.txt").read_text() == (tmp_path / "tokens.txt").read_text()
@@ -264,8 +264,8 @@ def test_sherpa_onnx_adds_our_log_probabilities_to_what_it_hears(tmp_path):
     tokens, found = recogniser.tokens(stream), recogniser.lm_probs(stream)
     assert len(tokens) > 5 and tokens[:5] == ["w3", "café", "w7", "w1", "w3"]
     ids = [WORDS.index(token) for token in tokens]
-    wanted = logprobs(model, [0, *ids])[0]
-    assert found == pytest.approx([wanted[t, i].item() for t, i in enumerate(ids)], abs=1e-4)
+    expected = logprobs(model, [0, *ids])[0]
+    assert found == pytest.approx([expected[t, i].item() for t, i in enumerate(ids)], abs=1e-4)
 
 
 def test_sherpa_onnx_takes_the_hypothesis_that_we_find_likeliest(tmp_path):

@@ -56,9 +56,9 @@ def test_the_same_log_probabilities(kind, nlayers, tied, prefix, saved):
     assert contents["settings"]["precision"] == "fp32" and contents["settings"]["vocab"] == "train"
     ids = [3, 0, 7, 7, 20, 1, 11]
     with torch.no_grad():
-        wanted = plain(torch.tensor(ids)[:, None])[:, 0]
-        assert torch.allclose(logprobs(model, ids)[0].double(), wanted, atol=1e-5)
-        assert torch.allclose(logprobs(model.double(), ids)[0], wanted, atol=1e-6)     # its weights were rounded once
+        expected = plain(torch.tensor(ids)[:, None])[:, 0]
+        assert torch.allclose(logprobs(model, ids)[0].double(), expected, atol=1e-5)
+        assert torch.allclose(logprobs(model.double(), ids)[0], expected, atol=1e-6)     # its weights were rounded once
 
 
 def rename(old, new):

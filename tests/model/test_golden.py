@@ -40,8 +40,8 @@ def make(golden):
     return model
 
 
-def close(found, wanted):
-    torch.testing.assert_close(found, torch.as_tensor(wanted, dtype=found.dtype), rtol=1e-5, atol=1e-6)
+def close(found, expected):
+    torch.testing.assert_close(found, torch.as_tensor(expected, dtype=found.dtype), rtol=1e-5, atol=1e-6)
 
 
 def test_state_dict_has_the_documented_keys(golden):

@@ -134,9 +134,9 @@ def test_embedding_dropout_equals_masking_the_whole_table():
     torch.manual_seed(3)
     mask = F.dropout(torch.ones(30, 1), 0.3)                       # (V, 1)
     assert 0 < (mask == 0).sum() < 30
-    wanted = F.embedding(words, embed.weight * mask)
-    wanted.backward(grad)
-    torch.testing.assert_close(found, wanted)
+    expected = F.embedding(words, embed.weight * mask)
+    expected.backward(grad)
+    torch.testing.assert_close(found, expected)
     torch.testing.assert_close(found_grad, embed.weight.grad)
 
 
@@ -390,8 +390,8 @@ def test_one_cycle_goes_up_stays_comes_back_and_fades():
     phases, momentum = [2, 4, 4, 1], (0.8, 0.7)
     points = {0: (0.1, 0.8), 1: (0.55, 0.75), 2: (1, 0.7), 4: (1, 0.7), 6: (1, 0.7), 8: (0.55, 0.75), 10: (0.1, 0.8),
               10.5: (0.0505, 0.8), 11: (0.001, 0.8), 50: (0.001, 0.8)}
-    for epoch, wanted in points.items():
-        assert one_cycle(epoch, phases, momentum) == pytest.approx(wanted)
+    for epoch, expected in points.items():
+        assert one_cycle(epoch, phases, momentum) == pytest.approx(expected)
     assert one_cycle(0, [0, 0, 0, 5], momentum) == pytest.approx((0.1, 0.8))    # phases may be left out
 
 
@@ -421,9 +421,9 @@ def test_a_device_is_picked(there, picked, monkeypatch):
 def test_locked_dropout_with_a_probability_of_its_own_and_the_batch_first():
     x = torch.ones(5, 7, 11)
     torch.manual_seed(0)
-    wanted = LockedDropout()(x, 0.3)
+    expected = LockedDropout()(x, 0.3)
     torch.manual_seed(0)
-    assert torch.equal(LockedDropout(0.3)(x), wanted)
+    assert torch.equal(LockedDropout(0.3)(x), expected)
     first = LockedDropout(0.5, batch_first=True)(x)
     assert torch.equal(first, first[:, :1].expand_as(x)) and not torch.equal(first, first[:1].expand_as(x))
     assert LockedDropout(0.5).eval()(x) is x and LockedDropout(0.5)(x, 0) is x

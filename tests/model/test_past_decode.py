@@ -41,9 +41,9 @@ def test_loss_and_gradients(settings, rows, monkeypatch):
     words = torch.randint(V, (T, B))
     features = torch.randn(T * B, model.decoder.in_features, dtype=torch.double, requires_grad=True)
     inputs = [features, *model.parameters()]
-    found, wanted = model.past_loss(features, words), by_hand(model, features, words)
-    torch.testing.assert_close(found, wanted)
-    gradients = [torch.autograd.grad(2 * loss, inputs, allow_unused=True) for loss in (found, wanted)]
+    found, expected = model.past_loss(features, words), by_hand(model, features, words)
+    torch.testing.assert_close(found, expected)
+    gradients = [torch.autograd.grad(2 * loss, inputs, allow_unused=True) for loss in (found, expected)]
     assert sum(g is not None for g in gradients[0]) >= 5
     for a, b in zip(*gradients):
         assert (a is None) == (b is None)

@@ -26,11 +26,11 @@ def run(nlayers=3, tied=True, **settings):
     return model, features, raws, outputs
 
 
-@pytest.mark.parametrize(("tied", "nhidlast", "wanted", "projected"), [
+@pytest.mark.parametrize(("tied", "nhidlast", "expected", "projected"), [
     (True, None, E, False), (True, 9, 9, True), (False, None, H, False), (False, 9, 9, False), (True, E, E, False)])
-def test_the_last_layer_has_the_width_that_was_asked_for(tied, nhidlast, wanted, projected):
+def test_the_last_layer_has_the_width_that_was_asked_for(tied, nhidlast, expected, projected):
     model, features, _, outputs = run(tied=tied, nhidlast=nhidlast)
-    assert features.shape == (T * B, wanted) and model.nhidlast == wanted
+    assert features.shape == (T * B, expected) and model.nhidlast == expected
     torch.testing.assert_close(features, outputs[-1].flatten(0, 1))
     assert (model.projection is not None) == projected
     decoded = features @ model.projection.weight.t() if projected else features
@@ -54,9 +54,9 @@ def test_gradients_pass_through_sum_and_projection():
     decoded = sum(outputs).flatten(0, 1) @ model.projection.weight.t()
     naive = F.cross_entropy(decoded @ model.decoder.weight.t() + model.decoder.bias, targets)
     shared = [model.projection.weight, model.decoder.weight, model.decoder.bias]
-    for found, wanted in zip(torch.autograd.grad(model.loss(features, targets), [features, *shared]),
-                             torch.autograd.grad(naive, [outputs[-1], *shared])):
-        torch.testing.assert_close(found, wanted.view_as(found))
+    for found, expected in zip(torch.autograd.grad(model.loss(features, targets), [features, *shared]),
+                               torch.autograd.grad(naive, [outputs[-1], *shared])):
+        torch.testing.assert_close(found, expected.view_as(found))
 
 
 def test_every_script_reads_such_a_model(toy, call):

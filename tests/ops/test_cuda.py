@@ -178,10 +178,10 @@ def test_the_softmax_kernel_is_there_and_right():
     assert fused_softmax.available(0)        # which has compared it with torch
     x, weight = torch.randn(300, 40, device="cuda"), torch.randn(33_278, 40, device="cuda")
     bias, targets = torch.randn(33_278, device="cuda"), torch.randint(33_278, (300,), device="cuda")
-    wanted = splitcross._softmax(*(t.double() for t in (x, weight, bias)), targets, torch.float64)
+    expected = splitcross._softmax(*(t.double() for t in (x, weight, bias)), targets, torch.float64)
     for dtype in (torch.float32, torch.bfloat16):
         found = fused_softmax.fused_softmax(x @ weight.t(), bias, targets, dtype)
-        for a, b in zip(found, wanted):
+        for a, b in zip(found, expected):
             assert (a - b).norm() <= (1e-5 if a.dtype == torch.float32 else 4e-3) * b.norm()
 
 

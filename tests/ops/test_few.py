@@ -14,11 +14,11 @@ def test_products_with_a_few_rows(rows, outputs, inputs, in_torch, monkeypatch):
     take_form(in_torch, "few", monkeypatch)
     torch.manual_seed(0)
     weight, x, g = torch.randn(outputs, inputs), torch.randn(rows, inputs), torch.randn(rows, outputs)
-    for found, wanted in ((few.times(weight)(x), x.double() @ weight.double().t()),
-                          (few.times(weight.t())(g), g.double() @ weight.double()),
-                          (few.times(weight.t().contiguous().t())(x), x.double() @ weight.double().t()),
-                          (few.outer(g, x), g.double().t() @ x.double())):
-        assert found.is_contiguous() and (found - wanted).norm() <= 2e-6 * wanted.norm()
+    for found, expected in ((few.times(weight)(x), x.double() @ weight.double().t()),
+                            (few.times(weight.t())(g), g.double() @ weight.double()),
+                            (few.times(weight.t().contiguous().t())(x), x.double() @ weight.double().t()),
+                            (few.outer(g, x), g.double().t() @ x.double())):
+        assert found.is_contiguous() and (found - expected).norm() <= 2e-6 * expected.norm()
 
 
 def test_the_number_of_threads_changes_nothing():

@@ -214,8 +214,8 @@ def test_a_padded_layer_equals_torchs_module(kind, steps, columns, inputs, width
         ends = flat_hidden(hidden)
         total = (output * torch.linspace(-1, 1, output.numel(), dtype=dtype).view_as(output)).sum()
         total = total + sum((end.pow(2)).sum() for end in ends)
-        wanted = [x, h, *([c] if kind == "LSTM" else []), *ws]
-        return [output, *ends, *torch.autograd.grad(total, wanted)]
+        differentiated = [x, h, *([c] if kind == "LSTM" else []), *ws]
+        return [output, *ends, *torch.autograd.grad(total, differentiated)]
 
     def module(x, hidden, *ws):
         names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")

@@ -72,16 +72,16 @@ def test_the_kernel_computes_the_softmax(emulated, dtype, words, threads, spread
     x, weight = torch.randn(n, 6), spread * torch.randn(words, 6)
     bias, targets = torch.randn(words), torch.randint(words, (n,))
     logits = x @ weight.t()
-    wanted = splitcross._softmax(*(t.double() for t in (x, weight, bias)), targets, torch.float64)
+    expected = splitcross._softmax(*(t.double() for t in (x, weight, bias)), targets, torch.float64)
     in_place = logits.clone()
     slope = in_place if dtype == torch.float32 else torch.full((n, words), 7, dtype=dtype)
     tolerance = {"rtol": 1e-5 * spread, "atol": 1e-5 * spread}
     for given, where in ((logits, None), (in_place, slope)):
         logprobs, at_target = launch(emulated, threads, given, bias, targets, dtype, where)
-        torch.testing.assert_close(logprobs.double(), wanted[0], **tolerance)
-        torch.testing.assert_close(at_target.double(), wanted[1], **tolerance)
+        torch.testing.assert_close(logprobs.double(), expected[0], **tolerance)
+        torch.testing.assert_close(at_target.double(), expected[1], **tolerance)
     if dtype == torch.float32:
-        torch.testing.assert_close(slope.double(), wanted[2], **tolerance)
+        torch.testing.assert_close(slope.double(), expected[2], **tolerance)
     else:   # rounded as torch rounds
         exact = launch(emulated, threads, again := logits.clone(), bias, targets, torch.float32, again)
         assert exact and torch.equal(slope, again.to(dtype))

@@ -41,8 +41,8 @@ def needs_compiler():
     assert compiled.library("cells") and compiled.library("product")
 
 
-def relative(found, wanted):
-    return ((found - wanted).norm() / wanted.norm()).item()
+def relative(found, expected):
+    return ((found - expected).norm() / expected.norm()).item()
 
 
 @pytest.mark.parametrize("kind", CELLS)
@@ -65,10 +65,10 @@ def test_equals_torchs_module(steps, kind, steps_, columns, inputs, width, types
         return [output.detach(), *torch.autograd.grad(loss, used)]
 
     names = ["weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0"]
-    wanted = run(lambda x, h, *ws: torch.func.functional_call(reference, dict(zip(names, ws)), (x, h)), torch.float64)
+    expected = run(lambda x, h, *ws: torch.func.functional_call(reference, dict(zip(names, ws)), (x, h)), torch.float64)
     found = run(lambda x, h, *ws: recur(kind, x, h, *ws, dtype=types[1]), types[0])
     assert all(f.dtype == types[0] for f in found)
-    for f, w in zip(found, wanted):
+    for f, w in zip(found, expected):
         assert relative(f.double(), w) < tolerance
 
 
@@ -138,9 +138,9 @@ def compare_steps(name, given, dtype):
 def test_packed_products(steps, rows, outputs, inputs, dtype):
     weight, x = torch.randn(outputs, inputs).to(dtype), torch.randn(rows, inputs).to(dtype)
     for w in (weight, weight.t().contiguous().t()):
-        wanted = x.double() @ w.double().t()
-        assert relative(packed(w, rows)(x).double(), wanted) < {torch.float64: 1e-14, torch.float32: 1e-6,
-                                                                torch.bfloat16: 1e-2}[dtype]
+        expected = x.double() @ w.double().t()
+        assert relative(packed(w, rows)(x).double(), expected) < {torch.float64: 1e-14, torch.float32: 1e-6,
+                                                                  torch.bfloat16: 1e-2}[dtype]
 
 
 def test_small_weights_in_bfloat16_are_multiplied_by_our_own_product():
@@ -222,13 +222,13 @@ def test_no_compiler_costs_nothing_but_time(tmp_path):
     assert all(abs(float(total) - float(said[0][1])) < 1e-5 for _, total in said)
 
 
-@pytest.mark.parametrize(("features", "limit", "wanted"), [
+@pytest.mark.parametrize(("features", "limit", "expected"), [
     ((), None, ""), (("avx512_bf16",), None, "AVX512_BF16"), (("avx512_bf16", "amx_tile"), None, "AMX"),
     (("avx512_bf16", "amx_tile"), "AVX512_CORE_BF16", "AVX512_BF16"), (("avx512_bf16", "amx_tile"), "AVX512_CORE", ""),
     (("avx512_bf16",), "AVX512_CORE_VNNI", ""), (("avx512_bf16",), "avx2", ""),
     (("avx512_bf16",), "ALL", "AVX512_BF16"),
     (("avx512_bf16", "amx_tile"), "AVX512_CORE_AMX", "AMX"), ((), "AVX512_CORE_AMX", "")])
-def test_which_precision(features, limit, wanted, monkeypatch):
+def test_which_precision(features, limit, expected, monkeypatch):
     monkeypatch.setattr(devices.platform, "machine", lambda: "x86_64")
     monkeypatch.delenv("DNNL_MAX_CPU_ISA", raising=False)
     monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
@@ -236,21 +236,21 @@ def test_which_precision(features, limit, wanted, monkeypatch):
         monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
     for feature in ("avx512_bf16", "amx_tile"):
         monkeypatch.setattr(torch.cpu, f"_is_{feature}_supported", lambda there=feature in features: there)
-    assert devices.bf16_instructions() == wanted
+    assert devices.bf16_instructions() == expected
     monkeypatch.setattr(devices, "bf16_speedup", lambda width, rows: 2.5)
     precision, reason = devices.pick_precision("auto", "cpu", False)
-    assert precision == ("bf16" if wanted else "fp32") and wanted in reason
+    assert precision == ("bf16" if expected else "fp32") and expected in reason
     assert devices.pick_precision("auto", "cpu", False, has_bf16=False)[0] == "fp32"
     assert devices.pick_precision("auto", "cuda", False)[0] == "fp32"
     assert devices.pick_precision("bf16", "cpu", True) == ("bf16", "")
     assert devices.pick_precision("tf32", "cpu", False)[0] == "fp32"    # of a model that was trained on a GPU
 
 
-@pytest.mark.parametrize(("large", "step", "wanted"), [
+@pytest.mark.parametrize(("large", "step", "expected"), [
     ((10, 3), (1, 0.5), "bf16"), ((10, 10), (1, 1), "fp32"), ((10, 20), (1, 1.9), "fp32"), ((10, 9), (1, 0.9), "fp32"),
     ((25.6, 25.6), (2, 0.5), "bf16"), ((25.6, 25.6), (1, 0.5), "fp32"), ((25.6, 12.8), (2, 3), "fp32"),
     ((25.6, 12.8), (0.2, 0.3), "bf16")])
-def test_auto_takes_bf16_where_it_is_clearly_faster(large, step, wanted, monkeypatch):
+def test_auto_takes_bf16_where_it_is_clearly_faster(large, step, expected, monkeypatch):
     """Of milliseconds, fp32's first: a large product counts four times for each of its 256 rows, that of a step twice
     for each of its rows."""
     rows, asked = 20, []
@@ -263,7 +263,7 @@ def test_auto_takes_bf16_where_it_is_clearly_faster(large, step, wanted, monkeyp
     monkeypatch.setattr(devices.fastest, "milliseconds", milliseconds)
     precision, reason = devices.pick_precision("auto", "cpu", False, width=100, rows=rows)
     fp32, bf16 = (4 * large[i] / 256 + 2 * step[i] / rows for i in (0, 1))
-    assert precision == wanted == ("bf16" if fp32 / bf16 >= devices.CLEARLY else "fp32")
+    assert precision == expected == ("bf16" if fp32 / bf16 >= devices.CLEARLY else "fp32")
     assert f"{fp32 / bf16:.2f} times as fast" in reason and "AMX" in reason
     assert len(asked) == 2 and "(20, 100)" in asked[1]
 
@@ -450,8 +450,8 @@ def test_without_a_graph_the_same_comes_out(kind, dtype):
     hidden = [torch.randn(1, 3, 20) for _ in range(states)]
     x, weights = torch.randn(7, 3, 12), [torch.randn(gates * 20, *width) for width in ((12,), (20,), (), ())]
     start = tuple(hidden) if kind == "LSTM" else hidden[0]
-    wanted, wanted_after = recur(kind, x, start, *(w.requires_grad_() for w in weights), dtype=dtype)
+    expected, expected_after = recur(kind, x, start, *(w.requires_grad_() for w in weights), dtype=dtype)
     with torch.no_grad():
         found, after = recur(kind, x, start, *weights, dtype=dtype)
-    assert wanted.requires_grad and not found.requires_grad
-    assert torch.equal(found, wanted) and all(map(torch.equal, flat_hidden(after), flat_hidden(wanted_after)))
+    assert expected.requires_grad and not found.requires_grad
+    assert torch.equal(found, expected) and all(map(torch.equal, flat_hidden(after), flat_hidden(expected_after)))

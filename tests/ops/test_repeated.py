@@ -28,12 +28,12 @@ def plain(weight, bias):
 def test_outputs_and_gradients(dtype, width, with_bias):
     weight, bias, x = leaves(dtype, width)
     bias = bias if with_bias else None
-    wanted = [leaf for leaf in (weight, bias, x) if leaf is not None]
+    given = [leaf for leaf in (weight, bias, x) if leaf is not None]
     found = []
     for linear in repeated(weight, 3, bias), plain(weight, bias):
         outputs = loop(linear, x)
         total = (outputs * torch.linspace(-1, 1, outputs.numel(), dtype=dtype).view_as(outputs)).sum()
-        found.append([outputs, *torch.autograd.grad(total, wanted)])
+        found.append([outputs, *torch.autograd.grad(total, given)])
     for a, b in zip(*found, strict=True):
         torch.testing.assert_close(a, b)
 

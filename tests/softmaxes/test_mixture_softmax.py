@@ -61,10 +61,10 @@ def test_loss_probabilities_and_gradients_are_those_of_the_equations(rows, dropo
     rows_at_a_time(monkeypatch, rows)
     softmax, weight, bias, features, targets = make(dropout=dropout)
     softmax.draw_masks(B)
-    wanted = naive(softmax, weight, bias, features, softmax.masks)
-    of_targets = wanted[torch.arange(N), targets].log()
+    expected = naive(softmax, weight, bias, features, softmax.masks)
+    of_targets = expected[torch.arange(N), targets].log()
     with torch.no_grad():
-        torch.testing.assert_close(softmax.logprob(weight, bias, features), wanted.log())
+        torch.testing.assert_close(softmax.logprob(weight, bias, features), expected.log())
         torch.testing.assert_close(softmax.target_logprob(weight, bias, features, targets), of_targets)
         torch.testing.assert_close(softmax(weight, bias, features, targets), -of_targets.mean())
     loss = softmax(weight, bias, features, targets)
@@ -93,10 +93,10 @@ def test_one_component_is_the_full_softmax():
     softmax, weight, bias, features, targets = make(components=1)
     latents = softmax.latent(features).tanh()
     torch.testing.assert_close(softmax.logprob(weight, bias, features), (latents @ weight.T + bias).log_softmax(1))
-    loss, wanted = softmax(weight, bias, features, targets), SplitSoftmax(E)(weight, bias, latents, targets)
-    torch.testing.assert_close(loss, wanted)
+    loss, expected = softmax(weight, bias, features, targets), SplitSoftmax(E)(weight, bias, latents, targets)
+    torch.testing.assert_close(loss, expected)
     inputs = [weight, bias, features, *softmax.latent.parameters()]
-    for found, exact in zip(torch.autograd.grad(loss, inputs), torch.autograd.grad(wanted, inputs)):
+    for found, exact in zip(torch.autograd.grad(loss, inputs), torch.autograd.grad(expected, inputs)):
         torch.testing.assert_close(found, exact)
 
 
@@ -155,9 +155,9 @@ def test_nothing_is_dropped_in_evaluation():
     with evaluating(model):
         features, _ = model(words, model.init_hidden(B))
         assert model.softmax.masks is None
-        wanted = naive(model.softmax, model.decoder.weight, model.decoder.bias, features).log()
-        torch.testing.assert_close(model.logprob(features), wanted)
-        torch.testing.assert_close(model.loss(features, targets), -wanted.gather(1, targets[:, None]).mean())
+        expected = naive(model.softmax, model.decoder.weight, model.decoder.bias, features).log()
+        torch.testing.assert_close(model.logprob(features), expected)
+        torch.testing.assert_close(model.loss(features, targets), -expected.gather(1, targets[:, None]).mean())
 
 
 def test_sampled_probabilities_have_one_mask_for_a_window(monkeypatch):
@@ -241,11 +241,11 @@ def test_adversarial_noise_moves_the_targets_vectors(which, dtype):
     assert 0 < (lowered > 0).sum() < lowered.numel()
     logits = latents @ weight.T + bias                                                     # (N, K, V)
     logits = logits - lowered[:, :, None] * F.one_hot(targets, V)[:, None]
-    wanted = (logits.log_softmax(2) + log_prior[:, :, None]).logsumexp(1)
-    wanted = -wanted.gather(1, targets[:, None]).mean()
+    expected = (logits.log_softmax(2) + log_prior[:, :, None]).logsumexp(1)
+    expected = -expected.gather(1, targets[:, None]).mean()
     loss, inputs = softmax(weight, bias, features, targets), [weight, bias, features, *softmax.parameters()]
-    torch.testing.assert_close(loss, wanted)
-    for found, exact in zip(torch.autograd.grad(loss, inputs), torch.autograd.grad(wanted, inputs)):
+    torch.testing.assert_close(loss, expected)
+    for found, exact in zip(torch.autograd.grad(loss, inputs), torch.autograd.grad(expected, inputs)):
         torch.testing.assert_close(found, exact)
     assert loss > softmax.eval()(weight, bias, features, targets)
 

@@ -23,15 +23,15 @@ def drawn(word, times):
     return [one(word).suggest(study.ask()) for _ in range(times)]
 
 
-@pytest.mark.parametrize(("word", "wanted"), [
+@pytest.mark.parametrize(("word", "expected"), [
     ("alpha=0:4", ((), 0.0, 4.0, False)), ("--lr=log:1:40", ((), 1.0, 40.0, True)),
     ("nlayers=1:3", ((), 1, 3, False)), ("batch-size=log:4:64", ((), 4, 64, True)),
     ("nlayers=1,3", ((1, 3), 0, 0, False)), ("model=LSTM,GRU", (("LSTM", "GRU"), 0, 0, False)),
     ("tied=true,false", ((True, False), 0, 0, False))])
-def test_what_can_be_written(word, wanted):
+def test_what_can_be_written(word, expected):
     found = one(word)
-    assert (found.choices, found.low, found.high, found.log) == wanted
-    assert found.choices or type(found.low) is type(wanted[1])
+    assert (found.choices, found.low, found.high, found.log) == expected
+    assert found.choices or type(found.low) is type(expected[1])
     for value in drawn(word, 20):
         assert found.contains(value)
         words = found.flag.words(value)

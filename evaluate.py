@@ -202,7 +202,8 @@ def main(argv=None):
                 figures_by_text = {}
                 task_figures = minimal_pairs.evaluate(args, items, pairs, model, interruption.check) if items else {}
                 if datasets:
-                    task_figures = babylm.evaluate(args, datasets, vocabulary, compute.device, model, interruption.check)
+                    task_figures = babylm.evaluate(args, datasets, vocabulary, compute.device, model,
+                                                   interruption.check)
                 for text in texts:
                     figures_by_text |= score(args, path, model, text, layers, interruption.check, vocabulary.counts)
         except Stop as stop:

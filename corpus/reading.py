@@ -93,6 +93,12 @@ def lines(file, name=None):
                 parts, length = rest[-1:], len(rest[-1])
 
 
+def whole_text(file, name):
+    """The text of a path or descriptor -> str. name: what errors call the file."""
+    with naming(name):
+        return "".join(blocks(file, BLOCK))
+
+
 def size_of(text_lines):
     """How long some lines are, their ends included -> {"words", "bytes"}.
 

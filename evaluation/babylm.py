@@ -12,12 +12,12 @@ from typing import NamedTuple
 
 import torch
 
-from corpus.reading import naming
+from corpus.reading import lines, naming, whole_text
 from corpus.tokenizers import EOS, Words
 from evaluation import minimal_pairs
 from evaluation.pair_files import table
 from evaluation.pieces import bytes_of
-from evaluation.text_files import read_utf8_lines, read_utf8_text, writing
+from evaluation.text_files import writing
 from runtime.errors import InputError
 from runtime.log import log
 from runtime.options import Flag
@@ -114,7 +114,7 @@ def choices(folder, decode):
     for file in sorted(name for name in os.listdir(folder) if name.endswith(".jsonl")):
         path = os.path.join(folder, file)
         with naming(path):
-            for number, line in enumerate(read_utf8_lines(path, path), 1):
+            for number, line in enumerate(lines(path), 1):
                 if line.strip():
                     items.append(_item(line, number, file.removesuffix(".jsonl"), decode))
     return items
@@ -139,7 +139,7 @@ def reading(path):
     """The words of reading_data.csv and those before them, each after what was read by then and a space, which is not
     in the file."""
     with naming(path):
-        rows = table(read_utf8_lines(path, path))
+        rows = table(list(lines(path)))
         missing = {"item", "word", "prev_item", "prev_word"} - rows[0].keys()
         if missing:
             raise InputError(f"has no column {min(missing)}")
@@ -153,10 +153,11 @@ def acquisition(path):
     """Words of more than a letter in the contexts of cdi_childes.json."""
     try:
         with naming(path):
-            found = json.loads(read_utf8_text(path, path))
+            contexts_by_word = json.loads(whole_text(path, path))
             return [Context(f"{each['context'].strip()} {word.strip()}", len(each["context"].strip()) + 1,
                             {"target_word": word, "context_id": number, "context": each["context"]})
-                    for word, contexts in found.items() if len(word) > 1 for number, each in enumerate(contexts)]
+                    for word, contexts in contexts_by_word.items() if len(word) > 1
+                    for number, each in enumerate(contexts)]
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
         raise InputError(f"{path}: is not of words, each with its contexts") from None
 
@@ -178,7 +179,7 @@ def dataset(folder):
 
 def read(folders):
     """All datasets in folders, or that these are -> list. What is none of the tasks is left out."""
-    found = []
+    datasets = []
     for folder in folders:
         if not os.path.isdir(folder):
             raise InputError(f"{folder}: no such folder")
@@ -186,16 +187,16 @@ def read(folders):
         here = list(filter(None, map(dataset, [folder, *below])))
         if not here:
             raise InputError(f"{folder}: holds none of BabyLM's zero-shot tasks, such as blimp_filtered or reading")
-        found += here
-    return found
+        datasets += here
+    return datasets
 
 
 # ---- items -> predictions
 
 def logprob(choice, reading, tokenizer):
     """The log-probability of a `Choice`'s completion, or a `Context`'s word, in nats."""
-    return math.fsum(own for own, inside in zip(reading.logprobs, reach_beyond(choice.start, choice.text, reading,
-                                                                                tokenizer)) if inside)
+    inside = reach_beyond(choice.start, choice.text, reading, tokenizer)
+    return math.fsum(each for each, counts in zip(reading.logprobs, inside) if counts)
 
 
 def reach_beyond(start, text, reading, tokenizer):
@@ -216,11 +217,11 @@ def predict(data, readings, tokenizer):
     for item in data.items:
         sums = torch.tensor([logprob(choice, readings[choice.text], tokenizer) for choice in item.choices])
         best = int(sums.argmax())
-        own = predictions.setdefault(item.subtask, [])
-        own.append({"id": f"{item.subtask}_{len(own)}", "pred": item.choices[best].answer,
-                    **({"prob": sums.softmax(0)[0].item()} if data.task.startswith("wug") else {})})
+        of_subtask = predictions.setdefault(item.subtask, [])
+        of_subtask.append({"id": f"{item.subtask}_{len(of_subtask)}", "pred": item.choices[best].answer,
+                           **({"prob": sums.softmax(0)[0].item()} if data.task.startswith("wug") else {})})
         right.setdefault(item.subtask, []).append(best == 0)
-    return {name: {"predictions": own} for name, own in predictions.items()}, right
+    return {name: {"predictions": of_subtask} for name, of_subtask in predictions.items()}, right
 
 
 def predict_reading(data, readings, tokenizer):
@@ -239,18 +240,18 @@ def surprisals(data, readings, tokenizer, step):
              "surprisal": -logprob(context, readings[context.text], tokenizer)} for context in data.items]
 
 
-def with_others(path, found, step, name):
+def with_others(path, own_surprisals, step, name):
     """A revision's surprisals among those of others of the model `name` that are at `path` -> dict."""
     others = []
     if os.path.exists(path):
         try:
             with naming(path):
-                others = [entry for entry in json.loads(read_utf8_text(path, path))["results"] if entry["step"] != step]
+                others = [entry for entry in json.loads(whole_text(path, path))["results"] if entry["step"] != step]
         except (KeyError, TypeError, ValueError, RecursionError):
             raise InputError(f"{path}: is no file of surprisals; remove it") from None
     steps = len({entry["step"] for entry in others}) + 1
     return {"metadata": {"model_name": name, "use_bos_only": False, "total_steps": steps, "completed_steps": steps},
-            "results": others + found}
+            "results": others + own_surprisals}
 
 
 # ---- the script
@@ -267,16 +268,16 @@ def check_flags(args):
 def evaluate(args, datasets, vocabulary, device, model, check):
     """Predict all datasets, log and write -> dict for a result."""
     os.makedirs(args.predictions, exist_ok=True)                # where that cannot be, it is said before the work
-    tokenizer, found, files = vocabulary.tokenizer, {}, {}
+    tokenizer, figures, files = vocabulary.tokenizer, {}, {}
     folder, step = os.path.split(os.path.normpath(args.predictions))
     for data in datasets:
         if data.task == "aoa" and not REVISION.fullmatch(step):
             log(f"| aoa left out: it is of revisions, with names such as chck_10M for --predictions, not {step}")
             continue
-        texts = minimal_pairs.cut([own.text for item in data.items for own in getattr(item, "choices", [item])],
+        texts = minimal_pairs.cut([each.text for item in data.items for each in getattr(item, "choices", [item])],
                                   vocabulary, device, args.unknown, args.untrained_unk, data.name)
         readings = minimal_pairs.read(texts, model, args.bptt, args.temperature, check)
-        found[data.name], right, place = {"items": len(data.items)}, {}, [data.task, data.name]
+        figures[data.name], right, place = {"items": len(data.items)}, {}, [data.task, data.name]
         if data.task == "aoa":
             path = os.path.join(folder, "main", *PLACE, "AoA_word", "surprisal.json")
             files[path] = with_others(path, surprisals(data, readings, tokenizer, step), step,
@@ -288,13 +289,13 @@ def evaluate(args, datasets, vocabulary, device, model, check):
             predictions, right = predict(data, readings, tokenizer)
         files[os.path.join(args.predictions, *PLACE, *place, "predictions.json")] = predictions
         if right and not data.task.startswith("wug"):
-            subtasks = {name: sum(own) / len(own) for name, own in right.items()}
+            subtasks = {name: sum(each) / len(each) for name, each in right.items()}
             accuracy = sum(subtasks.values()) / len(subtasks)
             log(f"| {data.name} | accuracy {accuracy:.1%}, mean of {len(subtasks)} subtasks, {len(data.items):,} items")
-            found[data.name] |= {"accuracy": accuracy, "subtasks": subtasks}
+            figures[data.name] |= {"accuracy": accuracy, "subtasks": subtasks}
     for path, contents in files.items():
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with writing(path) as file:
             json.dump(contents, file)
         log(f"| wrote {path}")
-    return {"babylm": found}
+    return {"babylm": figures}

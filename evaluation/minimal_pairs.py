@@ -61,7 +61,7 @@ def texts_of(item):
 
 
 def lines_of(items):
-    return sum_of(map(texts_of, items))
+    return list(chain.from_iterable(map(texts_of, items)))
 
 
 class Texts(NamedTuple):

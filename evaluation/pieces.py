@@ -28,9 +28,9 @@ def word_numbers(tokenizer, line, tokens):
     if not isinstance(tokenizer, Words):
         return word_index(tokens)
     numbers = [-1]
-    for own in map(tokenizer.word_numbers, line.split("\n")):
+    for in_part in map(tokenizer.word_numbers, line.split("\n")):
         start = numbers[-1] + 1
-        numbers += [start + number for number in own]
+        numbers += [start + number for number in in_part]
         numbers.append(numbers[-1] + 1)
     return numbers[1:]
 

@@ -5,7 +5,7 @@ import json
 import sys
 from typing import NamedTuple
 
-from corpus.reading import BLOCK, blocks, naming
+from corpus.reading import naming, whole_text
 from evaluation.text_files import writing
 from runtime.errors import InputError
 from runtime.record import finite
@@ -30,8 +30,7 @@ def read_table(file, name, column):
     Cells may be in double quotes, a quote in them doubled, as R, Excel and pandas write them. Empty lines at the end
     are left out. Raises InputError where there is no such column, or a row is of another length.
     """
-    with naming(name):
-        text = "".join(blocks(file, BLOCK))
+    text = whole_text(file, name)
     heading_line = text.split("\n", 1)[0]
     delimiter = "\t" if "\t" in heading_line else max(",;", key=heading_line.count)
     quoted = '"' in text

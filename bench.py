@@ -1,5 +1,4 @@
-"""How fast: a training step and its parts, saving, evaluation, the cache, dynamic evaluation, Monte Carlo dropout,
-loading a corpus; and against a plain model.
+"""How fast: a training step and its parts, saving, every way to evaluate, loading a corpus; and against a plain model.
 
 Prints a table and, with --json FILE, writes the figures. Machines are noisy: medians are shown with the quartiles, and
 with `--against plain` both models take turns in the same process, so that the ratio is worth more than the times.

@@ -31,7 +31,7 @@ class ModelConfig:
 
     own: what cells and softmaxes need to know besides, by their own flags' names, such as `cutoffs`.
     """
-    model: str = setting("LSTM", "recurrent cell", choices=tuple(CELLS), kept=ARCHITECTURE)
+    model: str = setting("LSTM", "recurrent cell", choices=CELLS, kept=ARCHITECTURE)
     emsize: int = setting(400, "width of word vectors", width, "N", kept=ARCHITECTURE)
     nhid: int = setting(1150, "hidden units per layer", width, "N", kept=ARCHITECTURE)
     nhidlast: int | None = setting(
@@ -42,7 +42,7 @@ class ModelConfig:
     skip_output: bool = setting(False, "prediction from the sum of all layers' outputs", bool, only_true=True,
                                 kept=ARCHITECTURE)
     softmax: str = setting("split", "split (full, or adaptive with --cutoffs) or mixture (of several full ones)",
-                           choices=tuple(SOFTMAXES), kept=ARCHITECTURE)
+                           choices=SOFTMAXES, kept=ARCHITECTURE)
     init_range: float = setting(0.1, "embedding's and decoder's initial weights: uniform from -X to X", positive, "X",
                                 kept=ARCHITECTURE)
     dropout: float = setting(0.4, "dropout on the last layer's output", probability, "P", kept=MODEL)

@@ -9,8 +9,8 @@ import sys  # noqa: E402
 from runtime import program  # noqa: E402
 
 SCRIPTS = {                                                      # and the first line of what each says of itself
-    "bench": "How fast: a training step and its parts, saving, evaluation, the cache, loading a corpus; and "
-             "against a plain model.",
+    "bench": "How fast: a training step and its parts, saving, every way to evaluate, loading a corpus; and against a "
+             "plain model.",
     "dynamiceval": "Dynamic evaluation of a trained model (Krause et al. 2018): it goes on learning from the "
                    "text it is evaluated on.",
     "ensemble": "Several models, mixed in probability: p = sum_k w_k p_k, with equal weights or those that are "

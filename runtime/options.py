@@ -109,9 +109,11 @@ def setting(default, help, type=str, metavar=None, **more):
 
 
 def flags_of(settings):
-    """The Flags that the fields of a dataclass of settings are."""
-    return tuple(Flag(each.name, each.default, **each.metadata["flag"]) for each in fields(settings)
-                 if "flag" in each.metadata)
+    """The Flags that the fields of a dataclass of settings are. Choices that are a registry are those that it has now.
+    """
+    made = [(each, dict(each.metadata["flag"])) for each in fields(settings) if "flag" in each.metadata]
+    return tuple(Flag(each.name, each.default, **{**flag, "choices": flag.get("choices") and tuple(flag["choices"])})
+                 for each, flag in made)
 
 
 class Arguments(argparse.Namespace):

@@ -22,7 +22,7 @@ from evaluation.dynamic import FLAGS, LEARNING_RATE, DynamicPass, learning_rate,
 from evaluation.formats import FORMATS
 from evaluation.loss import PLAIN_WINDOW
 from evaluation.neural_cache import at_the_edge, cache_logprobs, mean_loss
-from evaluation.text import read_split, read_text
+from evaluation.text import read_texts
 from model import count_parameters
 from runtime import options, record, values
 from runtime.errors import InputError
@@ -59,22 +59,23 @@ def make_parser():
     parser.add("model", options.READ_MODEL)
     parser.add("data", options.DATA)
     parser.add("text", (
-        Flag("split", "both", "of the corpus; both: valid and test", choices=("both", "valid", "test")),
+        Flag("split", "both", "text of the corpus to score; both: valid and test", choices=("both", "valid", "test")),
         *outputs.TEXT,
-        Flag("segments", None, "what is scored before the model learns from it: --bptt tokens, or lines; if not given "
-             "lines with --text or --context reset, else tokens", choices=("tokens", "lines"))))
+        Flag("segments", None, "what is scored before the model learns from it: --bptt tokens, or a line; if not given "
+             "a line with --text or --context reset, else tokens", choices=("tokens", "lines"))))
     parser.add("dynamic evaluation", (
         *FLAGS,
-        Flag("search", False, "choose lr and lamb from a grid on the validation text", bool, only_true=True),
-        Flag("search_tokens", 10_000, "how much of the validation text the search reads, for each of its "
+        Flag("search", False, "choice of lr and lamb from a grid on the validation text", bool, only_true=True),
+        Flag("search_tokens", 10_000, "tokens of the validation text that the search reads, for each of its "
              f"{len(FACTORS) * len(LAMBDAS)} settings", values.size, "N")))
     parser.add("neural cache", (
         *options.NEURAL_CACHE,
-        Flag("neural_cache", False, "mix the neural cache, as of pointer.py, into the predictions", bool,
+        Flag("neural_cache", False, "predictions mixed with the neural cache, as of pointer.py", bool,
              only_true=True)))
     parser.add("output", (
         *outputs.flags(FORMATS), *outputs.SURPRISAL,
-        Flag("save_adapted", None, "write the model as it is after the text, for all scripts to read", metavar="FILE")))
+        Flag("save_adapted", None, "new file for the model as it is after the text, which all scripts read",
+             metavar="FILE")))
     parser.add("running", (*options.running(1000, "segments"), *options.RECIPE))
     parser.add("stopping and continuing", options.STOPPING)
     return parser
@@ -92,16 +93,10 @@ def check_flags(args):
         raise InputError("entropies with --neural-cache are not computed; leave it out, or --entropy and --predictors")
     outputs.check(args, [checkpoint.choose(args)] + ([args.text] if args.text not in (None, "-") else []),
                   args.text or args.split != "both", "--split or --text")
+    if args.save_adapted and os.path.exists(args.save_adapted):
+        raise InputError(f"{args.save_adapted} is there already, and may be a model that is worth keeping; give "
+                         "--save-adapted another name, or remove it")
     return args
-
-
-def read_texts(args, vocabulary, corpus, device):
-    """What is to be scored -> list of Text."""
-    if args.text:
-        return [read_text(args.text, vocabulary, args.unknown, args.context, device, args.column, args.untrained_unk,
-                          line_ends=args.line_ends)]
-    splits = ("valid", "test") if args.split == "both" else (args.split,)
-    return [read_split(split, corpus, args, args.context) for split in splits]
 
 
 def stream_of(text):

@@ -17,7 +17,7 @@ from data import read_corpus
 from evaluation import babylm, hidden_states, minimal_pairs, nbest, outputs, pair_files, scoring
 from evaluation.formats import FORMATS
 from evaluation.neural_cache import at_the_edge
-from evaluation.text import characters, read_split, read_text
+from evaluation.text import characters, read_split, read_text, read_texts
 from model import count_parameters
 from runtime import options, record, values
 from runtime.errors import InputError
@@ -156,14 +156,12 @@ def search_mc(args, model, corpus, check):
     return {"mc_factor": factor, "mc_temperature": temperature}
 
 
-def read_texts(args, vocabulary, corpus, device):
+def texts_of(args, vocabulary, corpus, device):
     """What is to be scored -> list of Text."""
-    if args.text or args.nbest:
-        rows = {"column": nbest.TEXT, "read_rows": nbest.read_lists} if args.nbest else {"column": args.column}
-        return [read_text(args.text or args.nbest, vocabulary, args.unknown, args.context, device,
-                          untrained_unk=args.untrained_unk, line_ends=args.line_ends, **rows)]
-    splits = ("valid", "test") if args.split == "both" else (args.split,)
-    return [read_split(split, corpus, args, args.context) for split in splits]
+    if not args.nbest:
+        return read_texts(args, vocabulary, corpus, device)
+    return [read_text(args.nbest, vocabulary, args.unknown, args.context, device, nbest.TEXT, args.untrained_unk,
+                      nbest.read_lists, args.line_ends)]
 
 
 def main(argv=None):
@@ -187,7 +185,7 @@ def main(argv=None):
     corpus = None if (file or items or datasets) and not searches else read_corpus(args, vocabulary)
     pairs = items and minimal_pairs.cut(minimal_pairs.lines_of(items), vocabulary, compute.device, args.unknown,
                                         args.untrained_unk)
-    texts = [] if items or datasets else read_texts(args, vocabulary, corpus, compute.device)
+    texts = [] if items or datasets else texts_of(args, vocabulary, corpus, compute.device)
 
     with log_on_stderr() if "-" in outputs.asked_for(args).values() else nullcontext():
         log(f"| reading {path}, on {compute}")

@@ -28,7 +28,7 @@ from utils import get_batch, repackage_hidden
 DETAILS = ("ranks", "entropies")       # what is kept of a reading besides PARTS, where it was asked for
 LEARNING_RATE = {"rms": 5e-5, "sgd": 0.3}
 FLAGS = (
-    Flag("rule", "rms", "steps and decay scaled by how large a weight's gradient was in training, or all alike",
+    Flag("rule", "rms", "scaling of steps and decay: rms, by how large a weight's gradient was in training; sgd, none",
          choices=("rms", "sgd")),
     Flag("lr", None, "learning rate; {rms} for rms and {sgd} for sgd if not given".format(**LEARNING_RATE),
          values.non_negative, "X"),

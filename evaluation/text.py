@@ -187,6 +187,15 @@ def read_split(split, corpus, args, context="carry"):
                 size=corpus.sizes.get(split), tokenizer=corpus.tokenizer)
 
 
+def read_texts(args, vocabulary, corpus, device):
+    """What the flags `outputs.TEXT` and --split ask for -> list of Text. corpus: not needed for --text."""
+    if args.text:
+        return [read_text(args.text, vocabulary, args.unknown, args.context, device, args.column, args.untrained_unk,
+                          line_ends=args.line_ends)]
+    splits = ("valid", "test") if args.split == "both" else (args.split,)
+    return [read_split(split, corpus, args, args.context) for split in splits]
+
+
 def contexts(stream, ends, context):
     """What is read from a zero state each: all of `stream` (N + 1, 1), or with "reset" every line, after an <eos>.
 

@@ -360,6 +360,7 @@ def test_an_interrupted_adaptation_equals_an_uninterrupted_one(calls, adapt, eva
     (["--save-adapted", "a.pt"], "--split or --text"), (["--per-token", "-"], "--split or --text"),
     (["--split", "test", "--save-adapted", "toy.pt"], "two things"),
     (["--split", "test", "--save-adapted", "-"], "standard output"),
+    (["--split", "test", "--save-adapted", "items.txt"], "is there already"),
     (["--split", "test", "--save-adapted", "."], "is a folder"),
     (["--text", "items.txt", "--neural-cache", "--per-token", "-", "--entropy"], "--entropy and --predictors"),
     (["--text", "none.txt", "--rule", "sgd"], "none.txt"), (["--text", "empty.txt", "--rule", "sgd"], "is empty"),
@@ -369,7 +370,7 @@ def test_flags_of_adaptation(words, said, refuse, tmp_path, monkeypatch):
     (tmp_path / "items.txt").write_text(LINES)
     (tmp_path / "empty.txt").write_text("")
     assert said in refuse(*words)
-    assert not (tmp_path / "a.pt").exists()
+    assert not (tmp_path / "a.pt").exists() and (tmp_path / "items.txt").read_text() == LINES
 
 
 @pytest.fixture

@@ -62,7 +62,7 @@ within() {
 
 # collect: the logs and results of all runs so far
 collect() {
-    (cd "$WORK" && tar -czf results.tgz machine.json logs $(ls runs/*.jsonl runs/*.result.json 2>/dev/null)) 2>/dev/null
+    (cd "$WORK" && tar -czf results.tgz logs $(ls runs/*.jsonl runs/*.result.json 2>/dev/null)) 2>/dev/null
     cp "$WORK/results.tgz" "$out/.results" && mv "$out/.results" "$out/results.tgz"
     cp "$WORK/step_times.json" "$out/" 2>/dev/null
 }
@@ -241,10 +241,8 @@ run_carried() {
 }
 
 say "commit ${AWD_LSTM_COMMIT:-of this folder}, parts ${parts[*]}, $seconds s, working in $WORK"
-within 40 "$PYTHON" results/gpu/machine.py >"$WORK/machine.json" 2>>"$out/progress.log" &
-machine=$!
+within 20 nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader >"$WORK/logs/driver.log" 2>&1
 for each in "${parts[@]}"; do part "$each"; done
-wait $machine
 collect
 say "ends with $(left) s left; finished so far: $(cd "$WORK" && ls -d done.* 2>/dev/null | sed 's/done\.//' | paste -sd ' ')"
 exit $failed

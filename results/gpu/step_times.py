@@ -9,10 +9,9 @@ to train, recipes/fast.sh's corpora with seeds; what no comma separates runs at 
 """
 import argparse
 import json
+import multiprocessing
 import os
-import select
 import statistics
-import subprocess
 import sys
 import time
 from contextlib import suppress
@@ -38,7 +37,7 @@ FAST = {"ptb": ["--optimizer", "adam", "--batch-size", "40"],            # of re
         "wt2": ["--optimizer", "adam", "--batch-size", "100"]}           # depends on
 SGD = {"ptb": ["--batch-size", "20"], "wt2": ["--batch-size", "80"]}     # of recipes/ptb.sh and wt2.sh
 TOY = ["--emsize", "8", "--nhid", "8", "--nlayers", "1", "--bptt", "4"]
-PROCESSES, MEMBER, READY = 4, "--member", 0
+PROCESSES, READY = 4, 0
 COUNTS = (1, 2, PROCESSES)                       # of processes that take steps at the same time
 STEPS = {"ptb": 90 * 343, "wt2": 90 * 308}       # of recipes/fast.sh: epochs, windows of 67.75 tokens on average
 BESIDES = 1.25, 30                               # of a run's time for validation and saving; seconds for the rest
@@ -132,68 +131,60 @@ def timed(args, corpus, words, precision, graphs=True, plain=False, kernels=Fals
 
 # ---- several processes on one device
 
-class Member:
-    """This script in a process of its own, with a step that it takes when it is asked to; it begins to import."""
+def member(connection, mps):
+    """What such a process does: it answers every question with a number or a text that says what went wrong."""
+    if mps:
+        os.environ["CUDA_MPS_PIPE_DIRECTORY"] = mps
+    connection.send(READY)
+    step = None
+    while True:
+        args, words, precision = connection.recv()
+        try:
+            step = step or Step(args, "ptb", words, precision, args.device != "cpu")
+            connection.send(step.in_a_row(args.each)[0])
+        except Exception as error:
+            connection.send(repr(error)[:300])
 
-    def __init__(self, mps):
-        self.process = subprocess.Popen([os.environ.get("PYTHON") or sys.executable, __file__, MEMBER],
-                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-                                        env={**os.environ, **({"CUDA_MPS_PIPE_DIRECTORY": mps} if mps else {})})
 
-        self.ready = False
+class Team:
+    """PROCESSES processes that take steps on the same device; they begin to import. mps: the folder of its daemon, or
+    "". Its methods raise EOFError where a process has died, RuntimeError where one has failed or does not answer."""
 
-    def wait(self, seconds):
-        """Wait until it has imported what it needs."""
-        self.ready = self.ready or self.answer(seconds) == READY
+    def __init__(self, mps, limit):
+        self.mps, self.limit = mps, limit
+        context = multiprocessing.get_context("spawn")
+        context.set_executable(os.environ.get("PYTHON") or sys.executable)
+        self.connections, self.processes = [], []
+        for _ in range(PROCESSES):
+            ours, theirs = context.Pipe()
+            self.processes.append(context.Process(target=member, args=(theirs, mps), daemon=True))
+            self.processes[-1].start()
+            theirs.close()
+            self.connections.append(ours)
+        self.importing = self.connections[:]
 
-    def ask(self, *question):
-        print(json.dumps(question), file=self.process.stdin, flush=True)
+    def wait(self):
+        """Wait until all have imported what they need."""
+        end = time.monotonic() + self.limit
+        while self.importing:
+            self.answer(self.importing[0], end)
+            self.importing.pop(0)
 
-    def answer(self, seconds):
-        """What it answers next. RuntimeError where it does not within so many seconds, or where it has failed."""
-        if not select.select([self.process.stdout], [], [], max(seconds, 0))[0]:
+    def answer(self, connection, end):
+        if not connection.poll(max(0, end - time.monotonic())):
             raise RuntimeError("a process does not answer")
-        answer = json.loads(self.process.stdout.readline() or '"a process has died"')
+        answer = connection.recv()
         if isinstance(answer, str):
             raise RuntimeError(answer)
         return answer
 
-
-def member():
-    """What such a process does: it answers every line with a line, a number or a text that says what went wrong."""
-    answers, sys.stdout = sys.stdout, sys.stderr
-    print(READY, file=answers, flush=True)
-    step = None
-    for line in sys.stdin:
-        settings, words, precision = json.loads(line)
-        try:
-            args = argparse.Namespace(**settings)
-            step = step or Step(args, "ptb", words, precision, args.device != "cpu")
-            answer = step.in_a_row(args.each)[0]
-        except Exception as error:
-            answer = repr(error)[:300]
-        print(json.dumps(answer), file=answers, flush=True)
-
-
-class Team:
-    """PROCESSES processes that take steps on the same device. mps: the folder of its daemon, or ""."""
-
-    def __init__(self, mps, limit):
-        self.mps, self.limit = mps, limit
-        self.members = [Member(mps) for _ in range(PROCESSES)]
-
-    def wait(self):
-        end = time.monotonic() + self.limit
-        for each in self.members:
-            each.wait(end - time.monotonic())
-
     def figures(self, args, words, precision):
         """Yield dicts: milliseconds of a step in one, two and four processes at the same time."""
         def ask(processes):
-            for each in self.members[:processes]:
-                each.ask(vars(args), words, precision)
+            for connection in self.connections[:processes]:
+                connection.send((args, words, precision))
             end = time.monotonic() + self.limit
-            return [each.answer(end - time.monotonic()) for each in self.members[:processes]]
+            return [self.answer(connection, end) for connection in self.connections[:processes]]
 
         try:
             self.wait()
@@ -207,9 +198,9 @@ class Team:
             self.dismiss()
 
     def dismiss(self):
-        for each in self.members:
-            each.process.kill()
-            each.process.wait()
+        for process in self.processes:
+            process.kill()
+            process.join()
 
 
 # ---- what follows from it
@@ -299,7 +290,7 @@ def main():
              "cudnn": torch.backends.cudnn.version(), "commit": record.commit(), "date": time.strftime("%F %T %z")}
     try:
         for team in teams:
-            with suppress(RuntimeError):                # a process that has not come so far fails as a part
+            with suppress(RuntimeError, EOFError):      # a process that has not come so far fails as a part
                 team.wait()
         for name, part in parts(args, teams):
             if time.monotonic() - began > args.seconds:
@@ -322,4 +313,4 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(member() if sys.argv[1:] == [MEMBER] else main())
+    sys.exit(main())

@@ -1,6 +1,4 @@
 """The examples, run as a user runs them, from the repository; test_install.py runs them where it is installed."""
-import csv
-import math
 import os
 import subprocess
 import sys
@@ -10,7 +8,6 @@ from conftest import ROOT
 
 from awd_lstm import LanguageModel
 
-ITEMS = [("1", "short", "w1 w8 w15"), ("1", "long", "w1 w8 w15 w16 w24"), ("2", "short", "w22")]
 HYPOTHESES = [("u1", -3.0, "w1 w8 w15"), ("u1", -2.5, "w3 w3 w3"), ("u2", -7.0, "w4"), ("u2", -6.0, "w4 w29 w2")]
 
 
@@ -19,10 +16,6 @@ def run_example(name, *words, cwd):
                           env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
-
-
-def write_table(path, rows):
-    path.write_text("".join("\t".join(map(str, row)) + "\n" for row in rows))
 
 
 @pytest.fixture(scope="session")
@@ -38,24 +31,9 @@ def test_ten_lines(model, tmp_path):
     assert f"sample {' '.join(lm.generate('w1 w8', words=20, seed=1))}\n" in out
 
 
-def test_surprisals_are_those_of_evaluate(model, tmp_path, call):
-    write_table(tmp_path / "items.tsv", [("item", "condition", "sentence"), *ITEMS])
-    run_example("surprisals.py", model, "items.tsv", "out.tsv", cwd=tmp_path)
-    call("evaluate.py", "--checkpoint", model, "--text", "items.tsv", "--column", "sentence", "--context", "reset",
-         "--per-token", "theirs.tsv")
-    found, expected = (list(csv.DictReader(open(tmp_path / name, newline=""), delimiter="\t"))
-                       for name in ("out.tsv", "theirs.tsv"))
-    expected = [row for row in expected if row["word"] != "<eos>"]
-    for name in ("item", "condition", "word", "unknown"):
-        assert [row[name] for row in found] == [row[name] for row in expected]
-    assert [float(row["surprisal"]) for row in found] == pytest.approx(
-        [-float(row["logprob"]) / math.log(2) for row in expected], abs=1e-3)
-    assert [row["position"] for row in found] == ["1", "2", "3", "1", "2", "3", "4", "5", "1"]
-
-
 @pytest.mark.parametrize("how", [{"--weight": 0.0}, {"--weight": 2.0}, {"--weight": 1.0, "--per-word": 5.0}])
 def test_rescoring_takes_the_best_sum(how, model, tmp_path):
-    write_table(tmp_path / "nbest.tsv", HYPOTHESES)
+    (tmp_path / "nbest.tsv").write_text("".join(f"{u}\t{score}\t{text}\n" for u, score, text in HYPOTHESES))
     out = run_example("rescoring.py", model, "nbest.tsv", *[word for flag in how.items() for word in flag],
                       cwd=tmp_path)
     lm, sums = LanguageModel.load(model), {}

@@ -4,6 +4,7 @@ Each raises argparse.ArgumentTypeError with what is wanted; argparse puts the na
 """
 import argparse
 import math
+from functools import partial
 
 
 def number(text, kind, accepts, description):
@@ -16,40 +17,22 @@ def number(text, kind, accepts, description):
     return value
 
 
-def probability(text):
-    return number(text, float, lambda p: 0 <= p < 1, "a probability in [0, 1)")
+def _numbers(kind, accepts, description):
+    """The check of a flag that takes such numbers."""
+    return partial(number, kind=kind, accepts=accepts, description=description)
 
 
-def weight(text):
-    return number(text, float, lambda p: 0 <= p <= 1, "a number in [0, 1]")
-
-
-def positive(text):
-    return number(text, float, lambda x: x > 0, "a positive number")
-
-
-def real(text):
-    return number(text, float, lambda x: True, "a number")
-
-
-def non_negative(text):
-    return number(text, float, lambda x: x >= 0, "a number of at least 0")
-
-
-def size(text):
-    return number(text, int, lambda n: 0 < n < 2**31, "a positive whole number")
-
-
-def width(text):
-    return number(text, int, lambda n: 0 < n <= 10**6, "a whole number from 1 to 1,000,000")
-
-
-def few(text):
-    return number(text, int, lambda n: 0 < n <= 100, "a whole number from 1 to 100")
-
-
-def count(text):
-    return number(text, int, lambda n: 0 <= n < 2**31, "a whole number of at least 0")
+probability = _numbers(float, lambda p: 0 <= p < 1, "a probability in [0, 1)")
+weight = _numbers(float, lambda p: 0 <= p <= 1, "a number in [0, 1]")
+positive = _numbers(float, lambda x: x > 0, "a positive number")
+real = _numbers(float, lambda x: True, "a number")
+non_negative = _numbers(float, lambda x: x >= 0, "a number of at least 0")
+size = _numbers(int, lambda n: 0 < n < 2**31, "a positive whole number")
+width = _numbers(int, lambda n: 0 < n <= 10**6, "a whole number from 1 to 1,000,000")
+few = _numbers(int, lambda n: 0 < n <= 100, "a whole number from 1 to 100")
+count = _numbers(int, lambda n: 0 <= n < 2**31, "a whole number of at least 0")
+epoch = _numbers(int, lambda n: n == -1 or n > 0, "an epoch (a positive whole number, or -1 for never)")
+seed = _numbers(int, lambda n: 0 <= n < 2**63, "a whole number from 0 to 2^63 - 1")
 
 
 def words(text):
@@ -62,14 +45,6 @@ def words(text):
     except argparse.ArgumentTypeError:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of words in thousands or millions such as 500K or "
                                          "10M") from None
-
-
-def epoch(text):
-    return number(text, int, lambda n: n == -1 or n > 0, "an epoch (a positive whole number, or -1 for never)")
-
-
-def seed(text):
-    return number(text, int, lambda n: 0 <= n < 2**63, "a whole number from 0 to 2^63 - 1")
 
 
 def ascending(numbers):

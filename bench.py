@@ -15,7 +15,6 @@ import sys
 import tempfile
 import time
 
-import numpy
 import torch
 from torch import nn
 
@@ -52,30 +51,26 @@ class Stopwatch:
     def __init__(self, device):
         self.device, self.times = device, {}
 
-    def time(self, name, function, *args):
+    def time(self, name, function, *args, wait=True):
+        """wait: also for the device, else until the host may do something else, the device being idle before."""
         self._wait()
         began = time.perf_counter()
         result = function(*args)
-        self._wait()
+        if wait:
+            self._wait()
         self.times.setdefault(name, []).append(1000 * (time.perf_counter() - began))
         return result
-
-    def time_host(self, name, function, *args):
-        """How long until the host may do something else, the device being idle before."""
-        self._wait()
-        began = time.perf_counter()
-        function(*args)
-        self.times.setdefault(name, []).append(1000 * (time.perf_counter() - began))
 
     def _wait(self):
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
-    def figures(self, name):
-        """Median, lower and upper quartile."""
-        times = sorted(self.times[name])
-        return {"median": statistics.median(times), "low": times[len(times) // 4], "high": times[-1 - len(times) // 4],
-                "runs": len(times)}
+
+def quartiles(numbers):
+    """Median, lower and upper quartile, and how many there are -> dict."""
+    numbers = sorted(numbers)
+    return {"median": statistics.median(numbers), "low": numbers[len(numbers) // 4],
+            "high": numbers[-1 - len(numbers) // 4], "runs": len(numbers)}
 
 
 def time_parts(watch, model, optimizer, data, targets, args):
@@ -107,19 +102,16 @@ def time_parts(watch, model, optimizer, data, targets, args):
 
 def check_equal(model, plain, data, targets, tolerance):
     """With every dropout off, the plain model must compute what ours does, loss and all gradients."""
+    def loss_and_gradients(module):
+        names, parameters = zip(*module.named_parameters())
+        loss = module.loss(module(data, model.init_hidden(data.size(1)))[0], targets)
+        return {"loss": loss, **dict(zip(names, torch.autograd.grad(loss, parameters)))}
+
     with evaluating(model), evaluating(plain), torch.enable_grad():
-        hidden = model.init_hidden(data.size(1))
-        ours = model.loss(model(data, hidden)[0], targets)
-        theirs = plain.loss(plain(data, hidden)[0], targets)
-        gradients = dict(zip(names(model), torch.autograd.grad(ours, list(model.parameters()))))
-        others = dict(zip(names(plain), torch.autograd.grad(theirs, list(plain.parameters()))))
-    for name, b in {"loss": theirs, **others}.items():
-        a = {"loss": ours, **gradients}[name]
-        assert (a - b).norm() <= tolerance * b.norm(), f"{name} differs from the plain model's by {(a - b).norm()}"
-
-
-def names(module):
-    return [name for name, _ in module.named_parameters()]
+        ours, theirs = loss_and_gradients(model), loss_and_gradients(plain)
+    for name, b in theirs.items():
+        assert (ours[name] - b).norm() <= tolerance * b.norm(), \
+            f"{name} differs from the plain model's by {(ours[name] - b).norm()}"
 
 
 def bench_training(args, model, device, watch):
@@ -138,7 +130,7 @@ def bench_training(args, model, device, watch):
         watch.time("warm-up", step, data, targets, hidden)
     if device.type == "cuda":
         for _ in range(args.runs):
-            watch.time_host("host's share of a step", step, data, targets, hidden)
+            watch.time("host's share of a step", step, data, targets, hidden, wait=False)
     peaks = {"peak_memory_mib": peak_memory_mib(args.device)}       # of ours alone: it can only grow from here
     rivals, plain = {"training step": step}, None
     if args.against == "plain":
@@ -226,26 +218,13 @@ def bench_corpus(folder, watch, notes):
                " sum(map(len, (corpus.train, corpus.valid, corpus.test))))")
     with tempfile.TemporaryDirectory() as cache:
         for name in ("corpus, first time", "corpus, cached"):
-            done = subprocess.run([sys.executable, "-c", program, folder, cache], cwd=os.path.dirname(__file__) or ".",
-                                  check=True, capture_output=True, text=True)
+            done = subprocess.run([sys.executable, "-c", program, os.path.abspath(folder), cache],
+                                  cwd=os.path.dirname(__file__) or ".", check=False, capture_output=True, text=True)
+            if done.returncode:
+                raise InputError(done.stderr.splitlines()[-1].partition(": ")[2])
             seconds, peak, tokens = map(float, done.stdout.split())
             watch.times[name], notes[f"{name}, peak memory mib"] = [1000 * seconds], peak
     return tokens
-
-
-def make_corpus(folder, tokens, words=270_000):
-    """Write a text of the size of WikiText-103 if `tokens` is 100 million: words as frequent as Zipf's law has them."""
-    draw = numpy.random.default_rng(0)
-    spelled = numpy.array([f"w{i}" for i in range(words)], dtype=object)
-    chances = 1 / numpy.arange(1, words + 1)
-    for split, n in ("train", tokens), ("valid", min(tokens, 200_000)), ("test", min(tokens, 200_000)):
-        with open(os.path.join(folder, f"{split}.txt"), "w", encoding="utf-8") as file:
-            if split == "train":
-                file.write(" ".join(spelled) + "\n")     # each word once at least
-            for _ in range(-(-n // 1_000_000)):
-                ids = draw.choice(words, min(n, 1_000_000), p=chances / chances.sum())
-                lines = numpy.array_split(spelled[ids], max(1, len(ids) // 25))
-                file.writelines(" ".join(line) + "\n" for line in lines)
 
 
 def make_parser():
@@ -261,17 +240,12 @@ def make_parser():
         Flag("process_group", False, "timing of a step that sums its gradients over a process group of one", bool,
              only_true=True),
         Flag("data", None, "corpus whose loading is timed, too", metavar="FOLDER"),
-        Flag("made_corpus", None,
-             "tokens of a made corpus of 270,000 words whose loading is timed (WikiText-103: 100000000)",
-             values.size, "N"),
         Flag("folder", ".", "folder in which saving is timed", metavar="FOLDER"),
         Flag("json", None, "file for the figures", metavar="FILE")))
 
 
 def main(argv=None):
     args = options.parse(make_parser(), argv)
-    if args.data and args.made_corpus:
-        raise InputError("--data and --made-corpus are two corpora; give one of them")
     if args.json:
         check_output(args.json)
     compute = devices.prepare(args, supports(vars(args)))
@@ -282,27 +256,24 @@ def main(argv=None):
         raise InputError(f"--against plain is for --model {' or '.join(MODULES)} with the full softmax and no option "
                          "that torch has no module for, such as --skip-output or --gate")
     model = new_model(args, args.words, compute)
-    watch = Stopwatch(device)
-    notes, plain = bench_training(args, model, device, watch)
+    watch, notes, tokens = Stopwatch(device), {}, {}
+    if args.data:
+        tokens |= dict.fromkeys(("corpus, first time", "corpus, cached"), bench_corpus(args.data, watch, notes))
+    peaks, plain = bench_training(args, model, device, watch)
+    notes |= peaks
     bench_evaluation(args, model, plain, device, watch)
-    tokens = {"cache": bench_cache(args, model, device, watch),
-              "dropout samples": bench_samples(args, model, device, watch),
-              "dynamic evaluation": bench_dynamic(args, model, device, watch)}
+    tokens |= {"cache": bench_cache(args, model, device, watch),
+               "dropout samples": bench_samples(args, model, device, watch),
+               "dynamic evaluation": bench_dynamic(args, model, device, watch)}
     tokens |= {"one stream": tokens["cache"], "training step": args.bptt * args.batch_size,
                "evaluation": 5 * args.bptt * args.eval_batch_size}
     tokens |= {f"plain {name}": tokens[name] for name in ("training step", "evaluation")}
     rivals = [(name, f"plain {name}") for name in ("training step", "evaluation") if args.against]
     rivals += [(ALONE, "training step")] if args.process_group else []
-    with tempfile.TemporaryDirectory() as made:
-        if args.made_corpus:
-            make_corpus(made, args.made_corpus)
-        if args.data or args.made_corpus:
-            tokens |= dict.fromkeys(("corpus, first time", "corpus, cached"),
-                                    bench_corpus(args.data or made, watch, notes))
     print(f"{count_parameters(model):,} parameters, batch {args.batch_size} x {args.bptt}, "
           f"on {compute}, {torch.get_num_threads()} threads, torch {torch.__version__}, "
           f"{torch.backends.cpu.get_cpu_capability()}")
-    figures = {name: watch.figures(name) for name in watch.times if name != "warm-up"}
+    figures = {name: quartiles(times) for name, times in watch.times.items() if name != "warm-up"}
     for name, times in figures.items():
         if name in tokens:
             times["tokens_per_second"] = 1000 * tokens[name] / times["median"]
@@ -312,9 +283,8 @@ def main(argv=None):
               "saving_share_of_ten_minutes": figures["saving the state"]["median"] / 600_000,
               "compiled_steps": has_compiled_steps(torch.float32, model.encoder.weight)}
     for name, rival in rivals:
-        ratios = sorted(a / b for a, b in zip(watch.times[name], watch.times[rival]))
-        notes[f"{name} against {rival.removesuffix(f' {name}')}"] = {
-            "median": statistics.median(ratios), "low": ratios[len(ratios) // 4], "high": ratios[-1 - len(ratios) // 4]}
+        notes[f"{name} against {rival.removesuffix(f' {name}')}"] = quartiles(
+            [a / b for a, b in zip(watch.times[name], watch.times[rival])])
     for name, value in notes.items():
         print(f"{name.replace('_', ' '):30} "
               + (f"{value:.4g}" if not isinstance(value, dict) else

@@ -44,12 +44,21 @@ def _ways(weight):
         return ways
     if weight.dtype == torch.bfloat16 and weight.numel() < SMALL and compiled.library("product"):
         return {"panels": _in_panels, **ways}           # oneDNN takes longer for a call than for the product
-    if (weight.dtype in (torch.float32, torch.bfloat16) and torch.backends.mkldnn.is_available()
-            and hasattr(torch.ops.mkldnn, "_linear_pointwise")):
+    if weight.dtype in (torch.float32, torch.bfloat16) and _onednn_multiplies(weight.dtype):
         ways = {"oneDNN": _by_onednn, **ways}
     if weight.dtype == torch.float32 and compiled.library("product"):
         ways = {"panels": _in_panels, **ways}
     return ways
+
+
+@cache
+def _onednn_multiplies(dtype):
+    """Whether oneDNN has such a product here: in bf16 it asks for instructions that not every processor has."""
+    try:
+        _by_onednn(torch.zeros(16, 16, dtype=dtype), 2)(torch.zeros(2, 16, dtype=dtype))
+    except (AttributeError, RuntimeError, NotImplementedError):
+        return False
+    return True
 
 
 @cache

@@ -353,6 +353,21 @@ def test_a_mask_on_the_state_against_a_naive_loop(steps, kind, types, tolerance)
 
 # ---- which of several ways is taken
 
+def test_a_processor_without_the_instructions_multiplies_without_onednn(monkeypatch):
+    """As one with AVX2 alone does, where oneDNN refuses bf16: an error there is no end of a run."""
+    def refuse(weight, rows):
+        raise RuntimeError("bf16 path needs the cpu support avx512bw")
+
+    ops.packed._onednn_multiplies.cache_clear()
+    monkeypatch.setattr(ops.packed, "_by_onednn", refuse)
+    try:
+        assert "oneDNN" not in ops.packed._ways(torch.zeros(600, 200).bfloat16())
+        weight, x = torch.randn(600, 200).bfloat16(), torch.randn(9, 200).bfloat16()
+        assert torch.allclose(ops.packed.packed(weight, 9, 70)(x).float(), (x @ weight.t()).float(), atol=0.5)
+    finally:
+        ops.packed._onednn_multiplies.cache_clear()
+
+
 @pytest.mark.parametrize(("times", "way"), [((1, 2, 3), "panels"), ((2, 1, 3), "oneDNN"), ((3, 2, 1), "plain"),
                                             (None, "panels")])
 def test_the_fastest_product_is_taken(times, way, monkeypatch):

@@ -33,11 +33,12 @@ from ops.update import update
 from runtime import devices, options, record, values
 from runtime.devices import peak_memory_mib
 from runtime.errors import InputError
-from runtime.options import Flag
+from runtime.options import Flag, flags_of
 from runtime.paths import atomic_write, check_output
 from runtime.processes import single_process_group
 from training.compose import compose
 from training.plain import MODULES, Plain, is_plain
+from training.settings import TrainingConfig
 from training.start import new_model
 from training.step import TrainStep, activation_penalty
 
@@ -230,7 +231,8 @@ def bench_corpus(folder, watch, notes):
 def make_parser():
     parser = options.Parser(__doc__)
     parser.add("model", model_flags())
-    parser.add("optimisation", options.optimisation(0.1, "learning rate", 0))
+    parser.add("optimisation", flags_of(TrainingConfig, lr={"default": 0.1, "help": "learning rate"},
+                                        max_seq_len_delta={"default": 0}))
     parser.add("running", (*options.running(), options.GRAPHS))
     return parser.add("benchmark", (
         Flag("words", 10_000, "size of the vocabulary", values.size, "V"),

@@ -10,7 +10,9 @@ import os
 import sys
 import warnings
 import zipfile
-from typing import NamedTuple
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 
@@ -18,8 +20,10 @@ import model as network
 from corpus import tokenizers, word_counts
 from runtime import devices, options
 from runtime.errors import InputError
+from runtime.options import MODEL, flags_of, setting
 from runtime.paths import atomic_write
 from runtime.run_files import Files
+from runtime.values import non_negative, probability, size
 
 FORMAT = "awd-lstm 1"
 TYPES = {"model": dict, "criterion": dict, "settings": dict, "vocabulary": list, "losses": dict}
@@ -27,6 +31,34 @@ MADE_OF = "finetuned_from"    # in the settings of a fine-tuned model: the diges
 UNTRAINED_UNK = "untrained_unk"   # in the settings of a model whose training text had no <unk>: True
 SOFTMAX = "softmax."         # how the names of the softmax's parameters begin in a model's state dict
 PAST = "past."              # and those of past decode regularisation, which only training needs
+Config = TypeVar("Config", bound="KeptTraining")
+
+
+@dataclass(frozen=True)
+class KeptTraining:
+    """What the file of a model keeps of how it was trained, and of which further training goes on with the same.
+
+    Each field is the flag of its name, here with its default. The other settings of training, which end with a run, are
+    in `training.settings.TrainingConfig`.
+    """
+    clip: float = setting(0.25, "largest gradient norm, 0 for none", non_negative, "X", kept=MODEL)
+    batch_size: int = setting(80, "streams that the training text is cut into, read in parallel", size, "N", kept=MODEL)
+    bptt: int = setting(70, "mean window length (BPTT segment) in tokens", size, "N", kept=MODEL)
+    variable_bptt: bool = setting(True, "windows of drawn lengths; --no-variable-bptt: all bptt long", bool, kept=MODEL)
+    state_drop: float = setting(0.0, "probability that a stream of the batch starts a window of training from the zero "
+                                "state", probability, "P", kept=MODEL)
+    partial_shuffle: bool = setting(False, "another beginning of each stream in every epoch (Press's partial "
+                                    "shuffling)", bool, kept=MODEL)
+    read_on: bool = setting(False, "streams that begin at a random place and are read on in a circle: windows and the "
+                            "hidden state go on across the end of an epoch (Melis et al.)", bool, only_true=True,
+                            kept=MODEL)
+    eval_batch_size: int = setting(10, "batch size in validation during training; the test has 1", size, "N",
+                                   kept=MODEL)
+
+    @classmethod
+    def of(cls: type[Config], settings: Mapping[str, Any]) -> Config:
+        """Out of flags by name, a checkpoint's settings or those of a command line, among others that it leaves out."""
+        return cls(**{each.name: settings[each.name] for each in fields(cls) if each.name in settings})
 
 
 def contents_of(model, settings, vocabulary, losses):
@@ -93,7 +125,7 @@ def vocabulary_of(contents):
 
 def kept_flags():
     """The flags that describe a model and its data, for scripts that read one."""
-    flags = (*options.DATA, *network.model_flags(), *options.optimisation(None, "", 0), *options.running())
+    flags = (*options.DATA, *network.model_flags(), *flags_of(KeptTraining), *options.running())
     return tuple(flag for flag in flags if flag.kept in (options.ARCHITECTURE, options.MODEL))
 
 

@@ -10,8 +10,9 @@ from model import count_parameters, model_flags
 from nt_asgd import NTASGD
 from runtime import options
 from runtime.log import log
+from runtime.options import flags_of
 from runtime.run_files import Files
-from training import flags
+from training import settings
 from training.optimizers import own_decay
 from training.reports import report_test
 from training.run import Run
@@ -23,9 +24,9 @@ def make_parser():
     parser = options.Parser(__doc__)
     parser.add("data", options.DATA)
     parser.add("model", model_flags())
-    parser.add("optimisation", options.optimisation(30.0, "learning rate", 10))
-    parser.add("running", (*options.running(), *flags.TRAINING, *options.RECIPE))
-    parser.add("stopping and continuing", (*options.STOPPING, *flags.BAD_STEPS))
+    parser.add("optimisation", flags_of(settings.TrainingConfig, lr={"default": 30.0, "help": "learning rate"},
+                                        max_seq_len_delta={"default": 10}))
+    settings.add_running(parser)
     parser.add("files", [options.save("fine-tune the model in FILE, which stays as it is; the fine-tuned model goes to "
                                       "NAME.finetuned.pt, its state and log beside it")])
     return parser

@@ -5,7 +5,7 @@ from model import count_parameters
 from runtime import options
 from runtime.log import log
 from runtime.run_files import Files
-from training import flags, optimizers, schedules
+from training import optimizers, schedules, settings
 from training.reports import report_test
 from training.run import Run
 from training.start import new_model, start
@@ -13,7 +13,7 @@ from training.stopping import running
 
 
 def make_parser():
-    return flags.add_to(options.Parser(__doc__))
+    return settings.add_to(options.Parser(__doc__))
 
 
 def plan(args):
@@ -30,18 +30,19 @@ def main(argv=None):
     log(f"| {len(corpus.dictionary):,} words, {count_parameters(model):,} parameters, on {compute}")
 
     run = Run(args, compute, Files(args.save), model, optimizer, corpus, resumed, schedules.of(args), group)
+    config = run.config
     with running(run):
         for epoch in run.epochs():
             run.train_epoch()
             run.validate()
-            if run.progress.stalled(args.stall_by):
-                schedules.ON_STALL[args.on_stall](run)
-            if args.average_from and epoch >= args.average_from:
+            if run.progress.stalled(config.stall_by):
+                schedules.ON_STALL[config.on_stall](run)
+            if config.average_from and epoch >= config.average_from:
                 schedules.average(run, f"after {run.progress.unit} {epoch} at the latest")
-            if epoch in args.when:
+            if epoch in config.when:
                 run.divide_learning_rate(10)
-            if args.decay != 1 and epoch >= args.decay_from:
-                run.divide_learning_rate(args.decay)
+            if config.decay != 1 and epoch >= config.decay_from:
+                run.divide_learning_rate(config.decay)
             run.end_epoch()
         if args.test:
             report_test(run)

@@ -35,7 +35,7 @@ from runtime.processes import resume_command
 from runtime.run_files import Files
 from runtime.signals import Interruption, Stop, exclusive
 from softmaxes import SOFTMAXES
-from training import flags, optimizers, schedules, space
+from training import optimizers, schedules, settings, space
 
 FLAGS = (
     Flag("space", None, "ranges to search: NAME=LOW:HIGH, NAME=log:LOW:HIGH or NAME=ONE,OTHER; if not given, AR, TAR, "
@@ -387,7 +387,7 @@ def run(search, workers):
 
 
 def make_parser():
-    return flags.add_to(options.Parser(__doc__)).add("search", FLAGS)
+    return settings.add_to(options.Parser(__doc__)).add("search", FLAGS)
 
 
 def main(argv=None):

@@ -8,20 +8,12 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 
 from runtime import program
 from runtime.errors import InputError
 from runtime.paths import default_cache
-from runtime.values import (
-    count,
-    non_negative,
-    positive,
-    probability,
-    seed,
-    size,
-    weight,
-)
+from runtime.values import non_negative, positive, seed, size, weight
 
 # What happens to a flag's value once a model has been trained with it.
 ARCHITECTURE = "architecture"    # fixed by the checkpoint: typing another value is an error
@@ -57,7 +49,8 @@ class Flag:
         return "--" + self.name.replace("_", "-")
 
     def add_to(self, group):
-        how = {"default": self.default, "help": self.help, "dest": self.name}
+        text = self.help.replace("%", "%%")                       # argparse has a meaning of its own for it
+        how = {"default": self.default, "help": text, "dest": self.name}
         if self.type is bool:
             action = "store_true" if self.only_true else argparse.BooleanOptionalAction
             group.add_argument(self.typed, action=action, **how)
@@ -103,17 +96,37 @@ class Flag:
         return value
 
 
-def setting(default, help, type=str, metavar=None, **more):
-    """A field of a dataclass of settings: it is a flag of its name, and takes what `Flag` takes."""
-    return field(default=default, metadata={"flag": {"help": help, "type": type, "metavar": metavar, **more}})
+def setting(default, help, type=str, metavar=None, group="", **more):
+    """A field of a dataclass of settings: it is a flag of its name, and takes what `Flag` takes.
 
-
-def flags_of(settings):
-    """The Flags that the fields of a dataclass of settings are. Choices that are a registry are those that it has now.
+    group: its group in --help, where that is not the one of most fields. help: a text, or a function that makes it.
     """
-    made = [(each, dict(each.metadata["flag"])) for each in fields(settings) if "flag" in each.metadata]
-    return tuple(Flag(each.name, each.default, **{**flag, "choices": flag.get("choices") and tuple(flag["choices"])})
-                 for each, flag in made)
+    flag = {"help": help, "type": type, "metavar": metavar, **more}
+    own = {"default_factory": default.copy} if isinstance(default, list) else {"default": default}
+    return field(**own, metadata={"flag": flag, "group": group})
+
+
+def flags_of(settings, group="", **others):
+    """The Flags that the fields of a dataclass of settings are, those of one group.
+
+    Choices that are a registry are those that it has now. others: by name, what a script has otherwise than the field,
+    as in `lr={"default": 30.0}`.
+    """
+    made = []
+    for each in fields(settings):
+        if "flag" not in each.metadata or each.metadata["group"] != group:
+            continue
+        default = each.default_factory() if each.default is MISSING else each.default
+        flag = {"default": default, **each.metadata["flag"], **others.get(each.name, {})}
+        flag["choices"] = flag.get("choices") and tuple(flag["choices"])
+        flag["help"] = flag["help"]() if callable(flag["help"]) else flag["help"]
+        made.append(Flag(each.name, **flag))
+    return tuple(made)
+
+
+def own_flags(registry):
+    """The flags that the entries of a registry bring with them, each once."""
+    return tuple({flag.name: flag for entry in registry.values() for flag in entry.flags}.values())
 
 
 class Arguments(argparse.Namespace):
@@ -266,36 +279,6 @@ NEURAL_CACHE = (
     Flag("theta", 0.6625523432485668, "preference of the cache for similar positions", non_negative, "X"),
     Flag("lambdasm", 0.12785920428335693, "share of the cache in the mixture", weight, "X"),
 )
-
-def own_flags(registry):
-    """The flags that the entries of a registry bring with them, each once."""
-    return tuple({flag.name: flag for entry in registry.values() for flag in entry.flags}.values())
-
-
-def optimisation(lr, lr_help, max_seq_len_delta):
-    return (
-        Flag("lr", lr, lr_help, positive, "X", kept=RUN),
-        Flag("clip", 0.25, "largest gradient norm, 0 for none", non_negative, "X", kept=MODEL),
-        Flag("epochs", 8000, "upper limit of epochs", count, "N", kept=RUN),
-        Flag("turn_steps", None, "training steps between validations, a turn, instead of an epoch; what other flags "
-             "say of epochs is then of turns. The text is read on from turn to turn", size, "N", kept=RUN),
-        Flag("batch_size", 80, "streams that the training text is cut into, read in parallel", size, "N", kept=MODEL),
-        Flag("bptt", 70, "mean window length (BPTT segment) in tokens", size, "N", kept=MODEL),
-        Flag("variable_bptt", True, "windows of drawn lengths; --no-variable-bptt: all bptt long", bool,
-             kept=MODEL),
-        Flag("max_seq_len_delta", max_seq_len_delta, "largest length of a window beyond bptt", count, "N", kept=RUN),
-        Flag("state_drop", 0.0, "probability that a stream of the batch starts a window of training from the zero "
-             "state", probability, "P", kept=MODEL),
-        Flag("partial_shuffle", False, "another beginning of each stream in every epoch (Press's partial shuffling)",
-             bool, kept=MODEL),
-        Flag("read_on", False, "streams that begin at a random place and are read on in a circle: windows and the "
-             "hidden state go on across the end of an epoch (Melis et al.)", bool, only_true=True, kept=MODEL),
-        Flag("nonmono", 5, "patience in epochs of the rule that detects a stalled validation loss", count, "N",
-             kept=RUN),
-        Flag("patience", None, "epochs without a new lowest validation loss that count as a stall, instead of that "
-             "rule", size, "N", kept=RUN),
-        Flag("eval_batch_size", 10, "batch size in validation during training; the test has 1", size, "N", kept=MODEL),
-    )
 
 
 def running(log_interval=200, log_what="batches"):

@@ -7,6 +7,7 @@ from functools import partial
 import torch
 
 from checkpoint import check_tensor
+from model import ModelConfig
 from nt_asgd import NTASGD, Averaging
 from runtime.errors import InputError
 from runtime.options import RUN, Flag, own_flags
@@ -29,9 +30,9 @@ def own_decay(settings):
     return settings["wdecay"] if settings.get("decay_with", "update") == "update" else 0.0
 
 
-def decays(args):
+def decays(config: ModelConfig):
     """The weight decay that is the training step's -> dict of its arguments."""
-    return {name: args.wdecay for name, where in (("l2", "loss"), ("decay", "apart")) if args.decay_with == where}
+    return {name: config.wdecay for name, where in (("l2", "loss"), ("decay", "apart")) if config.decay_with == where}
 
 
 def sgd(parameters, settings):

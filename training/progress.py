@@ -9,6 +9,7 @@ from evaluation.stalling import has_no_new_best, has_stalled
 from runtime.errors import InputError
 from runtime.meter import Meter
 from training.losses import Losses
+from training.settings import TrainingConfig
 
 
 class Progress:
@@ -20,11 +21,11 @@ class Progress:
     that is not known.
     """
 
-    def __init__(self, args, words_before=0, words_per_token=1.0):
-        self.args, self.unit = args, "turn" if args.turn_steps else "epoch"
+    def __init__(self, config: TrainingConfig, words_before=0, words_per_token=1.0):
+        self.config, self.unit = config, "turn" if config.turn_steps else "epoch"
         self.words_before, self.words_per_token = words_before, words_per_token
         self.marks = []                                           # of --save-at-words, those that are still to come
-        self.losses = Losses(args.max_bad_steps)
+        self.losses = Losses(config.max_bad_steps)
         self.history = []
         self.switch_epoch, self.switch_reason = None, None
         self.stall_epoch = 0                                      # after which the rate was last divided for a stall
@@ -46,7 +47,7 @@ class Progress:
     @property
     def ended(self):
         """Whether no epoch is left to run."""
-        return self.finished or len(self.history) >= self.args.epochs
+        return self.finished or len(self.history) >= self.config.epochs
 
     def fetch_losses(self):
         """Wait for the losses that are still on the device, and count them."""
@@ -66,10 +67,10 @@ class Progress:
     def look_for_marks(self):
         """Find which of --save-at-words are still to come. InputError where it is not known what has been read."""
         words = self.words_read()
-        if self.args.save_at_words and words is None:
+        if self.config.save_at_words and words is None:
             raise InputError("--save-at-words: how many words the model has read before is not known; an earlier "
                              "version trained it, or another program. Leave the flag out")
-        self.marks = sorted({mark for mark in self.args.save_at_words or () if mark > words})
+        self.marks = sorted({mark for mark in self.config.save_at_words or () if mark > words})
 
     def marks_reached(self, share):
         """Yield those of which the words read are such a share, each once."""
@@ -84,14 +85,14 @@ class Progress:
         if at_latest == len(self.history) and not self.stall_epoch:
             return True
         losses = [epoch["valid_loss"] for epoch in self.history]
-        if self.args.patience:
-            return has_no_new_best(losses, self.args.patience, self.stall_epoch)
-        return has_stalled(losses[self.stall_epoch:], self.args.nonmono)
+        if self.config.patience:
+            return has_no_new_best(losses, self.config.patience, self.stall_epoch)
+        return has_stalled(losses[self.stall_epoch:], self.config.nonmono)
 
     def why_stalled(self):
-        if self.args.patience:
-            return f"no new best for {self.args.patience} {self.unit}s"
-        return f"no better than {self.args.nonmono} {self.unit}s ago and before"
+        if self.config.patience:
+            return f"no new best for {self.config.patience} {self.unit}s"
+        return f"no better than {self.config.nonmono} {self.unit}s ago and before"
 
     def finish(self):
         """No epoch is to follow the present one."""

@@ -44,11 +44,11 @@ class TextReader:
         else:
             self.begin(self.times_read + 1)
 
-    def read(self, length, args):
+    def read(self, length):
         """The next window, of `length` tokens or what is left of the pass -> data (T, B), targets (N,)."""
         if self.row >= self.length:
             self.next_pass()
-        data, targets = get_batch(self.text, self.row, args, length)
+        data, targets = get_batch(self.text, self.row, None, length)
         self.row += len(data)
         return data, targets
 

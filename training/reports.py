@@ -46,7 +46,7 @@ def report_test(run):
         return
     progress, texts, files = run.progress, run.texts, run.files
     model = checkpoint.restore(run.checkpoints.best_contents(), files.best, run.compute)
-    loss = evaluate(model, texts.test, run.args.bptt, run.interruption.check)
+    loss = evaluate(model, texts.test, run.config.bptt, run.interruption.check)
     log(rule("="), f"| End of training | {report(loss, 'test ')}", rule("="))
     seconds = sum(epoch["seconds"] for epoch in progress.history)
     figures = {"valid": record.figures(run.checkpoints.best_loss, len(texts.valid), texts.sizes.get("valid")),

@@ -14,9 +14,8 @@ from runtime.errors import InputError
 from runtime.log import log, report
 from runtime.processes import ProcessGroup
 from runtime.signals import Stop
-from training import optimizers, reports
+from training import optimizers, reports, settings
 from training.compose import compose
-from training.flags import check as check_flags
 from training.progress import Progress
 from training.reader import TextReader
 from training.self_check import recording_for
@@ -44,20 +43,21 @@ class Run:
     def __init__(self, args, compute, files, model, optimizer, corpus, resumed=None, schedule=None, group=None,
                  words_before=0):
         self.args, self.compute, self.files, self.resumed, self.schedule = args, compute, files, resumed, schedule
+        self.config = config = settings.TrainingConfig.of(vars(args))
         self.group = group or ProcessGroup()
-        check_flags(args, self.group.size)
+        settings.check(args, self.group.size)
         self.model, self.optimizer = model, optimizer
-        self.texts = texts = Texts.cut(corpus, args, self.group)
-        self.reader = TextReader(texts.train, model.init_hidden, args.batch_size, texts.share, args.seed,
-                                 args.partial_shuffle, args.read_on)
+        self.texts = texts = Texts.cut(corpus, config, args, self.group)
+        self.reader = TextReader(texts.train, model.init_hidden, config.batch_size, texts.share, args.seed,
+                                 config.partial_shuffle, config.read_on)
         self.recording = recording_for(model, compute.device, args.graphs)
-        step = TrainStep(model, optimizer, bptt=args.bptt, clip=args.clip, alpha=args.alpha, beta=args.beta,
-                         state_drop=args.state_drop, **optimizers.decays(args),
-                         share=texts.train.size(1) / args.batch_size)
+        step = TrainStep(model, optimizer, bptt=config.bptt, clip=config.clip, alpha=model.config.alpha,
+                         beta=model.config.beta, state_drop=config.state_drop, **optimizers.decays(model.config),
+                         share=texts.train.size(1) / config.batch_size)
         self.step = compose(step, self.group, self.recording)
-        self.validation = Validation(model, texts.valid, args.bptt, self.group, compute.device, self.recording)
+        self.validation = Validation(model, texts.valid, config.bptt, self.group, compute.device, self.recording)
         self.lengths = torch.Generator().manual_seed(args.seed)   # of the windows; dropout has torch's own generator
-        self.progress = Progress(args, words_before, texts.words_per_token)
+        self.progress = Progress(config, words_before, texts.words_per_token)
         self.checkpoints = CheckpointManager(files, self.group.rank)
         self.status, self.together = 0, True                      # together: what is done next, all processes do
 
@@ -79,7 +79,7 @@ class Run:
             if not self.group.rank:
                 log(f"| continuing from {source}: {self.progress.unit} {self.progress.number}, batch "
                     f"{self.progress.batch + 1}")
-        self.board = Board(None if self.group.rank else self.args.tensorboard, self.files.name,
+        self.board = Board(None if self.group.rank else self.config.tensorboard, self.files.name,
                            len(self.progress.history))
 
     # ---- an epoch
@@ -91,20 +91,20 @@ class Run:
 
     def train_epoch(self):
         """Read what is left of the training text, or of a turn, window by window, and learn from it."""
-        args, progress, reader = self.args, self.progress, self.reader
+        config, progress, reader = self.config, self.progress, self.reader
         self.model.train()
         progress.begin_interval()
         done, total = self._position()
-        line = progress.batch + args.log_interval
+        line = progress.batch + self.args.log_interval
         with reports.bar_of(progress, done, total, shown=not self.group.rank) as bar:
             while done < total:
-                length = window_length(args.bptt, args.max_seq_len_delta, self.lengths, args.variable_bptt)
-                data, targets = reader.read(length, args)
+                length = window_length(config.bptt, config.max_seq_len_delta, self.lengths, config.variable_bptt)
+                data, targets = reader.read(length)
                 if self.schedule:
                     self._follow_schedule(progress.number - 1 + done / total)
                 loss, reader.hidden = self.step(data, targets, reader.hidden)
                 progress.batch += 1
-                progress.losses.add(progress.batch, loss, len(data) * args.batch_size)
+                progress.losses.add(progress.batch, loss, len(data) * config.batch_size)
                 before, (done, _) = done, self._position()
                 redrawn = bar.update(done - before)
                 if loss.is_cpu or redrawn or progress.batch == line or done >= total:
@@ -113,27 +113,27 @@ class Run:
                 if redrawn:
                     reports.show_beside(bar, progress.interval)
                 if progress.batch == line:
-                    reports.log_interval(progress, args.turn_steps or reader.rows // args.bptt, self.rate)
+                    reports.log_interval(progress, config.turn_steps or reader.rows // config.bptt, self.rate)
                     progress.begin_interval()
-                    line += args.log_interval
+                    line += self.args.log_interval
                 self._save_at_words()
                 self._pause()
 
     def _position(self):
         """How far this epoch has come, and how long it is: in tokens of a stream, or of a turn in steps."""
-        return ((self.progress.batch, self.args.turn_steps) if self.args.turn_steps else
+        return ((self.progress.batch, self.config.turn_steps) if self.config.turn_steps else
                 (self.reader.row, self.reader.length))
 
     def _follow_schedule(self, epoch):
         factor, momentum = self.schedule(epoch)
         for group in self.optimizer.param_groups:
-            group["lr"], group["betas"] = self.args.lr * factor, (momentum, group["betas"][1])
+            group["lr"], group["betas"] = self.config.lr * factor, (momentum, group["betas"][1])
 
     def _stop_if_diverged(self):
         losses = self.progress.losses
         if losses.diverged:
             raise Stop(f"{losses.skipped_in_a_row} steps in a row gave no finite loss or gradient; lower --lr (now "
-                       f"{self.args.lr:g}) or --clip (now {self.args.clip:g})", 1)
+                       f"{self.config.lr:g}) or --clip (now {self.config.clip:g})", 1)
 
     @property
     def rate(self):
@@ -182,7 +182,7 @@ class Run:
         due, = self.group.all_reduce_max(self.checkpoints.saving_is_cheap() or self.progress.ended)
         if epoch["best"]:
             self._save_best(epoch["valid_loss"], due)
-        if not self.args.turn_steps:
+        if not self.config.turn_steps:
             self.reader.next_pass()
         self.progress.begin_epoch()
         if self.progress.ended:

@@ -105,7 +105,7 @@ def average(run, reason=None):
 def divide(run, divisor=None):
     """Divide the learning rate, each time anew."""
     run.progress.answer_stall()
-    run.divide_learning_rate(divisor or run.args.stall_divisor)
+    run.divide_learning_rate(divisor or run.config.stall_divisor)
 
 
 ON_STALL = {"average": average, "halve": partial(divide, divisor=2), "divide": divide, "nothing": lambda run: None}

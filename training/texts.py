@@ -9,6 +9,7 @@ import torch
 from corpus.tokenizers import Vocabulary
 from corpus.word_counts import count_words
 from data import batchify_split, words_per_token
+from training.settings import TrainingConfig
 
 
 @dataclass(frozen=True)
@@ -26,13 +27,16 @@ class Texts:
     words_per_token: float
 
     @classmethod
-    def cut(cls, corpus, args, group):
-        """Those of a `data.Corpus` with the batch sizes in `args`, for one process of `group`."""
-        share, words = group.share(args.batch_size), corpus.dictionary.idx2word
-        train = batchify_split("train", corpus, args.batch_size, args, "--batch-size")[:, share]
+    def cut(cls, corpus, config: TrainingConfig, args, group):
+        """Those of a `data.Corpus` with the batch sizes in `config`, for one process of `group`.
+
+        args: --data, for errors to name, and the device.
+        """
+        share, words = group.share(config.batch_size), corpus.dictionary.idx2word
+        train = batchify_split("train", corpus, config.batch_size, args, "--batch-size")[:, share]
         if group.size > 1 and not train.is_cpu:
             train = train.contiguous()                            # the other streams need not lie on this GPU
-        valid = batchify_split("valid", corpus, args.eval_batch_size, args, "--eval-batch-size", fewer=True)
+        valid = batchify_split("valid", corpus, config.eval_batch_size, args, "--eval-batch-size", fewer=True)
         return cls(train, valid, batchify_split("test", corpus, 1, args), share,
                    Vocabulary(words, corpus.tokenizer, count_words(corpus.train, words, corpus.tokenizer)),
                    corpus.sizes, words_per_token(corpus))

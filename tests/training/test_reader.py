@@ -17,7 +17,7 @@ def test_reading_on_where_a_pass_ends():
     reader.hidden[0] += 1
     first, expected = {}, starts
     for _ in range(4 * length // 70):
-        data, targets = reader.read(70, None)
+        data, targets = reader.read(70)
         first.setdefault(reader.times_read, reader.row - 70)
         assert data.shape == (70, 2) and torch.equal(data[0], expected % length)
         assert torch.equal(targets.view(70, 2), (data + 1) % length)

@@ -1,6 +1,5 @@
 """Turns of so many steps in an epoch's place, and what follows when they bring no progress."""
 import json
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,6 +8,7 @@ from conftest import SMALL, run_script
 import training.reader
 from evaluation.stalling import has_no_new_best
 from training.progress import Progress
+from training.settings import TrainingConfig
 
 
 def history(folder, name):
@@ -73,7 +73,7 @@ def test_stalled_by_an_epoch_at_the_latest(toy, tmp_path):
     run_script("main.py", "--data", toy, *SMALL, "--optimizer", "adam", "--lr", 1e-3, "--epochs", 5, "--stall-by", 3,
                "--on-stall", "divide", "--patience", 50, "--save", "m.pt", cwd=tmp_path)
     assert [epoch["lr"] for epoch in history(tmp_path, "m")] == pytest.approx([1e-3] * 3 + [1e-4] * 2)
-    progress = Progress(SimpleNamespace(patience=50, turn_steps=None, max_bad_steps=20))
+    progress = Progress(TrainingConfig(patience=50))
     progress.history = [{"valid_loss": 1.0}] * 3
     for before, stalled in (0, True), (2, False):
         progress.stall_epoch = before

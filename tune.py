@@ -185,35 +185,32 @@ class Search:
     def _is_one_left(self):
         """Whether there is a trial to run: one that has ended before its time, or a new one. Called under the lock."""
         optuna().storages.fail_stale_trials(self.study)
-        trials = self.trials()
-        for run, trial in trials.items():
-            unbegun = trial.state == self.states.RUNNING and "begun" not in trial.user_attrs
+        for run, trial in self.trials().items():
+            unbegun = trial.state == self.states.RUNNING and trial.user_attrs.get("begun") != trial.number
             if unbegun:                              # killed while it had the lock, perhaps before its first heartbeat
                 self.study.tell(trial.number, state=self.states.FAIL)
             if unbegun or (trial.state == self.states.FAIL and "reason" not in trial.user_attrs):
-                attributes = {name: value for name, value in trial.user_attrs.items() if name != "begun"}
-                trials[run] = optuna().trial.create_trial(
-                    state=self.states.WAITING, params=trial.params, distributions=trial.distributions,
-                    user_attrs={**attributes, "continues": run}, system_attrs=trial.system_attrs)
-                self.study.add_trial(trials[run])
+                self.study.enqueue_trial({**trial.system_attrs.get("fixed_params", {}), **trial.params},
+                                         user_attrs={**trial.user_attrs, "continues": run})
+        trials = self.trials().values()
         if not trials:                               # main.py's own values come first, where they are in the ranges
             values = vars(optimizers.resolve(self.args))
             self.study.enqueue_trial({each.name: values[each.name] for each in self.dimensions
                                       if each.contains(values[each.name])})
-        return (len(trials) < self.args.trials
-                or any(trial.state == self.states.WAITING for trial in trials.values()))
+        return len(trials) < self.args.trials or any(trial.state == self.states.WAITING for trial in trials)
 
     def _run_trial(self, environment, chosen):
         """chosen: called once the trial is marked as running."""
         samplers, pruners, args = optuna().samplers, optuna().pruners, self.args
-        study = optuna().load_study(study_name=self.study.study_name, storage=self.study._storage)
-        begun = sum(trial.state != self.states.WAITING for trial in study.get_trials(deepcopy=False))
+        begun = sum(trial.state != self.states.WAITING for trial in self.study.get_trials(deepcopy=False))
         seed = (args.seed * 1_000_003 + begun) % 2**32         # of each trial another, whichever process draws it
-        study.sampler = (samplers.TPESampler(n_startup_trials=5, seed=seed) if args.sampler == "tpe" else
-                         samplers.RandomSampler(seed=seed))
-        study.pruner = (pruners.SuccessiveHalvingPruner(args.min_epochs, args.reduction) if args.pruner == "halving"
-                        else pruners.HyperbandPruner(args.min_epochs, args.epochs, args.reduction)
-                        if args.pruner == "hyperband" else pruners.NopPruner())
+        study = optuna().load_study(
+            study_name=self.study.study_name, storage=self.study._storage,
+            sampler=samplers.TPESampler(n_startup_trials=5, seed=seed) if args.sampler == "tpe" else
+            samplers.RandomSampler(seed=seed),
+            pruner=pruners.SuccessiveHalvingPruner(args.min_epochs, args.reduction) if args.pruner == "halving" else
+            pruners.HyperbandPruner(args.min_epochs, args.epochs, args.reduction) if args.pruner == "hyperband" else
+            pruners.NopPruner())
         try:
             study.optimize(lambda trial: self._train(trial, environment, chosen), n_trials=1, callbacks=[self._log],
                            catch=(Ended, optuna().exceptions.UpdateFinishedTrialError))
@@ -226,7 +223,7 @@ class Search:
         """Run a trial's main.py, or continue it -> the lowest validation loss."""
         files, epochs, losses = self.run_files(run_of(trial)), self.args.epochs, []
         values = {each.name: each.suggest(trial) for each in self.dimensions}
-        trial.set_user_attr("begun", True)
+        trial.set_user_attr("begun", trial.number)
         chosen()
         with exclusive(files.lock, wait=True):       # a main.py whose search was killed may still be saving
             pass

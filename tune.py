@@ -19,6 +19,7 @@ import time
 import warnings
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -87,11 +88,8 @@ def environments(workers, device):
     return [{**shares, **os.environ}] * workers
 
 
-PRCTL = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
-
-
-def _end_with_parent():
-    PRCTL(1, signal.SIGTERM)                         # 1: PR_SET_PDEATHSIG
+# 1: PR_SET_PDEATHSIG
+END_WITH_PARENT = partial(ctypes.CDLL(None).prctl, 1, signal.SIGTERM) if sys.platform == "linux" else None
 
 
 def start(words, output, environment=None):
@@ -101,7 +99,7 @@ def start(words, output, environment=None):
     and save.
     """
     return subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=environment,
-                            start_new_session=True, preexec_fn=_end_with_parent if PRCTL else None)
+                            start_new_session=True, preexec_fn=END_WITH_PARENT)
 
 
 def losses_of(path):

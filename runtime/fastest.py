@@ -25,8 +25,8 @@ def milliseconds(question, ways, seconds=0.02, must_be_kept=False):
     question: what is asked, with all that the answer depends on besides the machine, in words. ways: dict of functions
     without arguments, which compute the same. Each is called once and then in turns: 20 times or for `seconds` in all,
     whichever is more, but for no more than ten times `seconds`; its shortest time counts, for other work on the machine
-    only adds to it. must_be_kept: None
-    where the times cannot be written down: the next process might then choose another way.
+    only adds to it. must_be_kept: None where the times cannot be written down: the next process might then choose
+    another way.
     """
     text = f"{question}; {machine()}"
     path = os.path.join(default_cache(), "fastest", hashlib.sha256(text.encode()).hexdigest()[:16] + ".json")
@@ -47,29 +47,26 @@ def choice(times, first):
 
 
 def machine():
-    """What the times depend on, in words: the processor, how much of it is used, and torch."""
+    """What the times depend on, in words: the processor, with what tells those of one name apart, how much of it is
+    used, and torch."""
     limit = os.environ.get("ONEDNN_MAX_CPU_ISA") or os.environ.get("DNNL_MAX_CPU_ISA") or "all"
-    return (f"{processor()}{_model()}, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}, "
+    numbers = "".join(f", {name} {_cpu()[name]}" for name in ("cpu family", "model", "stepping") if name in _cpu())
+    return (f"{processor()}{numbers}, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}, "
             f"oneDNN may use {limit}, torch {torch.__version__}")
 
 
 def processor():
     """The name of this machine's processor."""
-    with suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as file:
-        for line in file:
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    return _cpu().get("model name") or platform.processor() or platform.machine()
 
 
 @cache
-def _model():
-    """What tells processors of one name apart: family, model and stepping, where the system tells them."""
+def _cpu():
+    """What the system tells of the first processor -> dict; Linux alone does."""
     with suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as file:
-        facts = dict(line.split(":", 1) for line in file.read().split("\n\n")[0].splitlines() if ":" in line)
-        numbers = {name.strip(): value.strip() for name, value in facts.items()}
-        return "".join(f", {name} {numbers[name]}" for name in ("cpu family", "model", "stepping") if name in numbers)
-    return ""
+        facts = (line.partition(":") for line in file.read().split("\n\n")[0].splitlines())
+        return {name.strip(): value.strip() for name, _, value in facts}
+    return {}
 
 
 def _measure(ways, seconds):

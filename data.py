@@ -48,7 +48,7 @@ class Dictionary:
 
 # ---- one text -> ids
 
-LINE_END = "\0"     # of a text that has <eos> of its own, while it is read: no text has this character
+OWN_END = re.compile(rf"(?<!\S){EOS}[^\S\n]*\n")     # of a line that ends in <eos> by itself
 
 
 class _Ids(dict):
@@ -72,28 +72,18 @@ def _words(file, line_ends="both"):
 
     line_ends: "one" puts none after a line whose last word is <eos>.
     """
-    carry = before = ""
+    carry = ""
     for text in blocks(file, BLOCK):
         text = carry + text
-        ends_itself = line_ends == "one" and (EOS in text or before == EOS)
-        words = text.replace("\n", f" {LINE_END if ends_itself else EOS} ").split()
-        whole = not text or text[-1].isspace()
-        carry = "" if whole else words.pop()  # the rest of it may be in the next block
-        if len(carry) > LONGEST_WORD:
+        whole, carry = text.rstrip(), ""
+        if whole and "\n" not in text[len(whole):]:  # the next block may have the rest of the word, or of the line
+            start = len(whole) - len(whole.rsplit(None, 1)[-1])
+            text, carry = text[:start], text[start:len(whole) + 1]
+        if len(carry) > LONGEST_WORD + 1:
             raise too_long()
-        last = words[-1] if words else before
-        yield list(_one_end(words, before)) if ends_itself else words
-        before = last if ends_itself else ""
-
-
-def _one_end(words, before):
-    """Words with <eos> for each LINE_END, but for those that follow an <eos>. before: the word before them."""
-    for word in words:
-        if word != LINE_END:
-            yield word
-        elif before != EOS:
-            yield EOS
-        before = word
+        if line_ends == "one" and EOS in text:
+            text = OWN_END.sub("\n", text)
+        yield text.replace("\n", f" {EOS} ").split()
 
 
 def _encode(file, ids, folder, line_ends):
@@ -145,6 +135,15 @@ def _look_up(files, folder, line_ends, words, unknown):
 # ---- a folder -> a corpus
 
 
+def check_different_words(words):
+    """Raise InputError unless the list `words` holds words, each once."""
+    odd = next((word for word in words if not isinstance(word, str) or word.split() != [word]), None)
+    if odd is not None:
+        raise InputError(f"{short(str(odd))} is not a word; words are different and have no white space in them")
+    if len(set(words)) != len(words):
+        raise InputError(f"holds {short(Counter(words).most_common(1)[0][0])} more than once")
+
+
 def _files(path):
     """The three texts of a corpus, known to be there."""
     get = "run ./getdata.sh penn, or give the folder that holds train.txt, valid.txt and test.txt"
@@ -184,11 +183,8 @@ class Corpus:
         words = list(idx2word)
         if unknown not in ("error", "unk"):
             raise InputError(f"unknown {unknown!r}: give 'error' or 'unk'")
-        if not all(isinstance(word, str) for word in words) or " ".join(words).split() != words:
-            raise InputError("the vocabulary holds something that is not a word; give a list of words")
-        if len(set(words)) != len(words):
-            twice = Counter(words).most_common(1)[0][0]
-            raise InputError(f"the vocabulary holds {short(twice)} more than once; give a list of words")
+        with naming("the vocabulary"):
+            check_different_words(words)
         corpus = cls.__new__(cls)
         corpus._read(path, cache, _look_up, line_ends, words, unknown)
         return corpus
@@ -220,7 +216,7 @@ class Corpus:
 def ends_itself(path):
     """Whether lines at the beginning of the training text in a folder end in <eos> by themselves."""
     with open(os.path.join(path, "train.txt"), encoding="utf-8-sig", errors="replace") as text:
-        return re.search(rf"(?<!\S){EOS}[^\S\n]*\n", text.read(2**16)) is not None
+        return OWN_END.search(text.read(2**16)) is not None
 
 
 def read_corpus(args, words=None, by_frequency=lambda ntoken: False):

@@ -35,11 +35,6 @@ def encode(prompt, vocabulary):
     return [ids.get(word, ids.get(UNK)) for word in words]
 
 
-def as_typed(prompt, tokenizer):
-    """The prompt as the beginning of a text: with the white space behind it that separates two tokens, if any does."""
-    return prompt if not prompt or prompt[-1].isspace() else prompt + tokenizer.separator
-
-
 def make_parser():
     parser = options.Parser(__doc__)
     parser.add("model", options.READ_MODEL)
@@ -63,6 +58,7 @@ def main(argv=None):
     prompt = encode(args.prompt, vocabulary)
     if args.outf != "-":
         check_output(args.outf)
+    behind = "" if not args.prompt or args.prompt[-1].isspace() else vocabulary.tokenizer.separator
     start = vocabulary.index(EOS) if EOS in vocabulary else 0   # a text begins where a line has ended
 
     print(f"| reading {path}, on {compute}", file=sys.stderr)
@@ -71,8 +67,7 @@ def main(argv=None):
         for number in range(args.samples):
             ids = sample(model, [start, *prompt], args.words, args.temperature, args.top_k, args.top_p)
             ids = reported(ids, args.words, args.log_interval)
-            out.write("\n\n" if number else "")
-            out.write(as_typed(args.prompt, vocabulary.tokenizer))
+            out.write(("\n\n" if number else "") + args.prompt + behind)
             for text in vocabulary.tokenizer.pieces(vocabulary[i] for i in ids):
                 out.write(text)
         out.write("\n")

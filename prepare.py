@@ -65,12 +65,6 @@ def check(args, kind):
         raise InputError(f"--vocab-size {args.vocab_size} has no room for more than {EOS} and {UNK}")
 
 
-def log_split(split, written):
-    size, counts = written.size, written.counts
-    log(f"| {split:5} | {counts[EOS]:,} lines | {size['words']:,} words | {size['bytes']:,} bytes | {size['tokens']:,} "
-        f"tokens" + (f" | {counts[UNK] / size['tokens']:.2%} {UNK}" if counts[UNK] else ""))
-
-
 def main(argv=None):
     words = list(sys.argv[1:] if argv is None else argv)
     if words[:1] == ["text"]:
@@ -97,8 +91,9 @@ def main(argv=None):
         own_text.write_description(folder, vocabulary, {split: part.size for split, part in written.items()},
                                    args.settings())
 
-    for split, part in written.items():
-        log_split(split, part)
+    for split, (counts, size, _) in written.items():
+        log(f"| {split:5} | {counts[EOS]:,} lines | {size['words']:,} words | {size['bytes']:,} bytes | "
+            f"{size['tokens']:,} tokens" + (f" | {counts[UNK] / size['tokens']:.2%} {UNK}" if counts[UNK] else ""))
     warn(*own_text.warnings_about(written, vocabulary, args.vocab_size))
     warn(*text.missed_shares(args.valid, args.test, args.by))
     units = args.by if len(text.lengths) > 1 else args.by.removesuffix("s")

@@ -5,7 +5,6 @@ three fixed names, so an archive has no say in where anything is written. A corp
 before it has its name. Needs the standard library only.
 """
 
-import argparse
 import hashlib
 import os
 import posixpath
@@ -108,11 +107,14 @@ def verify(name, folder):
 Entry = namedtuple("Entry", "folder name size open")  # `open()` gives a binary file
 
 
+def file_entry(path, name):
+    return Entry(os.path.dirname(path), name, os.path.getsize(path), partial(open, path, "rb"))
+
+
 def folder_entries(path):
     for name in sorted(os.listdir(path)):
-        file = os.path.join(path, name)
-        if os.path.isfile(file):
-            yield Entry(path, name, os.path.getsize(file), partial(open, file, "rb"))
+        if os.path.isfile(file := os.path.join(path, name)):
+            yield file_entry(file, name)
 
 
 def tar_entries(archive):
@@ -146,7 +148,7 @@ def find_entries(path, name, stack):
     elif zipfile.is_zipfile(path):
         yield from zip_entries(stack.enter_context(zipfile.ZipFile(path)))
     elif name == "enwik8":
-        yield Entry(os.path.dirname(path), "enwik8", os.path.getsize(path), partial(open, path, "rb"))
+        yield file_entry(path, "enwik8")
     else:
         raise InputError(f"{path}: not a folder, nor a tar or zip archive in one piece")
 
@@ -266,23 +268,16 @@ def check(name, folder, verified=True):
 
 def main():
     """Exit status: 0 done or true, 1 an error said in one line, 3 false."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    commands = parser.add_subparsers(dest="command", required=True)
-    signatures = {"digest": "file expected", "check": "name folder", "build": "name source target"}
-    for command, arguments in signatures.items():
-        subparser = commands.add_parser(command)
-        for argument in arguments.split():
-            subparser.add_argument(argument)
-        subparser.add_argument("--no-verify", dest="verified", action="store_false")
-    args = parser.parse_args()
+    command, *words = [word for word in sys.argv[1:] if word != "--no-verify"] or [""]
+    verified = "--no-verify" not in sys.argv
+    if len(words) != {"digest": 2, "check": 2, "build": 3}.get(command):
+        sys.exit("usage: digest FILE EXPECTED, check NAME FOLDER or build NAME SOURCE TARGET; --no-verify")
     for number in (signal.SIGINT, signal.SIGTERM):  # so that a build that is stopped cleans up, and quietly
         signal.signal(number, lambda number, _: sys.exit(128 + number))
     try:
-        if args.command == "build":
-            return build(args.name, args.source, args.target, args.verified)
-        if args.command == "check":
-            return 0 if check(args.name, args.folder, args.verified) else 3
-        return 0 if matches(args.file, args.expected) else 3
+        if command == "build":
+            return build(*words, verified)
+        return 0 if (check(*words, verified) if command == "check" else matches(*words)) else 3
     except (InputError, OSError, UnicodeError) as error:
         sys.exit(f"getdata.sh: {' '.join(str(error).split())}")
 

@@ -8,6 +8,7 @@ import json
 import os
 import sys
 import tempfile
+from pathlib import Path
 
 import numpy as np
 
@@ -59,18 +60,15 @@ def load(folder, key):
     """What `store` was given, its arrays mapped instead of read; None if it is not there or not as it was."""
     folder = os.path.join(folder, key)
     try:
-        with open(os.path.join(folder, "manifest.json"), "rb") as stream:
-            manifest = json.load(stream)
-        with open(os.path.join(folder, "words.txt"), "rb") as stream:
-            text = stream.read()
+        manifest = json.loads(Path(folder, "manifest.json").read_bytes())
+        text = Path(folder, "words.txt").read_bytes()
         # open_memmap knows arrays only; np.load would take archives too, and pickles if told to.
         arrays = {
             name: np.lib.format.open_memmap(os.path.join(folder, f"{name}.npy"), mode="c")
             for name in (*SPLITS, "counts")
         }
-        if any(array.dtype != np.int64 or array.ndim != 1 for array in arrays.values()):
-            return None
-        if manifest != _manifest(key, text, arrays):
+        if (any(array.dtype != np.int64 or array.ndim != 1 for array in arrays.values())
+                or manifest != _manifest(key, text, arrays)):
             return None
         words, counts = text.decode("utf-8", "surrogatepass").split("\n"), arrays.pop("counts")
         ids = [sample for split in arrays.values() for sample in _samples(split)]
@@ -90,9 +88,10 @@ def store(folder, key, words, counts, splits):
     try:
         os.makedirs(folder, mode=0o700, exist_ok=True)
         with atomic_folder(named, replace=True) as new:     # damaged, or stored by somebody else: the same as ours
-            for name, content in {"words.txt": text, "manifest.json": manifest, **arrays}.items():
-                with open(os.path.join(new, f"{name}.npy" if name in arrays else name), "wb") as stream:
-                    np.save(stream, content) if name in arrays else stream.write(content)
+            Path(new, "words.txt").write_bytes(text)
+            Path(new, "manifest.json").write_bytes(manifest)
+            for name, array in arrays.items():
+                np.save(os.path.join(new, f"{name}.npy"), array)
     except OSError as error:
         if not os.path.isdir(named):  # if it is there, somebody else was faster
             print(f"{folder}: corpus not cached ({error.strerror}); next time is slower", file=sys.stderr)

@@ -16,7 +16,9 @@ import sys
 import sysconfig
 import warnings
 from collections import Counter
+from contextlib import suppress
 from importlib.util import decode_source
+from pathlib import Path
 
 from runtime.errors import InputError
 from runtime.paths import atomic_folder, default_cache
@@ -84,8 +86,7 @@ def documents():
         below[:] = [name for name in below if name not in NOT_READ]
         for file in (os.path.join(folder, name) for name in files if name.endswith(".py")):
             try:
-                with open(file, "rb") as stream:
-                    source = decode_source(stream.read())
+                source = decode_source(Path(file).read_bytes())
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")  # the compiler's, about code that is not ours
                     paragraphs = [*docstrings(ast.parse(source)), *comments(source)]
@@ -143,14 +144,9 @@ def compose():
 
 def _holds(folder, texts):
     """Whether the folder has these texts, {file name: bytes}."""
-    try:
-        for name, text in texts.items():
-            with open(os.path.join(folder, name), "rb") as stream:
-                if stream.read() != text:
-                    return False
-    except OSError:
-        return False
-    return True
+    with suppress(OSError):
+        return all(Path(folder, name).read_bytes() == text for name, text in texts.items())
+    return False
 
 
 def build(folder):
@@ -160,8 +156,7 @@ def build(folder):
     try:
         with atomic_folder(folder) as new:
             for name, text in texts.items():
-                with open(os.path.join(new, name), "wb") as stream:
-                    stream.write(text)
+                Path(new, name).write_bytes(text)
     except OSError as error:
         if not _holds(folder, texts):
             raise InputError(
@@ -173,9 +168,7 @@ def build(folder):
 
 def path(cache_folder=None):
     """The folder of this Python's demo corpus, built at the first call (`--data demo`)."""
-    if cache_folder is None:
-        cache_folder = default_cache()
-    folder = os.path.join(cache_folder, f"demo-{platform.python_version()}-r{RECIPE}")
+    folder = os.path.join(cache_folder or default_cache(), f"demo-{platform.python_version()}-r{RECIPE}")
     was_there = os.path.isdir(folder)  # asked first: a folder that another process has just built is whole
     if all(os.path.isfile(os.path.join(folder, f"{part}.txt")) for part in ("train", "valid", "test")):
         return folder

@@ -11,6 +11,7 @@ import random
 import tempfile
 from array import array
 from collections import Counter
+from contextlib import suppress
 from hashlib import blake2b
 from typing import NamedTuple
 
@@ -222,15 +223,10 @@ def read(folder):
 
 def check_out(path):
     """Raise InputError where something lies at `path`, but for an empty folder, or one of prepare.py's alone."""
-    if os.path.lexists(path) and not (os.path.isdir(path) and _is_replaceable(path)):
+    ours = not os.path.lexists(path)
+    if os.path.isdir(path):
+        names = set(os.listdir(path))
+        with suppress(InputError):
+            ours = not names or (names == FILES and read(path) is not None)
+    if not ours:
         raise InputError(f"{path} is there, and was not made by prepare.py, or holds more; give --out another name")
-
-
-def _is_replaceable(folder):
-    names = set(os.listdir(folder))
-    if names == FILES:
-        try:
-            return read(folder) is not None
-        except InputError:
-            return False
-    return not names

@@ -34,17 +34,15 @@ def files_in(paths):
     """
     files = []
     for path in paths:
-        below = [path]
-        if os.path.isdir(path):
-            below = []
-            for folder, subfolders, names in os.walk(path):
-                subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-                below += [os.path.join(folder, name) for name in sorted(names)
-                          if not name.startswith(".") and os.path.isfile(os.path.join(folder, name))]
-            if not below:
-                raise InputError(f"{path}: there are no files")
-        elif path != "-" and not os.path.exists(path):
+        if path != "-" and not os.path.exists(path):
             raise InputError(f"{path}: no such file or folder")
+        below = [] if os.path.isdir(path) else [path]
+        for folder, subfolders, names in os.walk(path):            # of a folder alone
+            subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+            below += [os.path.join(folder, name) for name in sorted(names)
+                      if not name.startswith(".") and os.path.isfile(os.path.join(folder, name))]
+        if not below:
+            raise InputError(f"{path}: there are no files")
         files += below
     return files
 

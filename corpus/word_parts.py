@@ -48,11 +48,6 @@ def marks():
     return "".join(f"{chr(first)}-{chr(last)}" for first, last in ranges)
 
 
-@cache
-def _compiled(split):
-    return re.compile(pattern(split))
-
-
 def parts(word, split):
     """The parts of a word, without white space in it -> list of strings that, joined, are the word."""
-    return [word] if split == "none" else _compiled(split).findall(word)
+    return [word] if split == "none" else re.findall(pattern(split), word)

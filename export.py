@@ -59,17 +59,6 @@ def tag(words_seen, path):
     return f"chck_{round(words_seen / 1e6)}M" if words_seen >= 999_500 else f"chck_{round(words_seen / 1e3)}K"
 
 
-def options_of(args, vocabulary):
-    """What a format's `write` is told besides -> dict."""
-    write_options = {"prepend_eos": True} if args.prepend_eos else {}
-    if args.tokens:
-        write_options["tokens"] = args.tokens
-    if args.int8:
-        text = read_text(args.int8, vocabulary, "unk", "reset", CPU.device)
-        write_options["int8_lines"] = [stream.flatten().tolist()[1:-1] for stream in text.streams]     # without <eos>
-    return write_options
-
-
 def export_to(args, kind, target):
     path = checkpoint.choose(args)
     contents = checkpoint.load(path)
@@ -79,8 +68,11 @@ def export_to(args, kind, target):
     words_seen = checkpoint.words_seen(contents)
     if args.tag:
         target = os.path.join(target, tag(words_seen, path))
-    options_given = options_of(args, vocabulary)
-    TO[kind](contents, model.state_dict(), target, words_seen, **options_given)
+    of_format = {name: getattr(args, name) for name in ("prepend_eos", "tokens") if getattr(args, name)}
+    if args.int8:
+        text = read_text(args.int8, vocabulary, "unk", "reset", CPU.device)
+        of_format["int8_lines"] = [stream.flatten().tolist()[1:-1] for stream in text.streams]     # without <eos>
+    TO[kind](contents, model.state_dict(), target, words_seen, **of_format)
     log(f"| summary | {count_parameters(model):,} parameters, {len(contents['vocabulary']):,} words of {path} | "
         f"{kind} {target}")
 

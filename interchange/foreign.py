@@ -11,7 +11,7 @@ import zipfile
 import torch
 
 import checkpoint
-from data import naming, short
+from data import check_different_words, naming
 from runtime.errors import InputError
 
 
@@ -102,14 +102,8 @@ def check_words(words, ntoken, path):
     if len(words) != ntoken:
         raise InputError(f"{path}: {len(words):,} words for a model of {ntoken:,}; give the vocabulary that it was "
                          "trained with")
-    odd = next((word for word in words if word.split() != [word]), None)
-    if odd is not None:
-        raise InputError(f"{path}: {short(odd)} is not a word; give one word without white space a line")
-    seen = set()
-    for word in words:
-        if word in seen:
-            raise InputError(f"{path}: holds {short(word)} more than once")
-        seen.add(word)
+    with naming(path):
+        check_different_words(words)
 
 
 def read_json(path):

@@ -85,11 +85,11 @@ def split_words(words, tokenizers):
     """
     white = "".join(f"\\x{{{i:x}}}" for i in range(sys.maxunicode + 1) if chr(i).isspace())
     made = by_name(words, tokenizers)
-    steps = [tokenizers.pre_tokenizers.Split(tokenizers.Regex(f"[{white}]+"), "removed")]
+    made.pre_tokenizer = tokenizers.pre_tokenizers.Split(tokenizers.Regex(f"[{white}]+"), "removed")
     if words.tokenizer.split != "none":
         part_pattern = tokenizers.Regex(word_parts.pattern(words.tokenizer.split))
-        steps.append(tokenizers.pre_tokenizers.Split(part_pattern, "isolated"))
-    made.pre_tokenizer = steps[0] if len(steps) == 1 else tokenizers.pre_tokenizers.Sequence(steps)
+        made.pre_tokenizer = tokenizers.pre_tokenizers.Sequence(
+            [made.pre_tokenizer, tokenizers.pre_tokenizers.Split(part_pattern, "isolated")])
     made.decoder = tokenizers.decoders.Sequence([tokenizers.decoders.Replace(tokenizers.Regex(r"\A"), " "),
                                                  tokenizers.decoders.Fuse()])
     return made
@@ -175,7 +175,7 @@ def read(folder, vocab_file):
         tensors.pop("decoder.weight", None)               # some versions of transformers write it, too
     words = read_vocabulary(tokenizer, os.path.join(folder, TOKENIZER), config.get("tokenizer"))
     if config.get("pad_token_id") == len(words) - 1 and words[-1] not in (EOS, UNK):
-        words, tensors = words[:-1], without_padding(tensors)
+        words, tensors = words[:-1], {name: tensor[:-1] if name in ROWS else tensor for name, tensor in tensors.items()}
     check_words(words, len(words), os.path.join(folder, TOKENIZER))
     settings = config["settings"] if isinstance(config.get("settings"), dict) else {}
     shape = {name: config[name] for name in SHAPE if name in config}
@@ -186,17 +186,11 @@ def read(folder, vocab_file):
                             "tied": tied}
 
 
-def without_padding(tensors):
-    """What `with_padding` had put there, gone."""
-    return {name: tensor[:-1] if name in ROWS else tensor for name, tensor in tensors.items()}
-
-
 def read_weights(path):
     """A safetensors file -> dict of float32 tensors."""
     load_file = packages()[0].load_file
     with naming(path):
-        with open(path, "rb"):                            # its errors are the system's, with a name
-            pass
+        open(path, "rb").close()                          # its errors are the system's, with a name
         try:
             tensors = load_file(path)
         except Exception as error:

@@ -16,6 +16,7 @@ from transformers.modeling_outputs import (
     SequenceClassifierOutputWithPast,
     TokenClassifierOutput,
 )
+from transformers.utils import can_return_tuple
 
 # The name of what generation goes on from, since transformers 5.24 and before.
 STATE = "cache" if "cache" in CausalLMOutputWithPast.__dataclass_fields__ else "past_key_values"
@@ -49,11 +50,16 @@ class AWDLSTMConfig(PretrainedConfig):
 # ---- layers: each goes through x (B, T, I) from a state, a tuple of (1, B, ·), to its output (B, T, H) and a state.
 # lengths (B,): how many steps of each row are read; the others, behind them, change no state. None: all of them.
 
-class OfTorch:
-    """What torch's own layers have in common."""
+class Layer:
+    """What all layers have in common. parts: of which their states consist, each as wide as the output."""
+    parts = 1
 
     def zero_state(self, x):
         return (x.new_zeros(1, x.size(0), self.hidden_size),) * self.parts
+
+
+class OfTorch(Layer):
+    """What torch's own layers have in common."""
 
     def run(self, x, before, lengths=None):
         if lengths is not None:
@@ -71,12 +77,11 @@ class LSTM(OfTorch, nn.LSTM):
 
 
 class GRU(OfTorch, nn.GRU):
-    parts = 1
+    pass
 
 
-class Stepwise(nn.Module):
+class Stepwise(Layer, nn.Module):
     """A layer that is computed step by step. `step`: x (1, B, I), state -> output (1, B, H), state."""
-    parts = 1
 
     def __init__(self, input_size, hidden_size):
         super().__init__()
@@ -84,9 +89,6 @@ class Stepwise(nn.Module):
 
     def parameter(self, *shape):
         return nn.Parameter(torch.empty(shape).uniform_(-self.hidden_size**-0.5, self.hidden_size**-0.5))
-
-    def zero_state(self, x):
-        return (x.new_zeros(1, x.size(0), self.hidden_size),) * self.parts
 
     def run(self, x, before, lengths=None):
         outputs = []
@@ -190,13 +192,6 @@ def make_layer(config, layer, input_size, hidden_size):
     return {"LSTM": LSTM, "GRU": GRU}[config.cell](input_size, hidden_size, batch_first=True)
 
 
-def run(layer, x, before, lengths=None):
-    """A layer over x (B, T, I), also where T is 0."""
-    if x.size(1):
-        return layer.run(x, before, lengths)
-    return x.new_zeros(x.size(0), 0, layer.hidden_size), before
-
-
 # ---- softmaxes
 
 class AdaptiveSoftmax(nn.Module):
@@ -277,10 +272,8 @@ def real_steps(attention_mask, steps):
         raise ValueError("attention_mask is 1 at what is read and 0 at padding; masks that are added to attention "
                          "scores, with negative numbers, are not read")
     mask = attention_mask.bool()
-    if mask.dim() == 4:                                                          # (B, heads, T, S)
-        mask = mask.any(1)
-    if mask.dim() == 3:                                                          # (B, T, S), for every step the steps
-        mask = mask.any(1)                                                       # that it attends to
+    while mask.dim() > 2:                                                        # (B, heads, T, S), (B, T, S): for
+        mask = mask.any(1)                                                       # every step those it attends to
     if mask.dim() != 2 or mask.size(1) < steps:
         raise ValueError(f"attention_mask has the shape {tuple(attention_mask.shape)}; for {steps} steps it is (B, S), "
                          "(B, T, S) or (B, 1, T, S), with what was read before among the S")
@@ -321,6 +314,9 @@ class AWDLSTMPreTrainedModel(PreTrainedModel):
     def set_input_embeddings(self, value):
         self.base_model.encoder = value
 
+    def loss_of(self, logits, labels, **kwargs):
+        return None if labels is None else self.loss_function(logits=logits, labels=labels, **kwargs)
+
 
 class AWDLSTMModel(AWDLSTMPreTrainedModel):
     """Embedding and recurrent layers."""
@@ -334,8 +330,9 @@ class AWDLSTMModel(AWDLSTMPreTrainedModel):
                                   for layer, (n_in, n_out) in enumerate(zip(widths, widths[1:])))
         self.post_init()
 
+    @can_return_tuple
     def forward(self, input_ids=None, attention_mask=None, past_key_values=None, inputs_embeds=None, use_cache=None,
-                output_hidden_states=None, return_dict=None, cache=None, **kwargs):
+                output_hidden_states=None, cache=None, **kwargs):
         """input_ids (B, T) -> last_hidden_state (B, T, F), from which words are predicted.
 
         attention_mask (B, T), or (B, steps read before + T): 0 at padding, left or right; or such masks for every step
@@ -351,7 +348,10 @@ class AWDLSTMModel(AWDLSTMPreTrainedModel):
         outputs, layers = [x], []
         x = padding.compact(x) if padding else x
         for rnn, before in zip(self.rnns, past.layers):
-            x, after = run(rnn, x, before, padding and padding.lengths)
+            if steps:
+                x, after = rnn.run(x, before, padding and padding.lengths)
+            else:
+                x, after = x.new_zeros(x.size(0), 0, rnn.hidden_size), before
             outputs.append(padding.spread(x, before) if padding else x)          # (B, T, H)
             layers.append(after)
         if self.config.skip_output:
@@ -360,10 +360,9 @@ class AWDLSTMModel(AWDLSTMPreTrainedModel):
         if output_hidden_states is None:
             output_hidden_states = getattr(self.config, "output_hidden_states", False)
         use_cache = self.config.use_cache if use_cache is None else use_cache
-        output = BaseModelOutputWithPast(
+        return BaseModelOutputWithPast(
             last_hidden_state=outputs[-1], hidden_states=tuple(outputs) if output_hidden_states else None,
             **{STATE: RecurrentState(layers, past.length + steps) if use_cache else None})
-        return output if (self.config.return_dict if return_dict is None else return_dict) else output.to_tuple()
 
 
 class AWDLSTMForCausalLM(AWDLSTMPreTrainedModel, GenerationMixin):
@@ -391,8 +390,9 @@ class AWDLSTMForCausalLM(AWDLSTMPreTrainedModel, GenerationMixin):
     def set_output_embeddings(self, value):
         self.decoder = value
 
+    @can_return_tuple
     def forward(self, input_ids=None, attention_mask=None, past_key_values=None, inputs_embeds=None, labels=None,
-                use_cache=None, output_hidden_states=None, return_dict=None, logits_to_keep=0, cache=None, **kwargs):
+                use_cache=None, output_hidden_states=None, logits_to_keep=0, cache=None, **kwargs):
         """input_ids (B, T) -> logits (B, T, V); loss, the mean over labels (B, T) shifted by one, but for -100.
 
         logits_to_keep: of the last steps only, 0 for all. The others as those of `AWDLSTMModel`.
@@ -403,12 +403,9 @@ class AWDLSTMForCausalLM(AWDLSTMPreTrainedModel, GenerationMixin):
         features = read.last_hidden_state[:, last_steps]
         features = self.projection(features) if self.projection else features
         logits = self.softmax(self.decoder, features) if self.softmax else self.decoder(features)     # (B, T, V)
-        loss = None
-        if labels is not None:
-            loss = self.loss_function(logits=logits, labels=labels, vocab_size=logits.size(-1), **kwargs)
-        output = CausalLMOutputWithPast(loss=loss, logits=logits, hidden_states=read.hidden_states,
-                                        **{STATE: read.get(STATE)})
-        return output if (self.config.return_dict if return_dict is None else return_dict) else output.to_tuple()
+        loss = self.loss_of(logits, labels, vocab_size=logits.size(-1), **kwargs)
+        return CausalLMOutputWithPast(loss=loss, logits=logits, hidden_states=read.hidden_states,
+                                      **{STATE: read.get(STATE)})
 
     def prepare_inputs_for_generation(self, input_ids, past_key_values=None, attention_mask=None, inputs_embeds=None,
                                       use_cache=None, logits_to_keep=0, cache=None, **kwargs):
@@ -428,8 +425,8 @@ class AWDLSTMForCausalLM(AWDLSTMPreTrainedModel, GenerationMixin):
         return False                                                             # its state is none of keys and values
 
 
-class AWDLSTMForSequenceClassification(AWDLSTMPreTrainedModel):
-    """A linear map of the features at the last step of each row that is no padding."""
+class Classifier(AWDLSTMPreTrainedModel):
+    """A linear map of the features."""
 
     def __init__(self, config):
         super().__init__(config)
@@ -437,8 +434,13 @@ class AWDLSTMForSequenceClassification(AWDLSTMPreTrainedModel):
         self.score = nn.Linear(config.nhidlast, config.num_labels)
         self.post_init()
 
+
+class AWDLSTMForSequenceClassification(Classifier):
+    """Of those at the last step of each row that is no padding."""
+
+    @can_return_tuple
     def forward(self, input_ids=None, attention_mask=None, past_key_values=None, inputs_embeds=None, labels=None,
-                use_cache=None, output_hidden_states=None, return_dict=None, cache=None, **kwargs):
+                use_cache=None, output_hidden_states=None, cache=None, **kwargs):
         """input_ids (B, T) -> logits (B, labels). Without an attention_mask tokens of padding are not read."""
         if attention_mask is None and input_ids is not None and self.config.pad_token_id is not None:
             attention_mask = input_ids != self.config.pad_token_id
@@ -449,29 +451,19 @@ class AWDLSTMForSequenceClassification(AWDLSTMPreTrainedModel):
         mask = torch.ones_like(steps)[None] if attention_mask is None else real_steps(attention_mask, len(steps))
         last = (steps * mask).argmax(1).expand(len(features))                    # (B,)
         logits = self.score(features[torch.arange(len(features), device=features.device), last])
-        loss = None
-        if labels is not None:
-            loss = self.loss_function(logits=logits, labels=labels, pooled_logits=logits, config=self.config, **kwargs)
-        output = SequenceClassifierOutputWithPast(loss=loss, logits=logits, hidden_states=read.hidden_states,
-                                                  **{STATE: read.get(STATE)})
-        return output if (self.config.return_dict if return_dict is None else return_dict) else output.to_tuple()
+        loss = self.loss_of(logits, labels, pooled_logits=logits, config=self.config, **kwargs)
+        return SequenceClassifierOutputWithPast(loss=loss, logits=logits, hidden_states=read.hidden_states,
+                                                **{STATE: read.get(STATE)})
 
 
-class AWDLSTMForTokenClassification(AWDLSTMPreTrainedModel):
-    """A linear map of the features at every step."""
+class AWDLSTMForTokenClassification(Classifier):
+    """Of those at every step."""
 
-    def __init__(self, config):
-        super().__init__(config)
-        self.num_labels, self.model = config.num_labels, AWDLSTMModel(config)
-        self.score = nn.Linear(config.nhidlast, config.num_labels)
-        self.post_init()
-
+    @can_return_tuple
     def forward(self, input_ids=None, attention_mask=None, inputs_embeds=None, labels=None, output_hidden_states=None,
-                return_dict=None, **kwargs):
+                **kwargs):
         """input_ids (B, T) -> logits (B, T, labels); loss, the mean over labels (B, T), but for -100."""
         read = self.model(input_ids, attention_mask, None, inputs_embeds, False, output_hidden_states, return_dict=True)
-        logits, loss = self.score(read.last_hidden_state), None
-        if labels is not None:
-            loss = self.loss_function(logits=logits, labels=labels, config=self.config, **kwargs)
-        output = TokenClassifierOutput(loss=loss, logits=logits, hidden_states=read.hidden_states)
-        return output if (self.config.return_dict if return_dict is None else return_dict) else output.to_tuple()
+        logits = self.score(read.last_hidden_state)
+        loss = self.loss_of(logits, labels, config=self.config, **kwargs)
+        return TokenClassifierOutput(loss=loss, logits=logits, hidden_states=read.hidden_states)

@@ -39,79 +39,63 @@ def write(contents, state, path, words_seen, int8_lines=None, tokens=None):
     """
     settings, words = contents["settings"], vocabulary_of(contents)
     refuse(settings, "onnx", set(onnx_graph.STEPS), {"split", "mixture"})
-    runtime = packages()
+    onnx_graph.package()
     if EOS not in words:
         raise InputError(f"the model has no {EOS}, with which texts begin and end there")
-    names = Names(path)
-    names.check()
+    stem = path.removesuffix(".onnx")
+    check_names(stem)
     eos = words.index(EOS)
     listed, table, end = (list(words), None, eos) if tokens is None else read_tokens(tokens, words)
     if 4 * sum(tensor.numel() for tensor in state.values()) > LARGEST:
         raise InputError("the model has more than 2 GiB of weights, which no single ONNX file holds")
     about = {"model_type": MODEL_TYPE, "version": 1, "model_author": AUTHOR, "sos_id": eos, "eos_id": eos}
-    step = onnx_graph.step_model(settings, {name: tensor.float() for name, tensor in state.items()}, about)
-    check(step, onnx_graph.scorer_model(step, about), restored(settings, state, len(words)), eos, runtime)
+    tensors = {name: tensor.float() for name, tensor in state.items()}
+    step = onnx_graph.step_model(settings, tensors, about)
+    ours = network.build({**settings, "pdr": 0.0}, len(words))
+    ours.load_state_dict(state)
+    check(step, onnx_graph.scorer_model(step, about), ours.eval(), eos)
     steps = {"": step}
     if int8_lines is not None:
-        steps[".int8"] = quantised(step, runtime)
+        steps[".int8"] = quantised(step)
         for kind, each in zip(("fp32", "int8"), steps.values()):
-            ppl = perplexity(onnx_graph.scorer_model(each, about), int8_lines, runtime, kind)
+            ppl = perplexity(onnx_graph.scorer_model(each, about), int8_lines, kind)
             log(f"| {kind} | ppl {ppl:.2f} | each line by itself | {len(each.SerializeToString()) / 2**20:.1f} MiB")
     if table:
         about |= {"sos_id": end, "eos_id": end}
-        steps = {suffix: onnx_graph.renumbered(each, table, about) for suffix, each in steps.items()}
+        step = onnx_graph.step_model(settings, tensors, about, table)
+        steps = {suffix: quantised(step) if suffix else step for suffix in steps}
     for suffix, each in steps.items():
-        for name, model in zip(names.models(suffix), (each, onnx_graph.scorer_model(each, about))):
+        for name, model in zip(model_names(stem, suffix), (each, onnx_graph.scorer_model(each, about))):
             with atomic_write(name, "wb") as file:
                 file.write(model.SerializeToString())
-    for name in () if ".int8" in steps else names.models(".int8"):
+    for name in () if ".int8" in steps else model_names(stem, ".int8"):
         with suppress(FileNotFoundError):
             os.unlink(name)                                # of an earlier export, of another model
-    with atomic_write(names.tokens) as file:
+    with atomic_write(f"{stem}.tokens.txt") as file:
         file.writelines(f"{token} {i}\n" for i, token in enumerate(listed))
 
 
-def packages():
-    """The module onnxruntime."""
-    onnx_graph.package()
-    try:
-        import onnxruntime
-    except ImportError:
-        raise InputError("ONNX models need the packages onnx and onnxruntime: pip install onnx onnxruntime") from None
-    return onnxruntime
+def model_names(stem, suffix):
+    """The files of the step and of the scorer."""
+    return f"{stem}{suffix}.onnx", f"{stem}.scorer{suffix}.onnx"
 
 
-class Names:
-    """Of the files that stand beside NAME.onnx."""
-
-    def __init__(self, path):
-        self.stem = path.removesuffix(".onnx")
-        self.tokens = f"{self.stem}.tokens.txt"
-
-    def step(self, suffix):
-        return f"{self.stem}{suffix}.onnx"
-
-    def scorer(self, suffix):
-        return f"{self.stem}.scorer{suffix}.onnx"
-
-    def models(self, suffix):
-        return self.step(suffix), self.scorer(suffix)
-
-    def check(self):
-        """InputError for what cannot be written, or is there and is none of ours."""
-        folder = os.path.dirname(self.stem) or "."
-        if os.path.isdir(self.stem) or not os.path.basename(self.stem):
-            raise InputError(f"{self.stem} is a folder; give the name of a file in it, such as lm.onnx")
-        if not os.path.isdir(folder):
-            raise InputError(f"{folder}: no such folder; make it first")
-        models = (*self.models(""), *self.models(".int8"))
-        for name in (*models, self.tokens):
-            check_output(name)
-        there = [name for name in (*models, self.tokens) if os.path.exists(name)]
-        ours = [name for name in there if name != self.tokens and is_ours(name)]
-        other = [name for name in there if name not in ours and (name != self.tokens or not ours)]
-        if other:
-            raise InputError(f"{other[0]} is there, and is not what an earlier export wrote; give another name")
+def check_names(stem):
+    """InputError for what cannot be written, or is there and is none of ours."""
+    folder, name = os.path.split(stem)
+    if os.path.isdir(stem) or not name:
+        raise InputError(f"{stem} is a folder; give the name of a file in it, such as lm.onnx")
+    if not os.path.isdir(folder or "."):
+        raise InputError(f"{folder}: no such folder; make it first")
+    models, tokens = (*model_names(stem, ""), *model_names(stem, ".int8")), f"{stem}.tokens.txt"
+    for name in (*models, tokens):
+        check_output(name)
+    there = [name for name in models if os.path.exists(name)]
+    other = [name for name in there if not is_ours(name)]
+    if not there and os.path.exists(tokens):                  # which says nothing of who wrote it
+        other = [tokens]
+    if other:
+        raise InputError(f"{other[0]} is there, and is not what an earlier export wrote; give another name")
 
 
 def is_ours(path):
@@ -122,14 +106,13 @@ def is_ours(path):
     return ("model_author", AUTHOR) in ((entry.key, entry.value) for entry in about)
 
 
-def session(model, runtime):
-    """model: a path, or a model."""
+def session(model):
+    import onnxruntime as runtime
     options = runtime.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = torch.get_num_threads()
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")       # other work may be on the machine
-    return runtime.InferenceSession(model if isinstance(model, str) else model.SerializeToString(), options,
-                                    providers=["CPUExecutionProvider"])
+    return runtime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
 def read_tokens(path, words):
@@ -161,14 +144,9 @@ def read_tokens(path, words):
     return listed, [known.get(token, ids.get(UNK)) for token in listed], listed.index(end)
 
 
-def restored(settings, state, ntoken):
-    model = network.build({**settings, "pdr": 0.0}, ntoken)
-    model.load_state_dict(state)
-    return model.eval()
-
-
-def check(step, scorer, ours, eos, runtime):
+def check(step, scorer, ours, eos):
     """InputError unless onnxruntime computes, from both models, what `ours` does with some texts."""
+    from onnxruntime import __version__ as version
     draw = torch.Generator().manual_seed(1)
     x = torch.randint(len(ours.encoder.weight), (3, 12), generator=draw)                          # (N, T)
     lengths = torch.tensor([12, 7, 0])
@@ -176,24 +154,24 @@ def check(step, scorer, ours, eos, runtime):
     with torch.no_grad():
         features, _ = ours(read.t(), ours.init_hidden(3))
         expected = ours.logprob(features).view(13, 3, -1)                                         # (1 + T, N, V)
-    run = session(step, runtime)
+    run = session(step)
     states = [numpy.zeros([part if isinstance(part, int) else 3 for part in info.shape], numpy.float32)
               for info in run.get_inputs()[1:]]
     worst = 0.0
     for ids, logprobs in zip(read.t(), expected):
         computed, *states = run.run(None, dict(zip(("x", "h0", "c0"), (ids[:, None].numpy(), *states))))
         worst = max(worst, float(numpy.abs(computed - logprobs.numpy()).max()))
-    nll, = session(scorer, runtime).run(None, {"x": x.numpy(), "x_lens": lengths.numpy()})
+    nll, = session(scorer).run(None, {"x": x.numpy(), "x_lens": lengths.numpy()})
     for row, (ids, length) in enumerate(zip(x.tolist(), lengths.tolist())):
         total = -sum(expected[t, row, i].item() for t, i in enumerate([*ids[:length], eos]))
         worst = max(worst, abs(nll[row] - total) / (length + 1))
     if not worst < TOLERANCE:
-        raise InputError(f"onnxruntime {runtime.__version__} computes something else from the ONNX model: "
+        raise InputError(f"onnxruntime {version} computes something else from the ONNX model: "
                          f"log-probabilities differ by {worst:.2g}; nothing was written")
-    log(f"| onnxruntime {runtime.__version__} gives the model's log-probabilities within {worst:.1g}")
+    log(f"| onnxruntime {version} gives the model's log-probabilities within {worst:.1g}")
 
 
-def quantised(step, runtime):
+def quantised(step):
     """A step with int8 weights, one scale for each row or word; activations are quantised as they come."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
     logging.getLogger().setLevel(logging.ERROR)            # it recommends what is done with other models
@@ -203,9 +181,9 @@ def quantised(step, runtime):
         return onnx_graph.package().load(path)
 
 
-def perplexity(scorer, lines, runtime, what):
+def perplexity(scorer, lines, what):
     """Of lines of ids, each read from a zero state after the end of another, with their ends."""
-    run, nats = session(scorer, runtime), 0.0
+    run, nats = session(scorer), 0.0
     lines = sorted(lines, key=len)
     for start in tqdm(range(0, len(lines), BATCH), desc=what, disable=None, leave=False):
         batch = lines[start:start + BATCH]

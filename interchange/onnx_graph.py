@@ -15,11 +15,12 @@ OPSET, IR = 13, 8                     # old enough for the engines that are in u
 
 
 def package():
-    """The package onnx, its helpers among it."""
+    """The package onnx, its helpers among it. InputError where it, or onnxruntime, is not there."""
     try:
         import onnx
         import onnx.helper
         import onnx.numpy_helper
+        import onnxruntime  # noqa: F401
     except ImportError:
         raise InputError("ONNX models need the packages onnx and onnxruntime: pip install onnx onnxruntime") from None
     return onnx
@@ -38,10 +39,10 @@ class Value:
         return self.graph("Mul", self, other)
 
     def __rmul__(self, other):
-        return self.graph("Mul", self.graph.number(other), self)
+        return self.graph("Mul", self.graph.constant(other), self)
 
     def __rsub__(self, other):
-        return self.graph("Sub", self.graph.number(other), self)
+        return self.graph("Sub", self.graph.constant(other), self)
 
     def __sub__(self, other):
         return self.graph("Sub", self, other)
@@ -82,26 +83,22 @@ class Graph:
     def named(self, value, name):
         self.nodes.append(self.onnx.helper.make_node("Identity", [value.name], [name]))
 
-    def store(self, name, tensor):
-        if name not in self.stored:
-            self.stored[name] = self.onnx.numpy_helper.from_array(tensor.detach().contiguous().numpy(), name)
-        return Value(self, name)
-
-    def number(self, value):
-        return self._constant(numpy.array(value, numpy.float32))
-
     def whole(self, values):
         """A whole number, or nested lists of them."""
-        return self._constant(numpy.array(values, numpy.int64))
+        return self.constant(values, numpy.int64)
 
-    def _constant(self, array):
+    def constant(self, values, kind=numpy.float32):
+        array = numpy.array(values, kind)
         name = f"{self.prefix}{array.dtype}_" + "_".join(map(str, [*array.shape, "of", *array.flatten().tolist()]))
+        return self.store(name, array)
+
+    def parameter(self, name):
+        return self.store(name, self.tensors[name].detach().contiguous().numpy())
+
+    def store(self, name, array):
         if name not in self.stored:
             self.stored[name] = self.onnx.numpy_helper.from_array(array, name)
         return Value(self, name)
-
-    def parameter(self, name):
-        return self.store(name, self.tensors[name])
 
     def linear(self, x, weight, bias=None):
         """x (N, I) -> (N, O). weight (O, I), bias (O,): their names."""
@@ -225,16 +222,20 @@ def state_widths(settings):
     return [(width,) for width in widths]
 
 
-def step_model(settings, tensors, metadata):
+def step_model(settings, tensors, metadata, table=None):
     """x (N, 1), h0, c0 (L, N, W) -> log_softmax (N, V), next_h0, next_c0, as a model.
 
-    tensors: a model's state dict. metadata: a dict. A layer's state is in the first columns of h0 and, where it has a
-    second part, of c0.
+    tensors: a model's state dict. metadata: a dict. table: of other ids those of the model, a list of V, if x and the
+    columns of log_softmax are to have these. A layer's state is in the first columns of h0 and, where it has a second
+    part, of c0.
     """
     graph, widths = Graph(tensors), state_widths(settings)
     widest = max(max(parts) for parts in widths)
     past = [Value(graph, "h0"), Value(graph, "c0")]
     words = graph("Reshape", Value(graph, "x"), graph.whole([-1]))                                      # (N,)
+    if table:
+        own_ids = graph.store("own_ids", numpy.array(table, numpy.int64))
+        words = graph("Gather", own_ids, words)
     x = graph("Gather", graph.parameter("encoder.weight"), words)                                          # (N, E)
     outputs, after = [], ([], [])
     for layer, parts in enumerate(widths):
@@ -250,34 +251,17 @@ def step_model(settings, tensors, metadata):
             after[k].append(part)
     features = sum(outputs[1:], outputs[0]) if settings["skip_output"] else outputs[-1]
     logprobs = log_probabilities(graph, settings, features)
-    graph.named(logprobs, "log_softmax")
+    graph.named(graph("Gather", logprobs, own_ids, axis=1) if table else logprobs, "log_softmax")
     for name, parts in zip(("next_h0", "next_c0"), after):
         graph.named(graph("Concat", *parts, axis=0), name)
 
     states = len(widths), "N", widest
-    vocabulary = len(tensors["encoder.weight"])
+    vocabulary = len(table or tensors["encoder.weight"])
     return model_of(graph.nodes, list(graph.stored.values()),
                     {"x": ("N", 1), "h0": states, "c0": states},
                     {"log_softmax": ("N", vocabulary), "next_h0": states, "next_c0": states},
                     {**metadata, "comment": "one step, with its state", "num_layers": states[0], "hidden_size": widest,
                      "embedding_dim": settings["emsize"], "vocab_size": vocabulary})
-
-
-def renumbered(step, table, metadata):
-    """A model of `step_model` for other ids: table, a list, has the model's for each of them."""
-    onnx, model = package(), type(step)()
-    model.CopyFrom(step)
-    make, nodes = onnx.helper.make_node, list(_reading(step.graph.node, "own_x"))
-    nodes[[list(node.output) for node in nodes].index(["log_softmax"])].output[0] = "own_log_softmax"
-    del model.graph.node[:], model.metadata_props[:]
-    model.graph.node.extend([make("Gather", ["own_ids", "x"], ["own_x"]), *nodes,
-                             make("Gather", ["own_log_softmax", "own_ids"], ["log_softmax"], axis=1)])
-    model.graph.initializer.append(onnx.numpy_helper.from_array(numpy.array(table, numpy.int64), "own_ids"))
-    model.graph.output[0].type.tensor_type.shape.dim[1].dim_value = len(table)
-    about = {entry.key: entry.value for entry in step.metadata_props}
-    onnx.helper.set_model_props(model, {**about, **{name: str(value) for name, value in metadata.items()},
-                                        "vocab_size": str(len(table))})
-    return model
 
 
 def scorer_model(step, metadata):
@@ -317,12 +301,11 @@ def surprisal_step(step, states):
     """
     graph = Graph(prefix="each_")
     surprisal = graph("Neg", graph("GatherElements", Value(graph, "log_softmax"), Value(graph, "target"), axis=1))
-    graph.named(graph("Where", Value(graph, "counts"), surprisal, graph.number(0)), "nll_t")
-    kinds = graph.onnx.TensorProto
+    graph.named(graph("Where", Value(graph, "counts"), surprisal, graph.constant(0)), "nll_t")
     body = graph.onnx.helper.make_graph(
         [*_reading(step.graph.node, "word"), *graph.nodes], "step",
-        [*_infos({"h0": states, "c0": states}), *_infos({"word": ("N", 1), "target": ("N", 1)}, kinds.INT64),
-         *_infos({"counts": ("N", 1)}, kinds.BOOL)],
+        [*_infos({"h0": states, "c0": states}), *_infos({"word": ("N", 1), "target": ("N", 1)}, "INT64"),
+         *_infos({"counts": ("N", 1)}, "BOOL")],
         _infos({"next_h0": states, "next_c0": states, "nll_t": ("N", 1)}))
     return body, graph.stored.values()
 
@@ -339,15 +322,15 @@ def _reading(nodes, name):
 def model_of(nodes, stored, inputs, outputs, metadata):
     """A model with inputs and outputs of these shapes; inputs called x… are whole numbers."""
     onnx = package()
-    infos = [info for name, shape in inputs.items() for info in _infos(
-        {name: shape}, onnx.TensorProto.INT64 if name.startswith("x") else onnx.TensorProto.FLOAT)]
+    infos = [info for name, shape in inputs.items()
+             for info in _infos({name: shape}, "INT64" if name.startswith("x") else "FLOAT")]
     graph = onnx.helper.make_graph(nodes, "rnnlm", infos, _infos(outputs), stored)
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", OPSET)], ir_version=IR)
     onnx.helper.set_model_props(model, {name: str(value) for name, value in metadata.items()})
     return model
 
 
-def _infos(shapes, kind=None):
+def _infos(shapes, kind="FLOAT"):
     onnx = package()
-    return [onnx.helper.make_tensor_value_info(name, kind or onnx.TensorProto.FLOAT, list(shape))
+    return [onnx.helper.make_tensor_value_info(name, getattr(onnx.TensorProto, kind), list(shape))
             for name, shape in shapes.items()]

@@ -26,16 +26,16 @@ def read(path, vocab_file):
     nlayers = sum(re.fullmatch(r"rnn\.weight_hh_l\d+", name) is not None for name in tensors)
     hidden = take(tensors, "rnn.weight_hh_l0", path)
     tied = torch.equal(encoder, decoder)
-    state = {"encoder.weight": encoder, "decoder.bias": take(tensors, "decoder.bias", path, 1)}
+    state, known = {"encoder.weight": encoder, "decoder.bias": take(tensors, "decoder.bias", path, 1)}, []
     if not tied:
         state["decoder.weight"] = decoder
     for layer in range(nlayers):
         for part in PARTS:
             name = f"rnn.{part}_l{layer}"
+            known.append(name)
             state[f"rnns.{layer}.{part}_l0"] = take(tensors, name, path, 1 if part.startswith("bias") else 2)
-    check_known(tensors, ["encoder.weight", "decoder.weight", "decoder.bias",
-                          *(f"rnn.{part}_l{layer}" for layer in range(nlayers) for part in PARTS)],
-                path, "a plain LSTM or GRU model")
+    check_known(tensors, ["encoder.weight", "decoder.weight", "decoder.bias", *known], path,
+                "a plain LSTM or GRU model")
     words = read_words(vocab_file)
     check_words(words, len(encoder), vocab_file)
     return state, words, {"model": cell_of(hidden, path), "emsize": encoder.size(1), "nhid": hidden.size(1),

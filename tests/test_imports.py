@@ -30,7 +30,7 @@ STANDARD_LIBRARY_ONLY = {"corpus.demo", "corpus.archives", "runtime.errors", "ru
                          "awd_lstm", "awd_lstm.command"}     # run before an install, or before torch is imported
 WHEN_ASKED_FOR = {"ops.compiled": {"cuda"},                 # inside functions, with a fallback or an error
                   "interchange.hf": {"safetensors", "tokenizers"}, "interchange.onnx": {"onnxruntime"},
-                  "interchange.onnx_graph": {"onnx"},
+                  "interchange.onnx_graph": {"onnx", "onnxruntime"},
                   "corpus.tokenizers": {"tokenizers"}, "tune": {"optuna", "sqlalchemy"}}
 ALONE = {"interchange.modeling_awd_lstm": {"torch", "transformers"},        # copied into a folder, to be read there
          "setup": {"setuptools"}}                                           # run by pip

@@ -11,7 +11,6 @@ import itertools
 import math
 import os
 import time
-from contextlib import nullcontext
 
 import torch
 
@@ -19,14 +18,15 @@ import checkpoint
 from data import batchify_split, read_corpus
 from evaluation import outputs, scoring
 from evaluation.dynamic import FLAGS, LEARNING_RATE, DynamicPass, learning_rate, segments_by_line, segments_of
+from evaluation.figures import best_of_grids, log_figures
 from evaluation.formats import FORMATS
 from evaluation.loss import PLAIN_WINDOW
-from evaluation.neural_cache import at_the_edge, cache_logprobs, mean_loss
+from evaluation.neural_cache import cache_logprobs
 from evaluation.text import read_texts
 from model import count_parameters
 from runtime import options, record, values
 from runtime.errors import InputError
-from runtime.log import log, log_on_stderr, report, report_tokens, rule
+from runtime.log import log, report, report_tokens, rule
 from runtime.options import Flag
 from runtime.paths import part_of_name
 from runtime.run_files import Files
@@ -43,15 +43,14 @@ def grids(rule, bptt):
 
 
 def search(reading, stream, rule, bptt):
-    """The learning rate and the decay of the grids with the lowest loss on a text of N tokens, `stream` (N + 1, 1)."""
-    losses = {}
-    for lr, lamb in itertools.product(*grids(rule, bptt)):
+    """`lr` and `lamb` of the grids with the lowest loss on a text of N tokens, `stream` (N + 1, 1) -> dict."""
+    losses, (rates, decays) = {}, grids(rule, bptt)
+    for lr, lamb in itertools.product(rates, decays):
         losses[lr, lamb] = reading.loss(stream, lr, lamb)
         log(f"| lr {lr:.2g} | lamb {lamb:.2g} | {report_tokens(losses[lr, lamb], 'search ')}")
-    best = min(losses, key=losses.get)
-    if math.isinf(losses[best]):
+    if math.isinf(min(losses.values())):
         raise InputError("the model diverges with every setting of the search; try a smaller --lr by hand")
-    return best
+    return best_of_grids(losses, lr=rates, lamb=decays)
 
 
 def make_parser():
@@ -91,18 +90,11 @@ def check_flags(args):
         raise InputError("--search chooses --lr and --lamb for segments of --bptt tokens; for lines give both")
     if args.neural_cache and outputs.needs_entropy(args):
         raise InputError("entropies with --neural-cache are not computed; leave it out, or --entropy and --predictors")
-    outputs.check(args, [checkpoint.choose(args)] + ([args.text] if args.text not in (None, "-") else []),
-                  args.text or args.split != "both", "--split or --text")
+    outputs.check(args, [checkpoint.choose(args), args.text], args.text or args.split != "both", "--split or --text")
     if args.save_adapted and os.path.exists(args.save_adapted):
         raise InputError(f"{args.save_adapted} is there already, and may be a model that is worth keeping; give "
                          "--save-adapted another name, or remove it")
     return args
-
-
-def stream_of(text):
-    """All of a `Text`, with the <eos> or the word that it is read after -> (N + 1, 1)."""
-    first, *others = text.streams
-    return torch.cat([first, *(stream[1:] for stream in others)])
 
 
 def result_name(args):
@@ -128,62 +120,52 @@ def main(argv=None):
     path, args, vocabulary, compute, model = checkpoint.open_model(check_flags(options.parse(make_parser(), argv)))
     needs_corpus = not args.text or args.search or args.rule == "rms"
     corpus = read_corpus(args, vocabulary) if needs_corpus else None
-    with log_on_stderr() if "-" in outputs.asked_for(args).values() else nullcontext():
+    with outputs.log_beside(args):
         texts = read_texts(args, vocabulary, corpus, compute.device)
         log(f"| reading {path}, on {compute}")
-        lr, lamb = learning_rate(args), args.lamb
+        settings = args.replaced(lr=learning_rate(args))
         result = record.result_path(Files(path, result_name(args)).result, args)
         record.remove(result)
         began, found = time.monotonic(), {}
         with DynamicPass(path, args, model) as reading:
             for text in texts:
                 logprobs = scoring.score(model, text.streams, PLAIN_WINDOW, check=reading.interruption.check).logprobs
-                found[f"{text.name}_without_dynamic_evaluation"] = figures(text, logprobs)
-                log(f"| without dynamic evaluation | {report_tokens(mean_loss(logprobs), text.name + ' ')}")
+                found[f"{text.name}_without_dynamic_evaluation"] = log_figures(
+                    "without dynamic evaluation", text.name, logprobs.tolist(), text.size)
             if args.rule == "rms":
                 reading.gather(batchify_split("train", corpus, args.stat_batch_size, args, "--stat-batch-size"))
             if args.search:
                 beginning = batchify_split("valid", corpus, 1, args)[:args.search_tokens + 1]
-                lr, lamb = search(reading, beginning, args.rule, args.bptt)
-                log(f"| chosen: --lr {lr:g} --lamb {lamb:g}")
-                rates, decays = grids(args.rule, args.bptt)
-                log(*filter(None, (at_the_edge("lr", lr, rates), at_the_edge("lamb", lamb, decays))))
+                settings = args.replaced(**search(reading, beginning, args.rule, args.bptt))
             for text in texts:
-                found |= adapt(args, path, model, reading, text, lr, lamb, vocabulary.counts)
+                found |= adapt(settings, path, model, reading, text, vocabulary.counts)
             log(rule("="), f"| End of dynamic evaluation | {report(found[text.name]['loss'], text.name + ' ')}",
                 rule("="))
             seconds = time.monotonic() - began
-            settings = args.replaced(lr=lr, lamb=lamb)
             result = record.write(result, settings, count_parameters(model), args, seconds=seconds, **found)
             record.summarise({text.name: found[text.name] for text in texts}, seconds, **outputs.written(args),
                              result=result)
     return reading.status
 
 
-def figures(text, logprobs):
-    return record.figures(mean_loss(logprobs), len(logprobs) + 1, text.size)
-
-
-def adapt(args, path, model, reading, text, lr, lamb, counts):
+def adapt(args, path, model, reading, text, counts):
     """Read one text while the model learns from it, and write what was asked for -> its figures."""
-    stream, found = stream_of(text), {}                                                                # (N + 1, 1)
+    first, *others = text.streams
+    stream, found = torch.cat([first, *(each[1:] for each in others)]), {}                             # (N + 1, 1)
     segments = segments_of(stream, args.bptt) if args.segments == "tokens" else segments_by_line(
         text.ends, args.context == "reset")
     keep = (lambda: save_adapted(args.save_adapted, path, model)) if args.save_adapted else None
-    learnt = reading.learn(text.name, stream, lr, lamb, segments, ranks=outputs.needs_ranks(args),
+    learnt = reading.learn(text.name, stream, args.lr, args.lamb, segments, ranks=outputs.needs_ranks(args),
                            entropies=outputs.needs_entropy(args), keep=keep)
-    logprobs = learnt.logprobs
-    log(f"| with dynamic evaluation    | {report_tokens(mean_loss(logprobs), text.name + ' ')} "
-        f"| {learnt.speed:.0f} tokens/s")
+    scores, adapted = learnt.scores, log_figures("with dynamic evaluation   ", text.name, learnt.logprobs.tolist(),
+                                                 text.size, f" | {learnt.speed:.0f} tokens/s")
     if args.neural_cache:
-        found[f"{text.name}_without_cache"] = figures(text, logprobs)
-        logprobs = cache_logprobs(learnt.features, learnt.targets, logprobs, args.theta, args.lambdasm, args.window)
-        log(f"| and with the neural cache  | {report_tokens(mean_loss(logprobs), text.name + ' ')}")
-    found[text.name] = {**figures(text, logprobs), "tokens_per_second": learnt.speed}
-    ranks = None if args.neural_cache else learnt.scores.ranks                    # those are of the model alone
-    entropies = None if args.neural_cache else learnt.scores.entropies
-    outputs.write(args, text, scoring.Scores(logprobs, ranks, entropies).tolist(), f"{path}: {text.name}, adapting",
-                  counts)
+        found[f"{text.name}_without_cache"] = adapted
+        scores = scoring.Scores(cache_logprobs(learnt.features, learnt.targets, learnt.logprobs, args.theta,
+                                               args.lambdasm, args.window))         # ranks are of the model alone
+        adapted = log_figures("and with the neural cache ", text.name, scores.logprobs.tolist(), text.size)
+    found[text.name] = {**adapted, "tokens_per_second": learnt.speed}
+    outputs.write(args, text, scores.tolist(), f"{path}: {text.name}, adapting", counts)
     return found
 
 

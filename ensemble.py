@@ -11,20 +11,19 @@ from runtime import errors  # isort: skip  (first: it prepares the process for t
 import dataclasses
 import sys
 import time
-from contextlib import nullcontext
 
 import torch
 
 from data import read_corpus
 from evaluation import dynamic, outputs
+from evaluation.figures import figures, log_figures
 from evaluation.members import MembersPass, agree, parse_member, result_name
 from evaluation.mixture import best_weights, equal_weights, mix
-from evaluation.neural_cache import mean_loss
 from evaluation.scoring import Scores
 from evaluation.text import read_split
 from runtime import options, record
 from runtime.errors import InputError
-from runtime.log import log, log_on_stderr, report_tokens
+from runtime.log import log
 from runtime.options import Flag
 from runtime.run_files import Files
 
@@ -49,19 +48,6 @@ def make_parser():
     return parser
 
 
-def choose_weights(args, logprobs):
-    """The models' weights (K,), with `--weights valid` from log-probabilities (K, N) of the validation text."""
-    if args.weights == "equal":
-        return equal_weights(len(args.models))
-    weights, steps = best_weights(logprobs["valid"])
-    log(f"| weights chosen on validation in {steps} steps: {' '.join(f'{weight:.4f}' for weight in weights.tolist())}")
-    return weights
-
-
-def figures(logprobs):
-    return record.figures(mean_loss(logprobs), len(logprobs) + 1)
-
-
 def main(argv=None):
     args = options.parse(make_parser(), argv)
     members = [parse_member(word) for word in args.models]
@@ -72,7 +58,7 @@ def main(argv=None):
     if len(members) == 1:
         print("| WARNING: one model is no mixture: its own figures come out", file=sys.stderr)
     outputs.check(args, [member.path for member in members], args.split != "both", "--split")
-    with log_on_stderr() if "-" in outputs.asked_for(args).values() else nullcontext():
+    with outputs.log_beside(args):
         args, vocabulary = agree(members, args)
         splits = [split for split in ("valid", "test") if args.split in ("both", split) or args.weights == split]
         result = record.result_path(Files(members[0].path, result_name(members)).result, args)
@@ -81,21 +67,22 @@ def main(argv=None):
         with MembersPass(members, args) as reading:
             for member in members:
                 readings.append(reading.read_member(member, splits))
-                for split, logprobs in readings[-1].logprobs.items():
-                    log(f"| {member.label} | {report_tokens(mean_loss(logprobs), split + ' ')}")
             every = {split: torch.stack([each.logprobs[split] for each in readings]) for split in splits}    # (K, N)
-            weights = choose_weights(args, every)
+            weights = equal = equal_weights(len(members))                                                    # (K,)
+            if args.weights == "valid":
+                weights, steps = best_weights(every["valid"])
+                log(f"| weights chosen on validation in {steps} steps: "
+                    + " ".join(f"{weight:.4f}" for weight in weights.tolist()))
             for split, logprobs in every.items():
-                figures_by_text[f"{split}_equal_weights"] = figures(mix(logprobs, equal_weights(len(members))))
-                mixed = mix(logprobs, weights)                                                               # (N,)
-                figures_by_text[split] = figures(mixed)
-                log(f"| mixture | {report_tokens(figures_by_text[split]['loss'], split + ' ')}")
+                figures_by_text[f"{split}_equal_weights"] = figures(mix(logprobs, equal).tolist())
+                mixed = mix(logprobs, weights).tolist()                                                      # (N,)
+                figures_by_text[split] = log_figures("mixture", split, mixed)
                 if split == args.split and outputs.asked_for(args):
                     text = read_split(split, read_corpus(args, vocabulary), args)
-                    outputs.write(args, text, Scores(mixed.tolist()), f"{', '.join(args.models)}: {split}")
+                    outputs.write(args, text, Scores(mixed), f"{', '.join(args.models)}: {split}")
             seconds = time.monotonic() - began
             models = [{"model": member.label, "weight": weight, "parameters": each.parameters,
-                       "settings": each.settings, **{split: figures(each.logprobs[split]) for split in splits}}
+                       "settings": each.settings, **each.figures}
                       for member, weight, each in zip(members, weights.tolist(), readings)]
             result = record.write(result, args, sum(each.parameters for each in readings), seconds=seconds,
                                   **figures_by_text, models=models)

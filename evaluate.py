@@ -10,18 +10,17 @@ from runtime import errors  # isort: skip  (first: it prepares the process for t
 import math
 import os
 import time
-from contextlib import nullcontext
 
 from checkpoint import choose, open_model
 from data import read_corpus
 from evaluation import babylm, hidden_states, minimal_pairs, nbest, outputs, pair_files, scoring
+from evaluation.figures import best_of_grids, figures
 from evaluation.formats import FORMATS
-from evaluation.neural_cache import at_the_edge
 from evaluation.text import characters, read_split, read_text, read_texts
 from model import count_parameters
 from runtime import options, record, values
 from runtime.errors import InputError
-from runtime.log import log, log_on_stderr, report_tokens
+from runtime.log import log, report_tokens
 from runtime.options import Flag
 from runtime.paths import part_of_name
 from runtime.run_files import Files
@@ -70,12 +69,11 @@ def make_parser():
 
 def log_text(text, logprobs, remark=""):
     """Log a text's figures -> dict."""
-    loss = -math.fsum(logprobs) / len(logprobs)
-    figures = record.figures(loss, len(logprobs) + 1, text.size)
-    bits = loss * len(logprobs) / math.log(2)
-    log(f"| {report_tokens(loss, text.name + ' ')}{remark} | {len(logprobs):,} tokens"
-        + (record.per_unit(figures) or f" | {bits / characters(text):.3f} bits per character as written"))
-    return figures
+    found = figures(logprobs, text.size)
+    bits = found["bits_per_token"] * len(logprobs)
+    log(f"| {report_tokens(found['loss'], text.name + ' ')}{remark} | {len(logprobs):,} tokens"
+        + (record.per_unit(found) or f" | {bits / characters(text):.3f} bits per character as written"))
+    return found
 
 
 def score(args, path, model, text, layers, check, counts=None):
@@ -107,12 +105,13 @@ def result_name(args):
     """What tells this evaluation from others of the same model, as part of its result's name."""
     file = args.text or args.nbest
     parts = [] if args.split == "both" or file else [args.split]
+    names = [part_of_name(os.path.basename(os.path.normpath(name)))
+             for name in (args.minimal_pairs or args.babylm or [])]
     if args.minimal_pairs:
-        names = [os.path.basename(os.path.normpath(name)) for name in args.minimal_pairs]
-        parts += ["pairs", *map(part_of_name, names[:3]), *(["and-more"] if len(names) > 3 else [])]
+        parts += ["pairs", *names[:3], *(["and-more"] if len(names) > 3 else [])]
         parts += [name for name in ("normalise", "without_eos") if getattr(args, name)]
     if args.babylm:
-        parts += ["babylm", *(part_of_name(os.path.basename(os.path.normpath(name))) for name in args.babylm[:3])]
+        parts += ["babylm", *names[:3]]
     if file:
         parts.append(part_of_name("stdin" if file == "-" else os.path.basename(file)))
     if args.context == "reset":
@@ -130,38 +129,27 @@ def result_name(args):
     return ".".join(["evaluation", *parts])
 
 
-def search_temperature(args, model, corpus, check):
-    """The temperature with the lowest loss on the validation text."""
-    streams = read_split("valid", corpus, args, args.context).streams
-    losses = scoring.temperature_losses(model, streams, args.bptt, TEMPERATURES, check)
-    best = min(range(len(losses)), key=losses.__getitem__)
-    for temperature, loss in zip(TEMPERATURES, losses):
-        log(f"| temperature {temperature:.2f} | {report_tokens(loss, 'valid ')}")
-    log(f"| chosen: --temperature {TEMPERATURES[best]}")
-    return TEMPERATURES[best]
+def searched(args, model, corpus, check):
+    """What --search-temperature and --search-mc choose by the loss on the validation text -> values of flags by name.
 
-
-def search_mc(args, model, corpus, check):
-    """The factor on dropout rates and the temperature whose samples have the lowest loss on the validation text."""
-    streams = read_split("valid", corpus, args, args.context).streams
-    losses = scoring.sample_losses(model, streams, args.bptt, args.mc_samples, FACTORS, TEMPERATURES, check,
-                                   args.mc_mask == "text")
-    for factor in FACTORS:
-        temperature = min(TEMPERATURES, key=lambda t, factor=factor: losses[factor, t])
-        log(f"| factor {factor:.2f} | temperature {temperature:.2f} is the best "
-            f"| {report_tokens(losses[factor, temperature], 'valid ')}")
-    factor, temperature = min(losses, key=losses.get)
-    log(f"| chosen: --mc-factor {factor:g} --mc-temperature {temperature:g}",
-        *filter(None, (at_the_edge("factor", factor, FACTORS), at_the_edge("temperature", temperature, TEMPERATURES))))
-    return {"mc_factor": factor, "mc_temperature": temperature}
-
-
-def texts_of(args, vocabulary, corpus, device):
-    """What is to be scored -> list of Text."""
-    if not args.nbest:
-        return read_texts(args, vocabulary, corpus, device)
-    return [read_text(args.nbest, vocabulary, args.unknown, args.context, device, nbest.TEXT, args.untrained_unk,
-                      nbest.read_lists, args.line_ends)]
+    Of the samples of Monte Carlo dropout those of one factor on the dropout rates serve all temperatures.
+    """
+    streams, chosen = read_split("valid", corpus, args, args.context).streams, {}
+    if args.search_temperature:
+        losses = dict(zip(TEMPERATURES, scoring.temperature_losses(model, streams, args.bptt, TEMPERATURES, check)))
+        for temperature, loss in losses.items():
+            log(f"| temperature {temperature:.2f} | {report_tokens(loss, 'valid ')}")
+        chosen |= best_of_grids({(temperature,): loss for temperature, loss in losses.items()},
+                                temperature=TEMPERATURES)
+    if args.search_mc:
+        losses = scoring.sample_losses(model, streams, args.bptt, args.mc_samples, FACTORS, TEMPERATURES, check,
+                                       args.mc_mask == "text")
+        for factor in FACTORS:
+            temperature = min(TEMPERATURES, key=lambda t, factor=factor: losses[factor, t])
+            log(f"| factor {factor:.2f} | temperature {temperature:.2f} is the best "
+                f"| {report_tokens(losses[factor, temperature], 'valid ')}")
+        chosen |= best_of_grids(losses, mc_factor=FACTORS, mc_temperature=TEMPERATURES)
+    return chosen
 
 
 def main(argv=None):
@@ -172,11 +160,9 @@ def main(argv=None):
         raise InputError("--search-mc chooses --mc-factor and --mc-temperature; leave them out")
     items = pair_files.read(args.minimal_pairs or [], args.good, args.bad)
     minimal_pairs.check_flags(args, items)
-    babylm.check_flags(args)
     datasets = babylm.read(args.babylm or [])
     file = args.text or args.nbest
-    outputs.check(args, [choose(args)] + ([file] if file not in (None, "-") else []),
-                  file or items or datasets or args.split != "both", "--split or --text")
+    outputs.check(args, [choose(args), file], file or items or datasets or args.split != "both", "--split or --text")
     path, args, vocabulary, compute, model = open_model(args)
     layers = hidden_states.chosen_layers(args.layer, model)
     if args.mc_mask == "text" and model.config.per_step_dropout:
@@ -185,18 +171,19 @@ def main(argv=None):
     corpus = None if (file or items or datasets) and not searches else read_corpus(args, vocabulary)
     pairs = items and minimal_pairs.cut(minimal_pairs.lines_of(items), vocabulary, compute.device, args.unknown,
                                         args.untrained_unk)
-    texts = [] if items or datasets else texts_of(args, vocabulary, corpus, compute.device)
+    texts = [] if items or datasets or args.nbest else read_texts(args, vocabulary, corpus, compute.device)
+    if args.nbest:
+        texts = [read_text(args.nbest, vocabulary, args.unknown, args.context, compute.device, nbest.TEXT,
+                           args.untrained_unk, nbest.read_lists, args.line_ends)]
 
-    with log_on_stderr() if "-" in outputs.asked_for(args).values() else nullcontext():
+    with outputs.log_beside(args):
         log(f"| reading {path}, on {compute}")
         began = time.monotonic()
         try:
             with Interruption(args.max_minutes) as interruption:
                 name = result_name(args)
-                if args.search_temperature:
-                    args = args.replaced(temperature=search_temperature(args, model, corpus, interruption.check))
-                if args.search_mc:
-                    args = args.replaced(**search_mc(args, model, corpus, interruption.check))
+                if searches:
+                    args = args.replaced(**searched(args, model, corpus, interruption.check))
                 figures_by_text = {}
                 task_figures = minimal_pairs.evaluate(args, items, pairs, model, interruption.check) if items else {}
                 if datasets:
@@ -210,8 +197,8 @@ def main(argv=None):
         seconds = time.monotonic() - began
         result = record.result_path(Files(path, name).result, args)
         result = record.write(result, args, count_parameters(model), seconds=seconds, **figures_by_text, **task_figures)
-        record.summarise(figures_by_text, seconds, *minimal_pairs.facts(task_figures), **outputs.written(args),
-                         result=result)
+        facts = [f"accuracy {task_figures['minimal_pairs']['all']['accuracy'] or math.nan:.1%}"] if items else []
+        record.summarise(figures_by_text, seconds, *facts, **outputs.written(args), result=result)
     return 0
 
 

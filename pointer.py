@@ -10,7 +10,8 @@ from tqdm import tqdm
 
 from checkpoint import open_model
 from data import batchify_split, read_corpus
-from evaluation.neural_cache import at_the_edge, cache_logprobs, mean_loss, mix, recall_logprobs
+from evaluation.figures import best_of_grids, log_figures, mean_loss
+from evaluation.neural_cache import cache_logprobs, mix, recall_logprobs
 from evaluation.resumable import ResumablePass
 from model import count_parameters
 from runtime import options, record, values
@@ -22,15 +23,15 @@ LAMBDAS = (0.02, 0.05, 0.08, 0.1, 0.13, 0.16, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5)
 
 
 def search(features, targets, vocab, window):
-    """The theta and lambda of the grid with the lowest loss on validation."""
+    """Losses on validation of the grid -> {(theta, lambda): loss}."""
     losses = {}
     for theta in tqdm(THETAS, disable=None, leave=False):
         recalled = recall_logprobs(features, targets, theta, window)
         for lambdasm in LAMBDAS:
-            losses[theta, lambdasm] = mean_loss(mix(vocab, recalled, lambdasm))
+            losses[theta, lambdasm] = mean_loss(mix(vocab, recalled, lambdasm).tolist())
         best = min(LAMBDAS, key=lambda lambdasm: losses[theta, lambdasm])
         log(f"| theta {theta:5.2f} | best lambda {best:5.2f} | {report_tokens(losses[theta, best], 'valid ')}")
-    return min(losses, key=losses.get)
+    return losses
 
 
 def make_parser():
@@ -55,24 +56,20 @@ def main(argv=None):
     result = record.result_path(Files(path, "pointer").result, args)
     record.remove(result)
     began, figures_by_text = time.monotonic(), {}
-    theta, lambdasm = args.theta, args.lambdasm
+    settings = args
     with ResumablePass(path, args) as reading:
         for split in ("valid", "test"):
             stream = batchify_split(split, corpus, 1, args)                            # (N + 1, 1)
             features, targets, vocab = reading.read(split, model, stream)
-            figures_by_text[f"{split}_without_cache"] = record.figures(
-                mean_loss(vocab), len(stream), corpus.sizes.get(split))
-            log(f"| without the cache | {report_tokens(mean_loss(vocab), split + ' ')}")
+            size = corpus.sizes.get(split)
+            figures_by_text[f"{split}_without_cache"] = log_figures("without the cache", split, vocab.tolist(), size)
             if args.search and split == "valid":
-                theta, lambdasm = search(features, targets, vocab, args.window)
-                log(f"| chosen: --theta {theta} --lambdasm {lambdasm}")
-                log(*filter(None, (at_the_edge("theta", theta, THETAS), at_the_edge("lambda", lambdasm, LAMBDAS))))
-            loss = mean_loss(cache_logprobs(features, targets, vocab, theta, lambdasm, args.window))
-            figures_by_text[split] = record.figures(loss, len(stream), corpus.sizes.get(split))
-            log(f"| with the cache    | {report_tokens(loss, split + ' ')}")
-        log(rule("="), f"| End of pointer | {report(loss, 'test ')}", rule("="))
+                losses = search(features, targets, vocab, args.window)
+                settings = args.replaced(**best_of_grids(losses, theta=THETAS, lambdasm=LAMBDAS))
+            logprobs = cache_logprobs(features, targets, vocab, settings.theta, settings.lambdasm, args.window)
+            figures_by_text[split] = log_figures("with the cache   ", split, logprobs.tolist(), size)
+        log(rule("="), f"| End of pointer | {report(figures_by_text['test']['loss'], 'test ')}", rule("="))
         seconds = time.monotonic() - began
-        settings = args.replaced(theta=theta, lambdasm=lambdasm)
         result = record.write(result, settings, count_parameters(model), args, seconds=seconds, **figures_by_text)
         record.summarise({split: figures_by_text[split] for split in ("valid", "test")}, seconds, result=result)
     return reading.status

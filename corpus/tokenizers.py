@@ -83,12 +83,11 @@ class Tokenizer:
             tokens += [*line, EOS]
         return tokens[:-1]  # as many newlines as there are between the lines
 
-    def decode(self, tokens):
-        """The text that tokens stand for; after `encode` the same text, of all but words and lower case."""
-        return "".join(self.pieces(tokens))
-
     def pieces(self, tokens):
-        """Yield what each of the tokens adds to the text; a character that several make comes with the last of them."""
+        """Yield what each of the tokens adds to the text; a character that several make comes with the last of them.
+
+        All together are the text that was encoded, but for words and lower case.
+        """
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         for token in tokens:
             if token in (EOS, UNK):
@@ -130,10 +129,16 @@ class Words(Tokenizer):
             raise too_long()
         return words if self.split == "none" else [part for word in words for part in parts(word, self.split)]
 
-    def word_numbers(self, line):
-        """The number of the word between white space, from 0 on, that each token of a line is a part of -> list."""
-        line = line.lower() if self.lower else line
-        return [i for i, word in enumerate(line.split()) for _ in parts(word, self.split)]
+    def word_numbers(self, lines):
+        """The number of the word between white space, from 0 on, that each token of some lines, with an <eos> behind
+        each of them, is a part of -> list; <eos> is a word."""
+        numbers, first = [], 0
+        for line in lines:
+            words = (line.lower() if self.lower else line).split()
+            numbers += [first + i for i, word in enumerate(words) for _ in parts(word, self.split)]
+            numbers.append(first + len(words))
+            first = numbers[-1] + 1
+        return numbers
 
     def state(self):
         return {**super().state(), **({"split": self.split} if self.split != "none" else {})}

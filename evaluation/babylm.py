@@ -28,18 +28,19 @@ FLAGS = (
     Flag("predictions", None, "folder for the prediction files of --babylm, such as results/MODEL/main or "
          "results/MODEL/chck_10M, where its own code looks for them", metavar="FOLDER"),
 )
-AGAINST = (*minimal_pairs.AGAINST, "minimal_pairs", "per_pair")
 COMPS = {"comps_base": "base", "comps_wugs": "wugs", "comps_wugs_dist-before": "wugs_dist_before",
          "comps_wugs_dist-in-between": "wugs_dist_in_between"}              # names of files and of subtasks
 PLACE = ("zero_shot", "causal")                                            # of predictions in those of a revision
+MALFORMED = (KeyError, TypeError, ValueError, AttributeError, RecursionError)   # of what JSON holds
 REVISION = re.compile(r"chck_(\d+)([KM])")                                  # after so many words
 
 
 class Choice(NamedTuple):
-    """A text, the character that its completion starts at, and what a prediction for it says."""
+    """A text, the character that its completion starts at, and what a prediction for it says: the answer, or of a word
+    in a context what is kept of it, a dict."""
     text: str
     start: int
-    answer: str
+    answer: str | dict
 
 
 class Item(NamedTuple):
@@ -49,17 +50,9 @@ class Item(NamedTuple):
     choices: list
 
 
-class Context(NamedTuple):
-    """A word in a context: the text that ends with it, and the character that it starts at. about: what is kept of it.
-    """
-    text: str
-    start: int
-    about: dict
-
-
 class Dataset(NamedTuple):
     """What is predicted of a folder. task: as its code calls it; name: of the folder. items: `Item`s, or of reading and
-    age of acquisition `Context`s."""
+    age of acquisition `Choice`s alone, words in a context."""
     task: str
     name: str
     items: list
@@ -95,17 +88,14 @@ def comps(row, file):
                               for text in beginnings])
 
 
-def wug_adj(row, file):
-    return Item("wug_adj", whole(row["sentences"].split("\t")))
+def wugs(task):
+    return lambda row, file: Item(task, whole(row["sentences"].split("\t")))
 
 
-def wug_past(row, file):
-    return Item("wug_past", whole(row["sentences"].split("\t")))
-
-
+# By how the names of folders begin.
 TASKS = {"blimp": ("blimp", blimp), "supplement": ("blimp", blimp), "ewok": ("ewok", ewok),
          "entity_tracking": ("entity_tracking", entity_tracking), "comps": ("comps", comps),
-         "wug_adj": ("wug_adj", wug_adj), "wug_past": ("wug_past", wug_past)}     # by how the names of folders begin
+         "wug_adj": ("wug_adj", wugs("wug_adj")), "wug_past": ("wug_past", wugs("wug_past"))}
 
 
 def choices(folder, decode):
@@ -113,21 +103,16 @@ def choices(folder, decode):
     items = []
     for file in sorted(name for name in os.listdir(folder) if name.endswith(".jsonl")):
         path = os.path.join(folder, file)
-        with naming(path):
-            for number, line in enumerate(lines(path), 1):
-                if line.strip():
-                    items.append(_item(line, number, file.removesuffix(".jsonl"), decode))
+        for number, line in enumerate(lines(path), 1):
+            if not line.strip():
+                continue
+            try:
+                items.append(decode(json.loads(line), file.removesuffix(".jsonl")))
+                if not items[-1].choices or not all(choice.text for choice in items[-1].choices):
+                    raise ValueError
+            except MALFORMED:
+                raise InputError(f"{path}: line {number} is no item of this task: {line.strip()[:60]!r}") from None
     return items
-
-
-def _item(line, number, file, decode):
-    try:
-        item = decode(json.loads(line), file)
-        if not item.choices or not all(choice.text for choice in item.choices):
-            raise ValueError
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
-        raise InputError(f"line {number} is no item of this task: {line.strip()[:60]!r}") from None
-    return item
 
 
 def spaced(before, word):
@@ -143,7 +128,7 @@ def reading(path):
         missing = {"item", "word", "prev_item", "prev_word"} - rows[0].keys()
         if missing:
             raise InputError(f"has no column {min(missing)}")
-    return [Context(spaced(row[item], row[word]), len(row[item]), {"id": number, "as": name})
+    return [Choice(spaced(row[item], row[word]), len(row[item]), {"id": number, "as": name})
             for number, row in enumerate(rows)
             for item, word, name in (("item", "word", "pred"), ("prev_item", "prev_word", "prev_pred"))
             if row[item] or name == "pred"]
@@ -152,13 +137,12 @@ def reading(path):
 def acquisition(path):
     """Words of more than a letter in the contexts of cdi_childes.json."""
     try:
-        with naming(path):
-            contexts_by_word = json.loads(whole_text(path, path))
-            return [Context(f"{each['context'].strip()} {word.strip()}", len(each["context"].strip()) + 1,
-                            {"target_word": word, "context_id": number, "context": each["context"]})
-                    for word, contexts in contexts_by_word.items() if len(word) > 1
-                    for number, each in enumerate(contexts)]
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
+        contexts_by_word = json.loads(whole_text(path, path))
+        return [Choice(f"{each['context'].strip()} {word.strip()}", len(each["context"].strip()) + 1,
+                       {"target_word": word, "context_id": number, "context": each["context"]})
+                for word, contexts in contexts_by_word.items() if len(word) > 1
+                for number, each in enumerate(contexts)]
+    except MALFORMED:
         raise InputError(f"{path}: is not of words, each with its contexts") from None
 
 
@@ -194,7 +178,7 @@ def read(folders):
 # ---- items -> predictions
 
 def logprob(choice, reading, tokenizer):
-    """The log-probability of a `Choice`'s completion, or a `Context`'s word, in nats."""
+    """The log-probability of a `Choice`'s completion in nats."""
     inside = reach_beyond(choice.start, choice.text, reading, tokenizer)
     return math.fsum(each for each, counts in zip(reading.logprobs, inside) if counts)
 
@@ -228,15 +212,16 @@ def predict_reading(data, readings, tokenizer):
     """Minus the log-probabilities of words and, or NaN, of those before them -> {"reading": {"predictions": list}}."""
     rows = {}
     for context in data.items:
-        row = rows.setdefault(context.about["id"], {"id": context.about["id"], "pred": math.nan, "prev_pred": math.nan})
-        row[context.about["as"]] = -logprob(context, readings[context.text], tokenizer)
+        number, name = context.answer["id"], context.answer["as"]
+        row = rows.setdefault(number, {"id": number, "pred": math.nan, "prev_pred": math.nan})
+        row[name] = -logprob(context, readings[context.text], tokenizer)
     return {"reading": {"predictions": list(rows.values())}}
 
 
 def surprisals(data, readings, tokenizer, step):
     """Of a revision's words in contexts, in nats -> list of dicts."""
     number, unit = REVISION.fullmatch(step).groups()
-    return [{"step": step, "word_count": int(number) * {"K": 10**3, "M": 10**6}[unit], **context.about,
+    return [{"step": step, "word_count": int(number) * {"K": 10**3, "M": 10**6}[unit], **context.answer,
              "surprisal": -logprob(context, readings[context.text], tokenizer)} for context in data.items]
 
 
@@ -245,9 +230,8 @@ def with_others(path, own_surprisals, step, name):
     others = []
     if os.path.exists(path):
         try:
-            with naming(path):
-                others = [entry for entry in json.loads(whole_text(path, path))["results"] if entry["step"] != step]
-        except (KeyError, TypeError, ValueError, RecursionError):
+            others = [entry for entry in json.loads(whole_text(path, path))["results"] if entry["step"] != step]
+        except MALFORMED:
             raise InputError(f"{path}: is no file of surprisals; remove it") from None
     steps = len({entry["step"] for entry in others}) + 1
     return {"metadata": {"model_name": name, "use_bos_only": False, "total_steps": steps, "completed_steps": steps},
@@ -255,15 +239,6 @@ def with_others(path, own_surprisals, step, name):
 
 
 # ---- the script
-
-def check_flags(args):
-    """Raise InputError for flags that do not go together."""
-    if bool(args.babylm) != bool(args.predictions):
-        raise InputError("--babylm and --predictions go together: what to read, and where predictions go")
-    taken = [name.replace("_", "-") for name in AGAINST if name in args.given and args.babylm]
-    if taken:
-        raise InputError(f"--{taken[0]} and --babylm do not go together: every text is scored on its own")
-
 
 def evaluate(args, datasets, vocabulary, device, model, check):
     """Predict all datasets, log and write -> dict for a result."""

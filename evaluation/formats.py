@@ -35,7 +35,7 @@ def token_rows(text, scores, unit=None):
         if reduced:
             row["entropy"] = in_unit(scores.entropies[i], unit)
             row["entropy_reduction"] = in_unit(reduced[i], unit)
-        yield with_columns({**row, "unknown": int(text.unknown[i])}, text, numbers[i])
+        yield with_columns({**row, "unknown": int(text.unknown[i])}, columns_of(text, numbers[i]))
 
 
 def neural_complexity_rows(text, scores, unit=None):
@@ -77,11 +77,15 @@ def sentence_rows(text, logprobs, unit=None):
                                 **({"surprisal": in_unit(-total, unit)} if unit else {}),
                                 "perplexity": perplexity(-total / tokens),
                                 "text": text.tokenizer.show(text.words[start:i + (not text.ends[i])]),
-                                "unknown": sum(text.unknown[start:i + 1])}, text, number)
+                                "unknown": sum(text.unknown[start:i + 1])}, columns_of(text, number))
             start = i + 1
 
 
-def with_columns(row, text, sentence):
-    """A row with what the file itself says of its line; a name that is taken gets _given behind it."""
-    given = text.columns[sentence - 1] if text.columns else {}
+def columns_of(text, sentence):
+    """What the file itself says of a line -> dict."""
+    return text.columns[sentence - 1] if text.columns else {}
+
+
+def with_columns(row, given):
+    """A row with the columns of its line in the file; a name that is taken gets _given behind it."""
     return {**row, **{f"{name}_given" if name in row else name: value for name, value in given.items()}}

@@ -12,6 +12,7 @@ from corpus.cache import content_key
 from data import batchify_split, naming, read_corpus, short
 from evaluation import dynamic
 from evaluation.dynamic import DynamicPass, digest, learning_rate
+from evaluation.figures import log_figures
 from evaluation.loss import PLAIN_WINDOW
 from evaluation.neural_cache import cache_logprobs
 from evaluation.resumable import ResumablePass
@@ -103,8 +104,10 @@ def agree(members, args):
 
 
 class Reading(NamedTuple):
-    """What one model makes of the texts. logprobs: {split: (N,) float64, on the CPU}; settings: as used."""
+    """What one model makes of the texts. logprobs: {split: (N,) float64, on the CPU}; figures: by split;
+    settings: as used."""
     logprobs: dict
+    figures: dict
     parameters: int
     settings: dict
 
@@ -124,39 +127,29 @@ class MembersPass(ResumablePass):
         _, args, vocabulary, compute, model = checkpoint.open_model(
             member.flags(self.args).replaced(checkpoint=member.path), ())
         log(f"| reading {member.label}, on {compute}")
-        corpus, finished = read_corpus(args, vocabulary), self._finished()
-        part, logprobs, what = None, {}, f"{member.path} {member.own_settings(args)}"
+        corpus, part, logprobs = read_corpus(args, vocabulary), None, {}
+        what = f"{member.path} {member.own_settings(args)}"
+        with self._untrusted():
+            finished = self.splits.setdefault("finished", {})
+            finished.keys()                                      # it is a dict
         for split in splits:
             stream = batchify_split(split, corpus, 1, args)                            # (N + 1, 1)
             name = f"{what} {split} {digest(stream)}"
             if name not in finished:
-                self._begin(what)
+                if self.splits.get("reading") != what:           # what is there is of another model
+                    self.splits = {"finished": finished, "reading": what}
                 part = part or self._part(member, args, model, corpus)
                 finished[name] = self._read(part, member, args, split, stream, model)
-                self._forget(lambda entry: isinstance(entry, dict) and "targets" in entry)
+                for read in [key for key, entry in self.splits.items() if isinstance(entry, dict)
+                             and "targets" in entry]:
+                    del self.splits[read]
                 self._save()
             with self._untrusted():
                 checkpoint.check_tensor(finished[name], torch.empty(len(stream) - 1), name)
             logprobs[split] = finished[name].double()
-        return Reading(logprobs, count_parameters(model), {"precision": args.precision, **member.own_settings(args)})
-
-    def _finished(self):
-        """Log-probabilities (N,) of the texts that were read to the end, by what they depend on."""
-        with self._untrusted():
-            finished = self.splits.setdefault("finished", {})
-            if not isinstance(finished, dict):
-                raise ValueError("nothing by name")
-        return finished
-
-    def _begin(self, what):
-        """Forget what is of another model than `what` and not finished."""
-        if self.splits.get("reading") != what:
-            self._forget(lambda entry: entry is not self.splits["finished"])
-            self.splits["reading"] = what
-
-    def _forget(self, unwanted):
-        for name in [name for name, entry in self.splits.items() if unwanted(entry)]:
-            del self.splits[name]
+        figures = {split: log_figures(member.label, split, each.tolist()) for split, each in logprobs.items()}
+        settings = {"precision": args.precision, **member.own_settings(args)}
+        return Reading(logprobs, figures, count_parameters(model), settings)
 
     def _part(self, member, args, model, corpus):
         """The pass with which one model reads, ready for the texts."""

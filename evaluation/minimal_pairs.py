@@ -7,12 +7,12 @@ from collections import Counter
 from itertools import chain
 from typing import NamedTuple
 
-from data import EOS, UNK
+from corpus.tokenizers import EOS, Words
 from evaluation import scoring, syntaxgym
 from evaluation.formats import PLAIN
-from evaluation.pieces import word_numbers
+from evaluation.pieces import word_index
 from evaluation.tables import write_rows
-from evaluation.text import hint, to_text, warn_of_unknown
+from evaluation.text import checked_text
 from runtime.errors import InputError
 from runtime.log import log
 from runtime.options import Flag
@@ -30,8 +30,6 @@ FLAGS = (
     Flag("per_pair", None, "file for every pair, its log-probabilities and its outcome, in the given --format",
          metavar="FILE"),
 )
-AGAINST = ("text", "split", "column", "context", "nbest", "search_temperature", "mc_samples", "features", "html",
-           "per_token", "per_sentence", "unit")
 NAMES = {1.0: "good", 0.0: "bad", 0.5: "tie", None: "unknown"}      # of outcomes: which text is the likelier
 
 
@@ -53,15 +51,10 @@ class Verdict(NamedTuple):
     rows: list
 
 
-def texts_of(item):
-    """The texts that an item is read in."""
-    if isinstance(item, syntaxgym.Item):
-        return [condition.text for condition in item.conditions.values()]
-    return [item.good.text, item.bad.text]
-
-
 def lines_of(items):
-    return list(chain.from_iterable(map(texts_of, items)))
+    """The texts that items are read in, each of them an item's condition or side."""
+    return [part.text for item in items for part in (
+        item.conditions.values() if isinstance(item, syntaxgym.Item) else (item.good, item.bad))]
 
 
 class Texts(NamedTuple):
@@ -73,38 +66,30 @@ class Texts(NamedTuple):
 
 def cut(lines, vocabulary, device, unknown="unk", untrained_unk=False, name="the pairs"):
     """Cut texts, each once, with <eos> for a newline -> Texts. Unknown words as of `evaluation.text.read_text`."""
-    ids = {word: i for i, word in enumerate(vocabulary)}
-    if EOS not in ids:
-        raise InputError(f"the model does not know {EOS}, which texts are read after")
     lines = list(dict.fromkeys(lines))
     parts = vocabulary.tokenizer.cut(part for line in lines for part in line.split("\n"))
     tokens = [[token for _ in line.split("\n") for token in (*next(parts), EOS)] for line in lines]
     words, ends = list(chain(*tokens)), [i + 1 == len(line) for line in tokens for i in range(len(line))]
-    unknown_words = Counter(word for word in words if word not in ids)
-    if unknown_words:
-        warn_of_unknown(name, unknown_words, len(words), unknown, UNK in ids, untrained_unk)
-        hint(unknown_words, vocabulary)
-    return Texts(lines, tokens, to_text(words, ends, ids, "reset", device, tokenizer=vocabulary.tokenizer))
+    return Texts(lines, tokens, checked_text(name, words, ends, vocabulary, unknown, untrained_unk, "reset", device))
 
 
 def read(texts, model, bptt, temperature=1.0, check=lambda: None):
     """Read all `Texts` -> {line: Reading}."""
     logprobs = scoring.score(model, texts.text.streams, bptt, temperature, check=check).logprobs.tolist()
-    readings, start = {}, 0
+    readings, start, tokenizer = {}, 0, texts.text.tokenizer
     for line, tokens in zip(texts.lines, texts.tokens):
         stop = start + len(tokens)
-        readings[line] = Reading(tokens, logprobs[start:stop], texts.text.unknown[start:stop],
-                                 word_numbers(texts.text.tokenizer, line, tokens))
+        numbers = (tokenizer.word_numbers(line.split("\n")) if isinstance(tokenizer, Words) else word_index(tokens))
+        readings[line] = Reading(tokens, logprobs[start:stop], texts.text.unknown[start:stop], numbers)
         start = stop
     return readings
 
 
 def scored(reading, start, stop, with_eos):
     """The log-probabilities of a part of a text, of words from `start` to `stop` -> list. stop: None for all."""
-    if stop is None:
-        return [logprob for logprob, number in zip(reading.logprobs[:None if with_eos else -1], reading.numbers)
-                if number >= start]
-    return [logprob for logprob, number in zip(reading.logprobs[:-1], reading.numbers) if start <= number < stop]
+    logprobs = reading.logprobs if stop is None and with_eos else reading.logprobs[:-1]
+    stop = math.inf if stop is None else stop
+    return [logprob for logprob, number in zip(logprobs, reading.numbers) if start <= number < stop]
 
 
 def differ_unknown(readings):
@@ -189,20 +174,12 @@ def log_figures(name, group):
 # ---- the script
 
 def check_flags(args, items):
-    """Raise InputError for flags that have no effect, or do not go together."""
-    if not args.minimal_pairs:
-        for name in ("good", "bad", "normalise", "without_eos", "per_pair"):
-            if name in args.given:
-                raise InputError(f"--{name.replace('_', '-')} does nothing without --minimal-pairs")
-        return
-    taken = [name.replace("_", "-") for name in AGAINST if name in args.given]
-    if taken:
-        raise InputError(f"--{taken[0]} and --minimal-pairs do not go together: every sentence is scored on its own")
+    """Raise InputError for flags that do not go together, or have no effect on these items."""
     if (args.good is None) != (args.bad is None):
         raise InputError("--good and --bad name two columns of a table: give both")
-    if args.normalise and all(isinstance(item, syntaxgym.Item) for item in items):
+    if args.normalise and items and all(isinstance(item, syntaxgym.Item) for item in items):
         raise InputError("--normalise does nothing for suites of SyntaxGym, which say themselves what is compared")
-    if args.format not in PLAIN:
+    if items and args.format not in PLAIN:
         raise InputError(f"--format {args.format} is of words; --per-pair is written as {' or '.join(PLAIN)}")
 
 
@@ -226,9 +203,3 @@ def evaluate(args, items, texts, model, check):
         names = dict.fromkeys(name for row in rows for name in row)
         write_rows(args.per_pair, [{name: row.get(name, "") for name in names} for row in rows], args.format)
     return {"minimal_pairs": summary}
-
-
-def facts(results):
-    """What a script's last line says of what `evaluate` gave, or of {} -> list."""
-    pairs = results.get("minimal_pairs")
-    return [f"accuracy {pairs['all']['accuracy'] or math.nan:.1%}"] if pairs else []

@@ -49,15 +49,3 @@ def recall_logprobs(features, targets, theta, window):
         match = scores.masked_fill(~same, -math.inf).logsumexp(1)                        # (b,)
         recalled.append(torch.where(match == -math.inf, match, match - scores.logsumexp(1)))
     return torch.cat(recalled) if recalled else features.new_zeros(0)
-
-
-def at_the_edge(name, value, grid):
-    """A warning where the best of a search is the first or the last of its grid, else None."""
-    if value not in (grid[0], grid[-1]):
-        return None
-    end = "last" if value == grid[-1] else "first"
-    return f"| WARNING: {name} {value:g} is the {end} of its grid: the best may lie beyond"
-
-
-def mean_loss(logprobs):
-    return -math.fsum(logprobs.tolist()) / len(logprobs)

@@ -3,6 +3,7 @@
 N tokens.
 """
 import sys
+from contextlib import nullcontext
 
 from evaluation import page
 from evaluation.formats import FORMATS, PLAIN, WITH_ENTROPY, sentence_rows
@@ -11,6 +12,7 @@ from evaluation.reading_times import BEFORE, predictor_rows, warn_of_frequencies
 from evaluation.tables import write_rows
 from evaluation.text_files import check_outputs, writing
 from runtime.errors import InputError
+from runtime.log import log_on_stderr
 from runtime.options import READ_WORDS, Flag
 from runtime.paths import check_output
 from runtime.values import number
@@ -59,9 +61,17 @@ SURPRISAL = (
 )
 WITH = {"column": "text", "layer": "features", "weight": "nbest", "rescored": "nbest", "best": "nbest",
         "mc_factor": "mc_samples", "mc_temperature": "mc_samples", "mc_mask": "mc_samples", "search_mc": "mc_samples",
-        "entropy": "per_token", "predictors": "per_token",
-        "spillover": "predictors"}                           # flags that do nothing without another
-AGAINST_NBEST = ("text", "split", "column")
+        "entropy": "per_token", "predictors": "per_token", "spillover": "predictors",
+        **dict.fromkeys(("good", "bad", "normalise", "without_eos", "per_pair"), "minimal_pairs"),
+        "babylm": "predictions", "predictions": "babylm"}    # flags that do nothing without another
+OF_A_TEXT = ("text", "split", "column", "context", "nbest", "search_temperature", "mc_samples", "features", "html",
+             "per_token", "per_sentence", "unit")
+AGAINST = {"nbest": ("text", "split", "column"), "minimal_pairs": OF_A_TEXT,
+           "babylm": (*OF_A_TEXT, "minimal_pairs", "per_pair")}       # flags that another does not go with
+
+
+def typed(name):
+    return "--" + name.replace("_", "-")
 
 
 def prepare(args):
@@ -71,51 +81,55 @@ def prepare(args):
     """
     for name, other in WITH.items():
         if name in args.given and not getattr(args, other):
-            raise InputError(f"--{name.replace('_', '-')} does nothing without --{other.replace('_', '-')}")
-    if args.predictors:
-        if args.format not in PLAIN:
-            raise InputError(f"--predictors is a table of its own; --format {args.format} is another")
-        if args.parts:
-            raise InputError("--predictors are of whole words; leave --parts out")
-        if not (args.text or args.context == "reset"):
-            raise InputError("--predictors numbers the words of every line, and the first one of a split is not scored "
-                             "as published figures are; use --context reset")
+            raise InputError(f"{typed(name)} does nothing without {typed(other)}")
+    for name, others in AGAINST.items():
+        taken = [other for other in others if getattr(args, name, None) and other in args.given]
+        if taken:
+            raise InputError(f"{typed(taken[0])} and {typed(name)} do not go together: what that names is scored "
+                             "instead, each on its own")
+    if args.predictors and args.format not in PLAIN:
+        raise InputError(f"--predictors is a table of its own; --format {args.format} is another")
+    if args.predictors and args.parts:
+        raise InputError("--predictors are of whole words; leave --parts out")
     if args.unit and not (args.per_token or args.per_sentence or args.format not in PLAIN):
         raise InputError("--unit does nothing without --per-token or --per-sentence")
-    for name in ("features", "save_adapted"):
-        if getattr(args, name, None) == "-":
-            raise InputError(f"--{name.replace('_', '-')}: arrays are not written to standard output; give the name of "
-                             "a file")
-        if getattr(args, name, None):
-            check_output(getattr(args, name))
+    for name, file in asked_for(args, ("features", "save_adapted")).items():
+        if file == "-":
+            raise InputError(f"{typed(name)}: arrays are not written to standard output; give the name of a file")
+        check_output(file)
     if getattr(args, "nbest", None):
-        taken = [name for name in AGAINST_NBEST if name in args.given]
-        if taken or (args.context == "carry" and "context" in args.given):
-            what = f"--{taken[0]}" if taken else "--context carry"
-            raise InputError(f"{what} and --nbest do not go together: every hypothesis is scored on its own")
+        if args.context == "carry" and "context" in args.given:
+            raise InputError("--context carry and --nbest do not go together: every hypothesis is scored on its own")
         args = args.replaced(context="reset", rescored=args.rescored or (None if args.best else "-"))
+    if (args.predictors or args.format not in PLAIN) and not (args.text or args.context == "reset"):
+        raise InputError(f"{'--predictors' if args.predictors else f'--format {args.format}'} has a row for every "
+                         "word, and the first one of a split is not scored as published figures are; use --context "
+                         "reset")
     if args.format not in PLAIN:
-        if not (args.text or args.context == "reset"):
-            raise InputError(f"--format {args.format} has a row for every word, and the first one of a split is not "
-                             "scored as published figures are; use --context reset")
         args = args.replaced(per_token=args.per_token or (None if getattr(args, "nbest", None) else "-"))
     return args
 
 
-def asked_for(args):
+def asked_for(args, names=NAMES):
     """The files to be written -> {flag: file}."""
-    return {name: getattr(args, name) for name in NAMES if getattr(args, name, None)}
+    return {name: getattr(args, name) for name in names if getattr(args, name, None)}
+
+
+def log_beside(args):
+    """A block in which the log goes to stderr where something is written to standard output."""
+    return log_on_stderr() if "-" in asked_for(args).values() else nullcontext()
 
 
 def check(args, inputs, is_one_text, choosing_flags):
-    """Say now, not after the work, that an output cannot be written. inputs: files that none may stand in for.
+    """Say now, not after the work, that an output cannot be written. inputs: files that none may stand in for;
+    None and "-" are none.
 
     choosing_flags: which flags choose one text.
     """
     files = asked_for(args)
     if files and not is_one_text:
-        names = ", ".join(f"--{name.replace('_', '-')}" for name in files)
-        raise InputError(f"{names}: this is written of one text; choose it with {choosing_flags}")
+        raise InputError(f"{', '.join(map(typed, files))}: this is written of one text; choose it with "
+                         f"{choosing_flags}")
     check_outputs(files.values(), inputs)
 
 

@@ -2,7 +2,6 @@
 
 Which format a file has is seen from its contents; Linzen et al.'s is two files, FILE.text and FILE.gold.
 """
-import csv
 import json
 import os
 from typing import NamedTuple
@@ -10,6 +9,7 @@ from typing import NamedTuple
 from corpus.reading import files_in, naming
 from corpus.reading import lines as lines_of
 from evaluation import syntaxgym
+from evaluation.tables import by_name, delimiter_of, rows_of
 from runtime.errors import InputError
 
 COLUMNS = ("sentence_good", "sentence_bad"), ("good", "bad")      # of a table, where none are named
@@ -60,11 +60,12 @@ def read_file(path, columns):
     if not first:
         raise InputError("holds no pairs: it is empty")
     if first.startswith("{"):
-        whole = _json("\n".join(lines))
-        if isinstance(whole, dict) and "items" in whole:
-            return syntaxgym.read(whole, name)
-        rows = [whole] if isinstance(whole, dict) else [_json(line, number) for number, line in enumerate(lines, 1)
-                                                        if line.strip()]
+        try:
+            rows = [json.loads("\n".join(lines))]
+        except (ValueError, RecursionError):
+            rows = [json_object(line, number) for number, line in enumerate(lines, 1) if line.strip()]
+        if len(rows) == 1 and "items" in rows[0]:
+            return syntaxgym.read(rows[0], name)
         return list(pairs(rows, columns, name, "object"))
     rows = table(lines)
     if rows[0].keys() >= AGREEMENT and not any(columns):
@@ -72,33 +73,24 @@ def read_file(path, columns):
     return list(pairs(rows, columns, name, "row"))
 
 
-def _json(text, line=None):
-    """What JSON says; where the whole file is none, None, where a line is none, an InputError."""
+def json_object(line, number):
     try:
-        value = json.loads(text)
+        value = json.loads(line)
     except (ValueError, RecursionError):
-        if line is None:
-            return None
         value = None
-    if line is not None and not isinstance(value, dict):
-        raise InputError(f"line {line} is not a JSON object: {text.strip()[:60]!r}")
+    if not isinstance(value, dict):
+        raise InputError(f"line {number} is not a JSON object: {line.strip()[:60]!r}")
     return value
 
 
 def table(lines):
-    """The rows of a TSV or CSV file with a heading -> list of dicts. Tabs separate if there is one in the heading."""
-    separator = "\t" if "\t" in lines[0] else ","
-    try:
-        heading, *rows = csv.reader((f"{line}\n" for line in lines), delimiter=separator, strict=True)
-    except csv.Error as error:
-        raise InputError(f"is no table ({error})") from None
-    rows = [row for row in rows if row]
+    """The rows of a TSV or CSV file with a heading, empty lines left out -> list of dicts."""
+    delimiter = delimiter_of(lines[0])
+    (_, heading), *rows = rows_of("\n".join(lines), delimiter)
+    rows = [(number, row) for number, row in rows if row != [""]]
     if not rows:
         raise InputError("holds no pairs: it has no row below its heading")
-    for number, row in enumerate(rows, 1):
-        if len(row) != len(heading):
-            raise InputError(f"row {number} has {len(row)} columns, the heading {len(heading)}")
-    return [dict(zip(heading, row)) for row in rows]
+    return by_name(heading, rows, delimiter)
 
 
 def pairs(rows, columns, paradigm, what):

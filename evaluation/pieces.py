@@ -22,19 +22,6 @@ def word_index(tokens):
     return index
 
 
-def word_numbers(tokenizer, line, tokens):
-    """The number of the word between white space that each of the tokens of `line`, with <eos> behind and for every
-    newline, is of."""
-    if not isinstance(tokenizer, Words):
-        return word_index(tokens)
-    numbers = [-1]
-    for in_part in map(tokenizer.word_numbers, line.split("\n")):
-        start = numbers[-1] + 1
-        numbers += [start + number for number in in_part]
-        numbers.append(numbers[-1] + 1)
-    return numbers[1:]
-
-
 def bytes_of(token):
     """The bytes of the text that a token stands for; of <unk> and <eos> those of their names."""
     return token.encode() if token in (EOS, UNK) else data_of(token)
@@ -55,19 +42,15 @@ def whole_words(text, scores):
     index = word_index(text.words)
     pieces = (map(text.words.__getitem__, group) for _, group in groupby(range(len(index)), index.__getitem__))
     words = [b"".join(map(bytes_of, word_pieces)).decode("utf-8", "replace").strip() for word_pieces in pieces]
-    joined, scores = join_pieces(text, scores, index, words)
-    return joined._replace(tokenizer=Words()), scores
+    return join_pieces(text._replace(tokenizer=Words()), scores, index, words)
 
 
 def typed_words(text, scores):
     """A `Text` with its `Scores`, lists (N,) -> the same of the words as they were typed, where those were split."""
     if text.written is None:
         return text, scores
-    index, words = text.written
-    if len(words) == len(index):
-        return text._replace(words=words, written=None), scores
-    joined, scores = join_pieces(text, scores, index, words)
-    return joined._replace(written=None), scores
+    (index, words), text = text.written, text._replace(written=None)
+    return (text._replace(words=words), scores) if len(words) == len(index) else join_pieces(text, scores, index, words)
 
 
 def join_pieces(text, scores, index, words):

@@ -4,7 +4,7 @@ N words.
 """
 import sys
 
-from evaluation.formats import in_unit
+from evaluation.formats import columns_of, in_unit, with_columns
 from evaluation.text import sentences
 
 SPILLED = ("surprisal", "entropy", "length", "log_freq")       # of earlier words: reading them goes on at this one
@@ -23,7 +23,7 @@ def predictor_rows(text, scores, unit=None, counts=None, tokenizer=None, spillov
     """
     line, earlier = 0, []
     for i, (word, number) in enumerate(zip(text.words, sentences(text.ends))):
-        given = text.columns[number - 1] if text.columns else {}
+        given = columns_of(text, number)
         if number != line:
             line, earlier = number, []
         if text.ends[i]:
@@ -38,8 +38,7 @@ def predictor_rows(text, scores, unit=None, counts=None, tokenizer=None, spillov
         row = dict(predictors)
         for back, prefix in enumerate(BEFORE[:spillover], start=1):
             row |= {f"{prefix}_{name}": earlier[-back][name] if len(earlier) >= back else None for name in SPILLED}
-        others = {name: value for name, value in given.items() if name not in ("item", "condition")}
-        yield {**row, **{f"{name}_given" if name in row else name: value for name, value in others.items()}}
+        yield with_columns(row, {name: value for name, value in given.items() if name not in ("item", "condition")})
         earlier.append(predictors)
 
 

@@ -11,6 +11,7 @@ import torch
 from tqdm import tqdm
 
 from evaluation.batches import PADDING, TOKENS, read_batches
+from evaluation.figures import mean_loss
 from evaluation.loss import evaluating
 
 CHUNK = 2**24                    # numbers in the largest array of scores
@@ -58,19 +59,11 @@ class SameMasks:
 
     def __call__(self, data, hidden):
         if self.state is None:
-            self.state = random_states(data.device)
-        set_random_states(self.state, data.device)
+            self.state = torch.get_rng_state(), data.is_cuda and torch.cuda.get_rng_state(data.device)
+        torch.set_rng_state(self.state[0])
+        if data.is_cuda:
+            torch.cuda.set_rng_state(self.state[1], data.device)
         return self.model(data, hidden)
-
-
-def random_states(device):
-    return torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
-
-
-def set_random_states(states, device):
-    torch.set_rng_state(states[0])
-    if device.type == "cuda":
-        torch.cuda.set_rng_state(states[1], device)
 
 
 def read(model, streams, bptt, check, step=None):
@@ -197,7 +190,7 @@ def sample_losses(model, streams, bptt, samples, factors, temperatures, check=la
     losses = {}
     for factor in factors:
         sampled = sample_scores(model, streams, bptt, samples, temperatures, check, factor, one_mask)
-        losses |= {(factor, temperature): -math.fsum(logprobs.tolist()) / len(logprobs)
+        losses |= {(factor, temperature): mean_loss(logprobs.tolist())
                    for temperature, logprobs in zip(temperatures, sampled)}
     return losses
 

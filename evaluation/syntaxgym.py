@@ -125,21 +125,14 @@ def _is_comparison(tree):
     return joins or operator in "<>="
 
 
-def regions_of(tree):
-    """All regions in a parsed formula -> yields Region."""
-    if isinstance(tree, Region):
-        yield tree
-    elif isinstance(tree, tuple):
-        for side in tree[1:]:
-            yield from regions_of(side)
-
-
 def _check(tree, conditions, formula, item):
-    for region in regions_of(tree):
+    def look_up(region):
         condition = conditions.get(region.condition)
         if condition is None or region.number not in (None, *condition.regions):
             shown = "*" if region.number is None else region.number
             raise InputError(f"item {item} has no ({shown};%{region.condition}%), which {formula[:80]!r} asks for")
+        return 0.0
+    outcome(tree, look_up)
 
 
 def outcome(tree, surprisal):

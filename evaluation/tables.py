@@ -31,11 +31,10 @@ def read_table(file, name, column):
     are left out. Raises InputError where there is no such column, or a row is of another length.
     """
     text = whole_text(file, name)
-    heading_line = text.split("\n", 1)[0]
-    delimiter = "\t" if "\t" in heading_line else max(",;", key=heading_line.count)
-    quoted = '"' in text
+    heading_line, quoted = text.split("\n", 1)[0], '"' in text
+    delimiter = delimiter_of(heading_line)
     with naming(name):
-        lines = list(_rows(text.removesuffix("\n"), delimiter, quoted))
+        lines = list(rows_of(text.removesuffix("\n"), delimiter))
         rows = lines[:next((len(lines) - i for i, (_, row) in enumerate(reversed(lines)) if any(row)), 0)]
         if rows and len(rows) < len(lines):
             left = len(lines) - len(rows)
@@ -45,20 +44,33 @@ def read_table(file, name, column):
         (_, heading), *rows = rows
         if column not in heading:
             raise InputError(f"has no column {column!r} in its heading: {', '.join(heading[:8])}")
+        found = by_name(heading, rows, delimiter)
         for number, row in rows:
-            if len(row) != len(heading):
-                raise InputError(f"line {number} has {len(row)} columns, the heading {len(heading)}, with a "
-                                 f"{DELIMITERS[delimiter]} between two")
             if any("\n" in cell for cell in row):
                 raise InputError(f"line {number}: a cell has a line break in it; a text is read line by line")
-    dialect = Dialect(delimiter, (csv.QUOTE_NONNUMERIC if delimiter != "\t" or _all_quoted(heading_line, heading)
-                                  else csv.QUOTE_MINIMAL) if quoted or delimiter != "\t" else csv.QUOTE_NONE)
-    return [dict(zip(heading, row)) for _, row in rows], dialect
+    if delimiter != "\t" or heading_line.count('"') >= 2 * len(heading):
+        quoting = csv.QUOTE_NONNUMERIC
+    else:
+        quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
+    return found, Dialect(delimiter, quoting)
 
 
-def _rows(text, delimiter, quoted):
+def delimiter_of(heading_line):
+    return "\t" if "\t" in heading_line else max(",;", key=heading_line.count)
+
+
+def by_name(heading, rows, delimiter):
+    """Rows with the numbers of their lines -> dicts. InputError where one is not as long as the heading."""
+    for number, row in rows:
+        if len(row) != len(heading):
+            raise InputError(f"line {number} has {len(row)} columns, the heading {len(heading)}, with a "
+                             f"{DELIMITERS[delimiter]} between two")
+    return [dict(zip(heading, row)) for _, row in rows]
+
+
+def rows_of(text, delimiter):
     """Yield the number of the line that each row ends in, from 1 on, and its cells."""
-    if not quoted:
+    if '"' not in text:
         yield from ((number, line.split(delimiter)) for number, line in enumerate(text.split("\n"), start=1))
         return
     reader = csv.reader(io.StringIO(text), delimiter=delimiter, strict=True)
@@ -68,14 +80,6 @@ def _rows(text, delimiter, quoted):
     except csv.Error as error:
         raise InputError(f"line {reader.line_num}: {error}: a cell that begins with a quote ends with one, and a quote "
                          "in it is doubled") from None
-
-
-def _all_quoted(line, heading):
-    return line.count('"') >= 2 * len(heading)
-
-
-def _cell(value):
-    return "" if value is None else str(value)
 
 
 def write_rows(path, rows, kind, dialect=None):
@@ -89,7 +93,8 @@ def write_rows(path, rows, kind, dialect=None):
             return
         delimiter, quoting = dialect or FORMATS.get(kind, Dialect())
         if quoting == csv.QUOTE_NONE:
-            write = lambda cells: file.write(delimiter.join(map(_cell, cells)) + "\n")  # noqa: E731
+            write = lambda cells: file.write(  # noqa: E731
+                delimiter.join("" if cell is None else str(cell) for cell in cells) + "\n")
         else:
             write = csv.writer(file, delimiter=delimiter, quoting=quoting, lineterminator="\n").writerow
         for i, row in enumerate(rows):

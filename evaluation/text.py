@@ -52,9 +52,6 @@ def read_text(path, vocabulary, unknown, context, device, column=None, untrained
     the model never saw <unk> in training, which is said where it is read. read_rows: what reads a file of another kind
     as rows, called as `tables.read_table`. line_ends: "one" takes an <eos> that a line ends in by itself for its end.
     """
-    ids = {word: i for i, word in enumerate(vocabulary)}
-    if EOS not in ids:
-        raise InputError(f"the model does not know {EOS}, which ends the lines of a text; it can score its splits only")
     name = "standard input" if path == "-" else path
     file, rows, dialect = (os.dup(0) if path == "-" else path), None, None
     if column is None:
@@ -71,23 +68,19 @@ def read_text(path, vocabulary, unknown, context, device, column=None, untrained
         for tokens in vocabulary.tokenizer.cut(raw):
             words += [*tokens, EOS]
             ends += [*[False] * len(tokens), True]
-    unknown_words = Counter(word for word in words if word not in ids)
-    if unknown_words:
-        warn_of_unknown(name, unknown_words, len(words), unknown, UNK in ids, untrained_unk)
-        hint(unknown_words, vocabulary)
     warn_of_pieces([word for line in raw for word in line.split()], vocabulary)
-    return to_text(words, ends, ids, context, device, columns=rows, dialect=dialect, tokenizer=vocabulary.tokenizer,
-                   size={"tokens": len(words), **size_of(raw)}, written=as_written(raw, vocabulary.tokenizer))
+    return checked_text(name, words, ends, vocabulary, unknown, untrained_unk, context, device, columns=rows,
+                        dialect=dialect, size={"tokens": len(words), **size_of(raw)},
+                        written=as_written(raw, vocabulary.tokenizer))
 
 
 def without_own_ends(lines, name):
     """Lines without the <eos> that some of them end in by themselves, which is said on stderr."""
-    whole = [line.removesuffix(EOS) if line[-len(EOS) - 1:].strip() == EOS else line for line in map(str.rstrip, lines)]
-    ended = sum(map(str.__ne__, whole, map(str.rstrip, lines)))
-    if not ended:
-        return lines
-    print(f"| {name}: {ended} of {len(lines)} lines end in {EOS} by themselves; one end of each is read",
-          file=sys.stderr)
+    whole = [re.sub(rf"(?<!\S){EOS}\s*\Z", "", line) for line in lines]
+    ended = sum(map(str.__ne__, whole, lines))
+    if ended:
+        print(f"| {name}: {ended} of {len(lines)} lines end in {EOS} by themselves; one end of each is read",
+              file=sys.stderr)
     return whole
 
 
@@ -95,12 +88,19 @@ def as_written(lines, tokenizer):
     """What `Text.written` says of lines: (index (N,), words), every <eos> a word; None where they are read as typed."""
     if not isinstance(tokenizer, Words) or (tokenizer.split == "none" and not tokenizer.lower):
         return None
-    index, words = [], []
-    for line in lines:
-        index += [len(words) + number for number in tokenizer.word_numbers(line)]
-        words += [*line.split(), EOS]
-        index.append(len(words) - 1)
-    return index, words
+    return tokenizer.word_numbers(lines), [word for line in lines for word in (*line.split(), EOS)]
+
+
+def checked_text(name, words, ends, vocabulary, unknown, untrained_unk, context, device, **more):
+    """As `to_text`; what is to be known of unknown words is said on stderr. name: what that calls the text."""
+    ids = {word: i for i, word in enumerate(vocabulary)}
+    if EOS not in ids:
+        raise InputError(f"the model does not know {EOS}, which texts are read after; it can score its splits only")
+    unknown_words = Counter(word for word in words if word not in ids)
+    if unknown_words:
+        warn_of_unknown(name, unknown_words, len(words), unknown, UNK in ids, untrained_unk)
+        hint(unknown_words, vocabulary)
+    return to_text(words, ends, ids, context, device, tokenizer=vocabulary.tokenizer, **more)
 
 
 def to_text(words, ends, ids, context, device, **more):

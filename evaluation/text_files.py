@@ -18,11 +18,7 @@ def writing(path):
         yield file
         file.flush()
         return
-    if _is_special(path):
-        with open(path, "w", encoding="utf-8") as file:
-            yield file
-        return
-    with atomic_write(path) as file:
+    with open(path, "w", encoding="utf-8") if _is_special(path) else atomic_write(path) as file:
         yield file
 
 
@@ -32,7 +28,7 @@ def _is_special(path):
 
 def check_outputs(outputs, inputs):
     """Say now, not after the work, that one of `outputs` cannot be written, or stands in for another file."""
-    taken = {os.path.realpath(path) for path in inputs}
+    taken = {os.path.realpath(path) for path in inputs if path not in (None, "-")}
     for path in outputs:
         if os.path.isdir(path):
             raise InputError(f"{path} is a folder; give the name of a file")

@@ -44,7 +44,8 @@ def prepared(folder):
     tokenizer = found.vocabulary.tokenizer
     tokens = {split: [line.split() for line in (folder / f"{split}.txt").read_text("utf-8").split("\n")[:-1]]
               for split in SPLITS}
-    return found, {split: [tokenizer.decode(line) for line in lines] for split, lines in tokens.items()}, tokens
+    texts = {split: ["".join(tokenizer.pieces(line)) for line in lines] for split, lines in tokens.items()}
+    return found, texts, tokens
 
 
 def trained_on(folder, call, save="a.pt"):

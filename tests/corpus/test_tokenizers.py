@@ -29,7 +29,7 @@ def learnt(request):
 def everything(tokenizer, text):
     """The tokens of a text, after what must be true of them for any."""
     tokens = tokenizer.encode(text)
-    assert tokenizer.decode(tokens) == text
+    assert "".join(tokenizer.pieces(tokens)) == text
     assert " ".join(tokens).split() == tokens  # as the reader of a tokenised text finds them
     assert tokens.count(EOS) == text.count("\n") and UNK not in tokens
     return tokens
@@ -119,7 +119,7 @@ def test_lower_case(learnt):
 def test_pieces_come_with_the_last_of_their_bytes():
     assert list(Characters().pieces([visible(b"\xd0"), visible(b"\x96"), "a", visible(b"\xe5"), EOS, UNK])) == [
         "", "Ж", "a", "", "�\n", UNK, ""]
-    assert Words().decode(["a", "b", EOS, "c"]) == "a b <eos>\nc "
+    assert "".join(Words().pieces(["a", "b", EOS, "c"])) == "a b <eos>\nc "
     assert Characters().show([*Characters().encode("a\tb c"), UNK, EOS]) == "a⟨09⟩b c<unk>"
 
 

@@ -151,7 +151,7 @@ def test_other_files_are_named(name, text, said, tmp_path):
 @pytest.mark.parametrize(("words", "said"), [
     (["--babylm", "x"], "--predictions"), (["--predictions", "x"], "--babylm"),
     (["--babylm", "x", "--predictions", "y", "--text", "z"], "--text"),
-    (["--babylm", "x", "--predictions", "y", "--minimal-pairs", "y"], "no such"),
+    (["--babylm", "x", "--predictions", "y", "--minimal-pairs", "y"], "--minimal-pairs and --babylm"),
     (["--babylm", "gone", "--predictions", "y"], "gone")])
 def test_flags_that_do_not_go_together(words, said, trained, tmp_path, call):
     with pytest.raises(InputError, match=said):

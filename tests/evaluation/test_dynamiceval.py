@@ -19,7 +19,7 @@ import main
 from evaluation import dynamic
 from evaluation import loss as evaluation_loss
 from evaluation.dynamic import DynamicPass
-from evaluation.neural_cache import mean_loss
+from evaluation.figures import mean_loss
 from model import build, set_precision
 from ops.update import update
 from runtime import errors, options, signals

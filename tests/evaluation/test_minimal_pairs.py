@@ -90,8 +90,9 @@ def test_a_folder_holds_a_file_a_paradigm(tmp_path):
 @pytest.mark.parametrize(("name", "text", "says"), [
     ("a.jsonl", '{"sentence_good": "a", "sentence_bad": "b"}\n{"sentence_good":\n', "line 2 is not a JSON object"),
     ("a.jsonl", '{"sentence_good": "a", "sentence_bad": "b"}\n{"sentence_good": "a"}\n', "object 2 has no sentence"),
-    ("a.jsonl", '{"one": "a"}\n', "no columns sentence_good"), ("a.tsv", "good\tbad\na\n", "row 1 has 1 columns"),
-    ("a.csv", 'good,bad\n"a,b\n', "is no table"), ("a.csv", "good,bad\n", "no row"), ("a.csv", "\n\n", "empty"),
+    ("a.jsonl", '{"one": "a"}\n', "no columns sentence_good"), ("a.tsv", "good\tbad\na\n", "line 2 has 1 columns"),
+    ("a.csv", 'good,bad\n"a,b\n', "line 2: unexpected end"), ("a.csv", "good,bad\n", "no row"),
+    ("a.csv", "\n\n", "empty"),
     ("g.tab", "\n".join(AGREEMENT.splitlines()[:2]), "item a_b 1 0 has no form of class wrong"),
     ("g.tab", AGREEMENT.replace("wrong", "correct"), "row 2"), ("a.text", "w1\n", "goes with"),
     ("s.json", json.dumps({**SUITE, "predictions": [{"formula": "(2;%match%) <"}]}), "formula"),

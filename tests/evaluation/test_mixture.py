@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from evaluation import mixture
+from evaluation.figures import mean_loss
 from evaluation.mixture import best_weights, equal_weights, mix
-from evaluation.neural_cache import mean_loss
 
 
 def logprobs(models=3, tokens=200, seed=1):

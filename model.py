@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from cells import CELLS
 from embed_regularize import embedded_dropout
 from locked_dropout import LockedDropout
+from ops import few
 from past_decode import PastDecoder
 from runtime import options
 from runtime.errors import InputError
@@ -232,9 +233,12 @@ class RNNModel(nn.Module):
 
 
 class WordVectors(nn.Embedding):
-    """An embedding whose gradient on a GPU is taken without the host: that of torch's cannot be recorded as a graph."""
+    """An embedding whose gradient on a GPU is taken without the host: that of torch's cannot be recorded as a graph.
+    On a CPU it need not be formed in dynamic evaluation."""
 
     def forward(self, words):
+        if few.is_unformed(self.weight):
+            return few.lookup(self.weight, words, self.padding_idx)
         if not self.weight.is_cuda:
             return super().forward(words)
         vectors = self.weight.index_select(0, words.flatten())                   # (N, E)

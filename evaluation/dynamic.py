@@ -16,6 +16,7 @@ from tqdm import tqdm
 import checkpoint
 from evaluation.resumable import PARTS, ResumablePass
 from evaluation.scoring import Scores, score_features
+from ops import few
 from ops.fallbacks import stop_cudnn, with_fallbacks
 from ops.update import update
 from runtime import values
@@ -82,17 +83,19 @@ def segments_by_line(ends, reset):
 def read_segments(model, streams, segments, row=0, hidden=None):
     """Read `streams` (L, B) from `row` on, without dropout -> yields features (N, E), targets (N,), gradients, hidden.
 
-    row: where one of the `segments` begins. The gradients are those of the segment's mean loss, a tensor for each
-    parameter of `model`. What is done to the parameters before the next segment is asked for holds from that one on.
+    row: where one of the `segments` begins. The gradients are those of the segment's mean loss, for each parameter of
+    `model` a tensor or, where there are few tokens, a `few.Product`. What is done to the parameters before the next
+    segment is asked for holds from that one on.
     The state is carried, cut off from its graph, or is zero for each segment, as `segments` say.
     """
     model.eval()
     parameters = list(model.parameters())
 
     def differentiate(data, targets, hidden):
-        features, hidden = model(data, hidden)
-        gradients = torch.autograd.grad(model.loss(features, targets), parameters, materialize_grads=True)
-        return features.detach(), gradients, repackage_hidden(hidden)
+        with few.unformed(parameters) as whole:
+            features, hidden = model(data, hidden)
+            gradients = torch.autograd.grad(model.loss(features, targets), parameters, allow_unused=True)
+        return features.detach(), whole(gradients), repackage_hidden(hidden)
 
     if parameters[0].is_cuda:
         differentiate = with_fallbacks(differentiate, stop_cudnn)

@@ -1,13 +1,15 @@
-"""Products of a weight with a few rows in float32 on a CPU: ops/kernels/few.cpp. Else torch's own, and those of a
-weight's transpose with more than one row, where it is the faster.
+"""Products of a weight with a few rows in float32 on a CPU: ops/kernels/few.cpp. Else torch's own.
 
 A segment of dynamic evaluation has five tokens, and a step of it one row: reading the weight takes all the time.
 T rows, O outputs, K inputs.
 """
+from contextlib import contextmanager
 from ctypes import c_int64 as integer
 from ctypes import c_void_p as pointer
+from typing import NamedTuple
 
 import torch
+from torch.autograd.function import once_differentiable
 
 from ops import compiled
 
@@ -17,15 +19,16 @@ ROWS = 8
 def times(weight):
     """weight (O, K) or the transpose of such a one -> a function x (T, K) -> x @ weight.t(), a new tensor (T, O)."""
     def product(x):
-        library = _library(x, matrix) if len(x) == 1 or not is_transposed else None
+        library = _library(x, matrix)
         if library is None:
             return x @ weight.t()
         out = x.new_empty(len(x), len(weight))
-        sizes, arrays = map(integer, matrix.shape), (pointer(each.data_ptr()) for each in (x, matrix, out))
+        sizes = map(integer, (len(x), *matrix.shape))
+        arrays = (pointer(each.data_ptr()) for each in (x, matrix, out))
         if is_transposed:
             library.across(*sizes, *arrays, integer(torch.get_num_threads()))
         else:
-            library.along(integer(len(x)), *sizes, *arrays)
+            library.along(*sizes, *arrays)
         return out
     is_transposed = not weight.is_contiguous()
     matrix = weight.t() if is_transposed else weight
@@ -40,6 +43,104 @@ def outer(g, x):
     out = x.new_empty(g.size(1), x.size(1))
     library.outer(*map(integer, (len(g), *out.shape)), *(pointer(each.data_ptr()) for each in (g, x, out)))
     return out
+
+
+# ---- gradients of weights that are not formed: each is as large as its weight, and to write and read it takes longer
+# than all else
+
+class Product(NamedTuple):
+    """A weight's gradient g.t() @ x (O, K) by its factors."""
+    g: torch.Tensor                # (T, O)
+    x: torch.Tensor                # (T, K)
+
+    def formed(self):
+        return outer(self.g, self.x)
+
+
+_products = None                   # inside `unformed`: lists of Products, by their weights' places in memory and shapes
+
+
+@contextmanager
+def unformed(parameters):
+    """Inside the block `gradient` leaves those of `parameters` out, where they are of few rows.
+
+    -> a function that puts them back: of a list of what autograd gives for the parameters, None for those left out,
+    it makes the list of their gradients, a tensor or a Product each.
+    """
+    global _products
+    products = _products = {_place(parameter): [] for parameter in parameters}
+    try:
+        yield lambda gradients: [_sum(parameter, gradient, products[_place(parameter)])
+                                 for parameter, gradient in zip(parameters, gradients, strict=True)]
+    finally:
+        _products = None
+
+
+def _place(weight):
+    return weight.data_ptr(), weight.shape
+
+
+def _sum(parameter, gradient, products):
+    if gradient is None and products:
+        return Product(*(torch.cat(factors) for factors in zip(*products)))
+    gradient = torch.zeros_like(parameter) if gradient is None else gradient
+    return sum((product.formed() for product in products), gradient)
+
+
+def gradient(weight, g, x):
+    """That of `weight` (O, K), g.t() @ x (O, K); None inside `unformed` if it is left out."""
+    if not is_unformed(weight) or _library(g, x) is None:
+        return outer(g, x)
+    _products[_place(weight)].append(Product(g, x))
+    return None
+
+
+def is_unformed(weight):
+    """Whether `gradient` may leave that of `weight` out."""
+    return _products is not None and _place(weight) in _products
+
+
+class _Linear(torch.autograd.Function):
+
+    @staticmethod
+    def forward(ctx, x, weight, bias):
+        ctx.save_for_backward(x, weight)
+        return times(weight)(x) + bias
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, g):
+        x, weight = ctx.saved_tensors
+        g = g.contiguous()
+        return times(weight.t())(g), gradient(weight, g, x), g.sum(0)
+
+
+def linear(x, weight, bias):
+    """x (T, K), weight (O, K), bias (O,) -> (T, O), as torch's, with a gradient of the weight that can be left out."""
+    return _Linear.apply(x, weight, bias)
+
+
+class _Lookup(torch.autograd.Function):
+
+    @staticmethod
+    def forward(ctx, weight, words, padding):
+        ctx.save_for_backward(weight, words)
+        ctx.padding = padding
+        return weight[words]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, d_vectors):
+        weight, words = ctx.saved_tensors
+        chosen = weight.new_zeros(words.numel(), len(weight)).scatter_(1, words.view(-1, 1), 1)            # (T, V)
+        if ctx.padding is not None:
+            chosen[:, ctx.padding] = 0
+        return gradient(weight, chosen, d_vectors.flatten(0, -2).contiguous()), None, None
+
+
+def lookup(weight, words, padding=None):
+    """Rows of weight (V, E) for words (…) -> (…, E), with a gradient that can be left out; `padding` has none."""
+    return _Lookup.apply(weight, words, padding)
 
 
 def _library(x, other):

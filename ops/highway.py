@@ -69,6 +69,7 @@ class _Highway(torch.autograd.Function):
         d_gates = [each.flatten(0, 1) for each in d_gates]                             # (N, 2H)
         d_x = (d_gates[0] @ weight_ih).to(float_type).view(*d_output.shape[:2], -1) if ctx.needs_input_grad[3] else None
         return (None, None, None, d_x, carry + (d_state if ctx.mask is None else d_state * ctx.mask),
-                weight_gradient(d_gates[0], inputs, float_type),
-                *(weight_gradient(d, state[:-1].flatten(0, 1), float_type) for d, state in zip(d_gates, states)),
+                weight_gradient(weight_ih, d_gates[0], inputs, float_type),
+                *(weight_gradient(weight, d, state[:-1].flatten(0, 1), float_type)
+                  for weight, d, state in zip(weights, d_gates, states)),
                 *(column_sums(d, float_type) for d in d_gates))

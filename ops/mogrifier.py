@@ -118,12 +118,12 @@ class _Mogrifier(torch.autograd.Function):
             if ctx.mask is not None:
                 dh = dh * ctx.mask
         gradients = []
-        for each, d_product, inner in zip(rounds, d_products, d_inner):
+        for each, maps, d_product, inner in zip(rounds, weights, d_products, d_inner):
             source, d_product = each.source[:length].flatten(0, 1), d_product.flatten(0, 1)    # (N, ·), (N, W)
             if inner[0] is not None:
-                gradients.append(weight_gradient(torch.cat(inner), source, float_type))
+                gradients.append(weight_gradient(maps[0], torch.cat(inner), source, float_type))
                 source = torch.cat(each.inner)                                                 # (N, k)
-            gradients += [weight_gradient(d_product, source, float_type), column_sums(d_product, float_type)]
+            gradients += [weight_gradient(maps[-1], d_product, source, float_type), column_sums(d_product, float_type)]
         d_gates, inputs, states = (each.flatten(0, 1) for each in (d_gates, inputs, states))   # (N, ·)
-        return (None, None, None, None, d_x, dh, dc, weight_gradient(d_gates, inputs, float_type),
-                weight_gradient(d_gates, states, float_type), column_sums(d_gates, float_type), *gradients)
+        return (None, None, None, None, d_x, dh, dc, weight_gradient(weight_ih, d_gates, inputs, float_type),
+                weight_gradient(weight_hh, d_gates, states, float_type), column_sums(d_gates, float_type), *gradients)

@@ -88,10 +88,10 @@ def _product_back(weight, mask, rows, uses):
     return back
 
 
-def _state_weight_gradient(d_gates, states, mask, float_type):
+def _state_weight_gradient(weight, d_gates, states, mask, float_type):
     """d_gates (N, G·H), states as they are kept (T, B, H) -> (G·H, H)."""
     if not _of_each_gate(mask):
-        return weight_gradient(d_gates, states.flatten(0, 1), float_type)
+        return weight_gradient(weight, d_gates, states.flatten(0, 1), float_type)
     seen = _masked(states, mask[:, None]).flatten(1, 2)                                       # (G, N, H)
     parts = d_gates.unflatten(1, (len(mask), -1)).permute(1, 2, 0)                            # (G, H, N)
     return torch.bmm(parts, seen).flatten(0, 1).to(float_type)
@@ -108,13 +108,14 @@ def take(ctx):
 def _input_gradient(ctx, d_gates, weight_ih, like):
     if not ctx.needs_input_grad[3]:
         return None
-    d_inputs = d_gates if weight_ih is None else d_gates @ weight_ih
+    d_inputs = d_gates if weight_ih is None else few.times(weight_ih.t())(d_gates)
     return d_inputs.to(like.dtype).view(*like.shape[:2], -1)                 # (T, B, I)
 
 
-def weight_gradient(d_gates, inputs, float_type):
-    """d_gates (N, G·H), inputs (N, I or H) -> (G·H, I or H)."""
-    return few.outer(d_gates, inputs).to(float_type)
+def weight_gradient(weight, d_gates, inputs, float_type):
+    """weight (G·H, I or H), d_gates (N, G·H), inputs (N, I or H) -> as weight; None where `few.unformed` has it."""
+    gradient = few.gradient(weight, d_gates, inputs)
+    return None if gradient is None else gradient.to(float_type)
 
 
 class _LSTM(torch.autograd.Function):
@@ -157,8 +158,8 @@ class _LSTM(torch.autograd.Function):
         d_gates, float_type = d_gates.flatten(0, 1), dc.dtype                          # (N, 4H)
         d_bias = column_sums(d_gates, float_type)
         return (None, None, None, _input_gradient(ctx, d_gates, weight_ih, d_output), dh.to(float_type), dc,
-                None if inputs is None else weight_gradient(d_gates, inputs, float_type),
-                _state_weight_gradient(d_gates, states[:-1], ctx.mask, float_type), d_bias,
+                None if inputs is None else weight_gradient(weight_ih, d_gates, inputs, float_type),
+                _state_weight_gradient(weight_hh, d_gates, states[:-1], ctx.mask, float_type), d_bias,
                 d_bias if ctx.biases == 2 else None, None)
 
 
@@ -198,8 +199,8 @@ class _GRU(torch.autograd.Function):
             dh = product(dh_gate[t])                                                   # (B, H)
         dx_gates, dh_gates, float_type = dx_gates.flatten(0, 1), dh_gates.flatten(0, 1), carry.dtype   # (N, 3H)
         return (None, None, None, _input_gradient(ctx, dx_gates, weight_ih, d_output), dh.to(float_type) + carry,
-                None if inputs is None else weight_gradient(dx_gates, inputs, float_type),
-                _state_weight_gradient(dh_gates, states[:-1], ctx.mask, float_type),
+                None if inputs is None else weight_gradient(weight_ih, dx_gates, inputs, float_type),
+                _state_weight_gradient(weight_hh, dh_gates, states[:-1], ctx.mask, float_type),
                 column_sums(dx_gates, float_type), column_sums(dh_gates, float_type))
 
 

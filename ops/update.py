@@ -5,22 +5,34 @@ from ctypes import c_void_p as pointer
 import torch
 
 from ops import compiled
+from ops.few import Product
+
+MOST_ROWS = 16         # as in ops/kernels/update.cpp
 
 
 def update(weights, trained, decays, gradients, rates):
-    """w ← w + decay · (trained - w) - rate · gradient, for lists of tensors; decay and rate as w is, or scalars ()."""
+    """w ← w + decay · (trained - w) - rate · gradient, for lists of tensors; decay and rate as w is, or scalars ().
+
+    A gradient may be a `few.Product`: where this is compiled it is then never formed.
+    """
     library = compiled.library("update") if _usable(weights, trained, decays, gradients, rates) else None
     if library is None:
+        formed = [each.formed() if isinstance(each, Product) else each for each in gradients]
         torch._foreach_lerp_(weights, trained, decays)
-        torch._foreach_addcmul_(weights, gradients, rates, -1)
+        torch._foreach_addcmul_(weights, formed, rates, -1)
         return
-    for tensors in zip(weights, trained, decays, gradients, rates, strict=True):
-        function = library.update_alike if tensors[2].dim() == 0 else library.update
-        function(integer(tensors[0].numel()), *(pointer(tensor.data_ptr()) for tensor in tensors))
+    for weight, start, decay, gradient, rate in zip(weights, trained, decays, gradients, rates, strict=True):
+        factors = gradient if isinstance(gradient, Product) else (gradient,)
+        function = library.update_product if isinstance(gradient, Product) else library.update
+        sizes = (len(gradient.g), *weight.shape) if isinstance(gradient, Product) else (weight.numel(),)
+        function(integer(decay.dim() == 0), *map(integer, sizes),
+                 *(pointer(each.data_ptr()) for each in (weight, start, decay, rate, *factors)))
 
 
 def _usable(weights, trained, decays, gradients, rates):
-    tensors = [*weights, *trained, *decays, *gradients, *rates]
-    return (all(tensor.is_cpu and tensor.dtype == torch.float32 and tensor.is_contiguous() for tensor in tensors)
+    factors = [each for gradient in gradients for each in (gradient if isinstance(gradient, Product) else (gradient,))]
+    return (all(len(each.g) <= MOST_ROWS for each in gradients if isinstance(each, Product))
+            and all(tensor.is_cpu and tensor.dtype == torch.float32 and tensor.is_contiguous()
+                for tensor in (*weights, *trained, *decays, *rates, *factors))
             and all(decay.shape == rate.shape and decay.shape in (weight.shape, ())
                     for weight, decay, rate in zip(weights, decays, rates, strict=True)))

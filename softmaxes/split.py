@@ -1,4 +1,7 @@
 """The full softmax and, where cutoffs split the vocabulary, the adaptive one (splitcross.py)."""
+from torch.nn import functional as F
+
+from ops import few
 from ops.fused_softmax import kernel_on
 from runtime.errors import InputError
 from runtime.options import ARCHITECTURE, Flag
@@ -22,6 +25,11 @@ class SplitSoftmax(SplitCrossEntropyLoss, Softmax):
         if self.advsoft and self.splits:
             raise InputError("--advsoft is for a full softmax, not for one with --cutoffs; leave it out, or give "
                              "--cutoffs without numbers")
+
+    def forward(self, weight, bias, hiddens, targets):
+        if few.is_unformed(weight) and not self.splits and not self.training:
+            return F.cross_entropy(few.linear(hiddens, weight, bias), targets)
+        return super().forward(weight, bias, hiddens, targets)
 
     @property
     def can_be_graphed(self):

@@ -12,7 +12,7 @@ from runtime import options
 from runtime.log import log
 from runtime.options import flags_of
 from runtime.run_files import Files
-from training import settings
+from training import schedules, settings
 from training.optimizers import own_decay
 from training.reports import report_test
 from training.run import Run
@@ -48,7 +48,7 @@ def main(argv=None):
               words_before=checkpoint.words_seen(source))
     with running(run):
         if not resumed:
-            run.start_averaging("from the first step of fine-tuning")
+            schedules.average(run, "from the first step of fine-tuning")
             run.keep_initial()
         for _ in run.epochs():
             run.train_epoch()

@@ -40,9 +40,9 @@ def main(argv=None):
             if config.average_from and epoch >= config.average_from:
                 schedules.average(run, f"after {run.progress.unit} {epoch} at the latest")
             if epoch in config.when:
-                run.divide_learning_rate(10)
+                schedules.divide_learning_rate(run, 10)
             if config.decay != 1 and epoch >= config.decay_from:
-                run.divide_learning_rate(config.decay)
+                schedules.divide_learning_rate(run, config.decay)
             run.end_epoch()
         if args.test:
             report_test(run)

@@ -4,13 +4,16 @@ import math
 import torch
 
 from runtime.log import log
+from runtime.signals import Stop
+from training.settings import TrainingConfig
 
 
 class Losses:
-    """Collects what `TrainStep` gives. max_bad_steps: so many steps in a row that are not finite are a divergence."""
+    """Collects what `TrainStep` gives. So many steps in a row as --max-bad-steps that are not finite are a divergence.
+    """
 
-    def __init__(self, max_bad_steps):
-        self.max_bad_steps = max_bad_steps
+    def __init__(self, config: TrainingConfig):
+        self.config = config
         self.waiting = []                                         # (batch, loss, tokens) still on the device
         self.skipped = self.skipped_in_a_row = 0                  # steps without a finite loss or gradient
 
@@ -34,4 +37,10 @@ class Losses:
 
     @property
     def diverged(self):
-        return self.skipped_in_a_row >= self.max_bad_steps
+        return self.skipped_in_a_row >= self.config.max_bad_steps
+
+    def stop_if_diverged(self):
+        """Raise a Stop with advice where training has diverged."""
+        if self.diverged:
+            raise Stop(f"{self.skipped_in_a_row} steps in a row gave no finite loss or gradient; lower --lr (now "
+                       f"{self.config.lr:g}) or --clip (now {self.config.clip:g})", 1)

@@ -1,6 +1,7 @@
 """The optimizers that --optimizer offers. A new one is an entry here; whatever it keeps is saved and continued."""
 import copy
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 
@@ -86,13 +87,19 @@ def make(args, model):
     return OPTIMIZERS[args.optimizer].make(list(model.parameters()), vars(args))
 
 
-def take_flags(optimizer, args, lr=None):
-    """Let a continued optimizer have the weight decay that the flags say, and the learning rate `lr` if it is given."""
+def take_flags(optimizer, args, lr):
+    """Let a continued optimizer have the weight decay that the flags say, and their learning rate where another one
+    than the run's so far, `lr`, was typed."""
     for group in optimizer.param_groups:
         if "weight_decay" in group:
             group["weight_decay"] = own_decay(vars(args))
-        if lr is not None:
-            group["lr"] = lr
+        if "lr" in args.given and args.lr != lr:
+            group["lr"] = args.lr
+
+
+def evaluated_weights(optimizer):
+    """Inside `with` the weights are those that are evaluated and saved: their average, once there is one."""
+    return getattr(optimizer, "averaged", nullcontext)()
 
 
 def load_state_dict(optimizer, saved, where):

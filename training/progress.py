@@ -11,6 +11,8 @@ from runtime.meter import Meter
 from training.losses import Losses
 from training.settings import TrainingConfig
 
+CLOSE = 0.99       # share of the words of --save-at-words that is enough at the end: held-out text is not read
+
 
 class Progress:
     """What a run says about itself, and saves.
@@ -25,7 +27,7 @@ class Progress:
         self.config, self.unit = config, "turn" if config.turn_steps else "epoch"
         self.words_before, self.words_per_token = words_before, words_per_token
         self.marks = []                                           # of --save-at-words, those that are still to come
-        self.losses = Losses(config.max_bad_steps)
+        self.losses = Losses(config)
         self.history = []
         self.switch_epoch, self.switch_reason = None, None
         self.stall_epoch = 0                                      # after which the rate was last divided for a stall
@@ -35,6 +37,11 @@ class Progress:
     def begin_epoch(self):
         self.batch = 0
         self.meter, self.interval = Meter(), Meter()
+
+    def add_batch(self, loss, tokens):
+        """Count a step by what it gave: its mean loss, a scalar on the device, over so many tokens."""
+        self.batch += 1
+        self.losses.add(self.batch, loss, tokens)
 
     def begin_interval(self):
         self.interval = Meter()
@@ -48,6 +55,21 @@ class Progress:
     def ended(self):
         """Whether no epoch is left to run."""
         return self.finished or len(self.history) >= self.config.epochs
+
+    def position(self, reader):
+        """How far the present epoch has come, and how long it is: in tokens of a stream, or of a turn in steps."""
+        return (self.batch, self.config.turn_steps) if self.config.turn_steps else (reader.row, reader.length)
+
+    def add_epoch(self, raw, average, best, lr, tokens_per_second, peak_memory_mib):
+        """Add the present epoch to the history. raw, average: validation losses of the weights that are trained and, if
+        there is one, of their average; best: the lowest loss before."""
+        loss = raw if average is None else average
+        self.history.append({
+            "epoch": self.number, "lr": lr, "train_loss": self.meter.loss(), "valid_loss": loss, "valid_loss_raw": raw,
+            "valid_loss_averaged": average, "best": loss <= best, "switch_epoch": self.switch_epoch,
+            "switch_reason": self.switch_reason, "seconds": self.meter.seconds(), "tokens": self.meter.tokens,
+            "words": self.words_of_epoch(), "tokens_per_second": tokens_per_second,
+            "peak_memory_mib": peak_memory_mib})
 
     def fetch_losses(self):
         """Wait for the losses that are still on the device, and count them."""
@@ -72,9 +94,9 @@ class Progress:
                              "version trained it, or another program. Leave the flag out")
         self.marks = sorted({mark for mark in self.config.save_at_words or () if mark > words})
 
-    def marks_reached(self, share):
-        """Yield those of which the words read are such a share, each once."""
-        while self.marks and self.words_read() >= share * self.marks[0]:
+    def marks_reached(self):
+        """Yield those that the words read have reached, each once."""
+        while self.marks and self.words_read() >= (CLOSE if self.ended else 1.0) * self.marks[0]:
             yield self.marks.pop(0)
 
     # ---- stalling

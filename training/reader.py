@@ -7,6 +7,7 @@ from operator import index
 import torch
 
 from checkpoint import check_tensor
+from runtime.errors import InputError
 from training.partial_shuffle import Endless, Rotated, offsets
 from utils import flat_hidden, get_batch
 
@@ -56,12 +57,13 @@ class TextReader:
         """All but the hidden state, which several processes put together."""
         return {"row": self.row, "rows": self.rows, "times_read": self.times_read}
 
-    def load_state_dict(self, state, times_read):
-        """Go where `state_dict` was, with the zero state. times_read: for a state that does not say it. ValueError
-        where streams have another length."""
+    def load_state_dict(self, state, times_read, where):
+        """Go where `state_dict` was, with the zero state. times_read: for a state that does not say it. InputError,
+        starting with `where`, if streams have another length."""
         rows, row = index(state["rows"]), index(state["row"])
         if rows != len(self.streams) or not 0 <= row < (2 * rows if self.read_on else rows):
-            raise ValueError(f"is of {rows} tokens in each stream of the batch, now they have {len(self.streams)}")
+            raise InputError(f"{where} is of {rows} tokens in each stream of the batch, now they have "
+                             f"{len(self.streams)}: use the --data and --batch-size it was trained with")
         self.begin(index(state.get("times_read", times_read)))
         self.row = row
 

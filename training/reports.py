@@ -11,25 +11,45 @@ from runtime import record
 from runtime.log import log, perplexity, report, rule
 
 
-def bar_of(progress, done, total, shown):
-    """A bar for an epoch, of which `done` of `total` is read; shown: on a terminal."""
-    return tqdm(total=total, initial=done, leave=False, disable=not (shown and sys.stderr.isatty()),
-                desc=f"{progress.unit} {progress.number}",
-                bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}")
+class Display:
+    """What is shown while an epoch is read: a line every `log_interval` batches, and on a terminal a bar if `has_bar`.
+    """
 
+    def __init__(self, progress, reader, log_interval, has_bar):
+        self.progress, self.log_interval, config = progress, log_interval, progress.config
+        self.batches = config.turn_steps or reader.rows // config.bptt               # about how many an epoch has
+        self.next_line = progress.batch + log_interval
+        self.done, total = progress.position(reader)
+        self.bar = tqdm(total=total, initial=self.done, leave=False, disable=not (has_bar and sys.stderr.isatty()),
+                        desc=f"{progress.unit} {progress.number}",
+                        bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}")
+        progress.begin_interval()
 
-def show_beside(bar, interval):
-    """Put the figures of a Meter beside a bar."""
-    bar.set_postfix_str(f"ppl {perplexity(interval.loss()):.2f}, {interval.speed():.0f} tokens/s", False)
+    def __enter__(self):
+        return self
 
+    def __exit__(self, *error):
+        self.bar.close()
 
-def log_interval(progress, batches, lr):
-    """A line of the batches since the last one; batches: about how many an epoch has."""
-    interval = progress.interval
-    if interval.batches:
-        log(f"| {progress.unit} {progress.number:3d} | {progress.batch:5d}/{max(progress.batch, batches):5d} batches "
-            f"| lr {lr:05.5f} | ms/batch {interval.seconds() * 1000 / interval.batches:5.2f} "
-            f"| {report(interval.loss())}")
+    def go_to(self, done):
+        """Let the bar be where the epoch is -> whether there are figures to `show`."""
+        self.redrawn = self.bar.update(done - self.done)
+        self.done = done
+        return self.redrawn or self.progress.batch == self.next_line
+
+    def show(self, lr):
+        """Put the figures since the last line beside the bar, and log them where it is time."""
+        progress, interval = self.progress, self.progress.interval
+        if self.redrawn:
+            self.bar.set_postfix_str(f"ppl {perplexity(interval.loss()):.2f}, {interval.speed():.0f} tokens/s", False)
+        if progress.batch != self.next_line:
+            return
+        if interval.batches:
+            log(f"| {progress.unit} {progress.number:3d} | {progress.batch:5d}/{max(progress.batch, self.batches):5d} "
+                f"batches | lr {lr:05.5f} | ms/batch {interval.seconds() * 1000 / interval.batches:5.2f} "
+                f"| {report(interval.loss())}")
+        progress.begin_interval()
+        self.next_line += self.log_interval
 
 
 def log_epoch(progress):

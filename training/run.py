@@ -2,31 +2,25 @@
 
 T window length, B batch size, L stream length.
 """
-from contextlib import nullcontext
-
 import torch
 
 import checkpoint
 from model import count_parameters, is_finite
 from runtime import record
 from runtime.devices import peak_memory_mib
-from runtime.errors import InputError
-from runtime.log import log, report
+from runtime.log import log, report, warn
 from runtime.processes import ProcessGroup
-from runtime.signals import Stop
-from training import optimizers, reports, settings
+from training import optimizers, reports, schedules, settings
 from training.compose import compose
 from training.progress import Progress
 from training.reader import TextReader
 from training.self_check import recording_for
-from training.state import CheckpointManager, generator_states, load_generators
+from training.state import CheckpointManager, continuing, generator_states, load_generators
 from training.step import TrainStep
 from training.tensorboard import Board
 from training.texts import Texts
 from training.validation import Validation
 from training.windows import window_length
-
-CLOSE = 0.99       # share of the words of --save-at-words that is enough at the end: held-out text is not read
 
 
 class Run:
@@ -65,20 +59,14 @@ class Run:
         """Go where the run is continued from, if it is, and open the board of curves."""
         if self.resumed:
             source, state = self.resumed
-            try:
+            with continuing(source):
                 self.load_state_dict(state, f"{source}: the training state")
-            except InputError:
-                raise
-            except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError, OverflowError) as error:
-                raise InputError(f"{source} is damaged: its training state cannot be used ({type(error).__name__})"
-                                 ) from None
         self.progress.look_for_marks()
         if self.resumed:
             self.checkpoints.continue_from(source, state["progress"]["best"])
             self.checkpoints.write_log(self.progress.history, self._about(), "w")
-            if not self.group.rank:
-                log(f"| continuing from {source}: {self.progress.unit} {self.progress.number}, batch "
-                    f"{self.progress.batch + 1}")
+            log(f"| continuing from {source}: {self.progress.unit} {self.progress.number}, batch "
+                f"{self.progress.batch + 1}")
         self.board = Board(None if self.group.rank else self.config.tensorboard, self.files.name,
                            len(self.progress.history))
 
@@ -93,47 +81,24 @@ class Run:
         """Read what is left of the training text, or of a turn, window by window, and learn from it."""
         config, progress, reader = self.config, self.progress, self.reader
         self.model.train()
-        progress.begin_interval()
-        done, total = self._position()
-        line = progress.batch + self.args.log_interval
-        with reports.bar_of(progress, done, total, shown=not self.group.rank) as bar:
+        done, total = progress.position(reader)
+        with reports.Display(progress, reader, self.args.log_interval, has_bar=not self.group.rank) as display:
             while done < total:
                 length = window_length(config.bptt, config.max_seq_len_delta, self.lengths, config.variable_bptt)
                 data, targets = reader.read(length)
                 if self.schedule:
-                    self._follow_schedule(progress.number - 1 + done / total)
+                    schedules.follow(self.schedule, progress.number - 1 + done / total, config.lr, self.optimizer)
                 loss, reader.hidden = self.step(data, targets, reader.hidden)
-                progress.batch += 1
-                progress.losses.add(progress.batch, loss, len(data) * config.batch_size)
-                before, (done, _) = done, self._position()
-                redrawn = bar.update(done - before)
-                if loss.is_cpu or redrawn or progress.batch == line or done >= total:
+                progress.add_batch(loss, len(data) * config.batch_size)
+                done, _ = progress.position(reader)
+                due = display.go_to(done)
+                if loss.is_cpu or due or done >= total:
                     progress.fetch_losses()
-                    self._stop_if_diverged()
-                if redrawn:
-                    reports.show_beside(bar, progress.interval)
-                if progress.batch == line:
-                    reports.log_interval(progress, config.turn_steps or reader.rows // config.bptt, self.rate)
-                    progress.begin_interval()
-                    line += self.args.log_interval
+                    progress.losses.stop_if_diverged()
+                if due:
+                    display.show(self.rate)
                 self._save_at_words()
                 self._pause()
-
-    def _position(self):
-        """How far this epoch has come, and how long it is: in tokens of a stream, or of a turn in steps."""
-        return ((self.progress.batch, self.config.turn_steps) if self.config.turn_steps else
-                (self.reader.row, self.reader.length))
-
-    def _follow_schedule(self, epoch):
-        factor, momentum = self.schedule(epoch)
-        for group in self.optimizer.param_groups:
-            group["lr"], group["betas"] = self.config.lr * factor, (momentum, group["betas"][1])
-
-    def _stop_if_diverged(self):
-        losses = self.progress.losses
-        if losses.diverged:
-            raise Stop(f"{losses.skipped_in_a_row} steps in a row gave no finite loss or gradient; lower --lr (now "
-                       f"{self.config.lr:g}) or --clip (now {self.config.clip:g})", 1)
 
     @property
     def rate(self):
@@ -142,36 +107,17 @@ class Run:
 
     def validate(self):
         """Validation losses of the weights that are trained and, once there is one, of their average."""
-        progress = self.progress
-        train_loss, tokens, speed = progress.meter.loss(), progress.meter.tokens, progress.meter.speed()
-        words = progress.words_of_epoch()
+        speed = self.progress.meter.speed()                       # of training alone
         raw, average = self.validation.losses(self.optimizer, self.interruption.check)
-        loss = raw if average is None else average
-        progress.history.append({
-            "epoch": progress.number, "lr": self.rate, "train_loss": train_loss,
-            "valid_loss": loss, "valid_loss_raw": raw, "valid_loss_averaged": average,
-            "best": loss <= self.checkpoints.best_loss, "switch_epoch": progress.switch_epoch,
-            "switch_reason": progress.switch_reason, "seconds": progress.meter.seconds(), "tokens": tokens,
-            "words": words, "tokens_per_second": speed,
-            "peak_memory_mib": peak_memory_mib(self.compute.device)})
-        reports.log_epoch(progress)
+        self.progress.add_epoch(raw, average, self.checkpoints.best_loss, lr=self.rate, tokens_per_second=speed,
+                                peak_memory_mib=peak_memory_mib(self.compute.device))
+        reports.log_epoch(self.progress)
 
     def keep_initial(self):
         """Save the model that the run starts from as the best so far: what is fine-tuned is never worse."""
         loss = self.validation.loss(self.interruption.check)
         log(f"| before the first {self.progress.unit} | {report(loss, 'valid ')}")
         self._save_best(loss)
-
-    def start_averaging(self, reason):
-        """From the next step on, validation and the saved model use the average of the weights."""
-        self.optimizer.start_averaging()
-        self.progress.answer_by_averaging(reason)
-        log(f"| averaging starts: {reason}")
-
-    def divide_learning_rate(self, divisor):
-        for group in self.optimizer.param_groups:
-            group["lr"] /= divisor
-        log(f"| learning rate divided by {divisor:g}: now {self.rate:g}")
 
     def end_epoch(self):
         """Save the model if it is the best so far, the epoch's line of JSON, and the state to continue from.
@@ -185,8 +131,7 @@ class Run:
         if not self.config.turn_steps:
             self.reader.next_pass()
         self.progress.begin_epoch()
-        if self.progress.ended:
-            self._save_at_words(CLOSE)
+        self._save_at_words()
         self.checkpoints.write_log([epoch], self._about())
         self.board.show(epoch)
         if due:
@@ -202,27 +147,24 @@ class Run:
         losses = {"valid": valid, **self.progress.of_model(), **more}
         return checkpoint.contents_of(self.model, self.args.settings(), self.texts.vocabulary, losses)
 
-    def _save_at_words(self, share=1.0):
-        """Save the model as it is evaluated, if it has read this share of the next words of --save-at-words."""
-        for mark in self.progress.marks_reached(share):
-            with getattr(self.optimizer, "averaged", nullcontext)():
+    def _save_at_words(self):
+        """Save the model as it is evaluated, if it has read the next words of --save-at-words."""
+        for mark in self.progress.marks_reached():
+            with optimizers.evaluated_weights(self.optimizer):
                 contents = self._contents(None, words_of_epoch=self.progress.words_of_epoch())
-                if self.checkpoints.save_model(self.files.at_words(mark), contents):
-                    log(f"| after {checkpoint.words_seen(contents):,} words: {self.files.at_words(mark)}")
+                self.checkpoints.save_at_words(contents, mark)
 
     def _save_best(self, loss, now=True):
-        """Save the model as it is evaluated, with the average in place once there is one."""
-        with getattr(self.optimizer, "averaged", nullcontext)():
+        """Save the model as it is evaluated as the best so far."""
+        with optimizers.evaluated_weights(self.optimizer):
             self.checkpoints.save_best(self._contents(loss), loss, now)
 
     def save_state(self):
         """Write all that continuing exactly needs -> whether it was written. What has diverged is not kept."""
         self.progress.fetch_losses()
-        if self.progress.losses.diverged:
-            log("| WARNING: training has diverged: this state is not saved")
-            return False
-        if not is_finite(self.model):
-            log("| WARNING: the weights are not finite: this state is not saved")
+        if self.progress.losses.diverged or not is_finite(self.model):
+            reason = "training has diverged" if self.progress.losses.diverged else "the weights are not finite"
+            warn(f"{reason}: this state is not saved")
             return False
         return self.checkpoints.save_state({**self._contents(self.checkpoints.best_loss), **self.state_dict()})
 
@@ -230,30 +172,20 @@ class Run:
         """Besides the weights, all that decides how the run goes on: a dict for a checkpoint."""
         return {"optimizer": self.optimizer.state_dict(), "hidden": self.reader.hidden_of_all(self.group),
                 "generators": generator_states(self.group, self.lengths),
-                "progress": {**self.reader.state_dict(), **self.progress.state_dict(), "best": self.files.best,
-                             "stage": self.files.stage}}
+                "progress": {**self.reader.state_dict(), **self.progress.state_dict(), **self.checkpoints.state_dict()}}
 
     def load_state_dict(self, state, where):
         """Continue from a checkpoint that `state_dict` is part of. InputError, starting with `where`, if it is one of
         another text, batch size or optimizer; any other error if it is damaged."""
-        args, progress, history = self.args, state["progress"], state["losses"]["history"]
-        if progress["stage"] != self.files.stage:
-            owner = "finetune.py" if progress["stage"] else "main.py"
-            raise InputError(f"{where} is one of {owner}; continue it with that")
-        try:
-            self.reader.load_state_dict(progress, len(history))
-        except ValueError as error:
-            raise InputError(f"{where} {error}: use the --data and --batch-size it was trained with") from None
+        progress, history = state["progress"], state["losses"]["history"]
+        self.checkpoints.check_state_dict(progress, where)
+        self.reader.load_state_dict(progress, len(history), where)
         optimizers.load_state_dict(self.optimizer, state["optimizer"], where)
         checkpoint.load_weights(self.model, state, f"{where}: model")
-        rate = args.lr if "lr" in args.given and args.lr != state["settings"]["lr"] else None
-        optimizers.take_flags(self.optimizer, args, rate)
+        optimizers.take_flags(self.optimizer, self.args, state["settings"]["lr"])
         self.reader.load_hidden(state["hidden"], where)
         self.progress.load_state_dict(progress, history)
-        if not isinstance(progress["best"], str):
-            raise TypeError("the best model has no name")
-        load_generators(state["generators"], self.group, self.lengths,
-                        args.seed + 1_000_003 * self.group.rank + len(history))
+        load_generators(state["generators"], self.group, self.lengths, self.args.seed + len(history))
 
     def _pause(self):
         """Between two windows: stop if any process was asked to, and save the state now and then."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from runtime.errors import InputError
-from runtime.log import warn
+from runtime.log import log, warn
 from runtime.options import RUN, Flag
 from runtime.values import non_negative, probability
 from training.optimizers import OPTIMIZERS
@@ -94,18 +94,34 @@ def plan(args):
     return args
 
 
-# ---- what follows when the validation loss stalls: a function of the Run
+def follow(schedule, epoch, lr, optimizer):
+    """Let an optimizer have what the schedule gives at `epoch`, a number with fractions; lr: what it multiplies."""
+    factor, momentum = schedule(epoch)
+    for group in optimizer.param_groups:
+        group["lr"], group["betas"] = lr * factor, (momentum, group["betas"][1])
 
-def average(run, reason=None):
-    """NT-ASGD (section 3): average the weights from the next step on."""
-    if hasattr(run.optimizer, "start_averaging") and not run.optimizer.averaging:
-        run.start_averaging(reason or run.progress.why_stalled())
+
+# ---- between epochs, and when the validation loss stalls: functions of the Run
+
+def divide_learning_rate(run, divisor):
+    for group in run.optimizer.param_groups:
+        group["lr"] /= divisor
+    log(f"| learning rate divided by {divisor:g}: now {run.rate:g}")
 
 
 def divide(run, divisor=None):
-    """Divide the learning rate, each time anew."""
+    """Divide the learning rate for a stall, each time anew."""
     run.progress.answer_stall()
-    run.divide_learning_rate(divisor or run.config.stall_divisor)
+    divide_learning_rate(run, divisor or run.config.stall_divisor)
+
+
+def average(run, reason=None):
+    """NT-ASGD (section 3): from the next step on, validation and the saved model use the average of the weights."""
+    if hasattr(run.optimizer, "start_averaging") and not run.optimizer.averaging:
+        reason = reason or run.progress.why_stalled()
+        run.optimizer.start_averaging()
+        run.progress.answer_by_averaging(reason)
+        log(f"| averaging starts: {reason}")
 
 
 ON_STALL = {"average": average, "halve": partial(divide, divisor=2), "divide": divide, "nothing": lambda run: None}

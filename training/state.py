@@ -12,6 +12,7 @@ import os
 import shutil
 import sys
 import time
+from contextlib import contextmanager
 
 import torch
 
@@ -57,6 +58,18 @@ def continued(args, resumed, flags):
     return options.inherit(args, resumed[1]["settings"], resumed[0], flags) if resumed else args
 
 
+@contextmanager
+def continuing(source):
+    """Inside the block a run takes over the state that was read from `source`: what fails there is damage of the file.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError, OverflowError) as error:
+        raise InputError(f"{source} is damaged: its training state cannot be used ({type(error).__name__})") from None
+
+
 def generator_states(group, lengths):
     """All random number generators: torch's own of every process of `group`, and `lengths`, which draws windows'."""
     cuda = [torch.cuda.get_rng_state()] if torch.cuda.is_initialized() else []
@@ -65,12 +78,12 @@ def generator_states(group, lengths):
 
 
 def load_generators(states, group, lengths, seed):
-    """Set them to what `generator_states` gave; a process that was not there then draws numbers of its own, by `seed`.
-    """
+    """Set them to what `generator_states` gave; a process that was not there then draws numbers of its own, by `seed`
+    and rank."""
     lengths.set_state(states["lengths"])
     ranks = [states, *states.get("others", [])]
     if group.rank >= len(ranks):
-        torch.manual_seed(seed)
+        group.seed_rank(seed)
         return
     torch.set_rng_state(ranks[group.rank]["cpu"])
     if ranks[group.rank]["cuda"] and torch.cuda.is_initialized():
@@ -88,6 +101,19 @@ class CheckpointManager:
         self.best_loss, self.unsaved_best = math.inf, None
         self.saved, self.saving_seconds = time.monotonic(), 0.0
         self.in_the_way = True                                  # another run's files may have the names of ours
+
+    def state_dict(self):
+        """What a state says of the files of its run."""
+        return {"best": self.files.best, "stage": self.files.stage}
+
+    def check_state_dict(self, state, where):
+        """InputError, starting with `where`, where `state_dict` of another script gave this; TypeError if nothing did.
+        """
+        if state["stage"] != self.files.stage:
+            owner = "finetune.py" if state["stage"] else "main.py"
+            raise InputError(f"{where} is one of {owner}; continue it with that")
+        if not isinstance(state["best"], str):
+            raise TypeError("the best model has no name")
 
     def continue_from(self, source, best):
         """Make the files those of the run whose state `source` was read. best: the name of its best model.
@@ -138,6 +164,12 @@ class CheckpointManager:
     def save_model(self, path, contents):
         """Write a model with its digest -> whether it was written."""
         return self._write(path, {**contents, "digest": checkpoint.digest(contents)})
+
+    def save_at_words(self, contents, words):
+        """Write a model as the one after so many words."""
+        path = self.files.at_words(words)
+        if self.save_model(path, contents):
+            log(f"| after {checkpoint.words_seen(contents):,} words: {path}")
 
     def save_state(self, contents):
         """Write all that continuing exactly needs, a dict as of `checkpoint.load` -> whether it was written."""

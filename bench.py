@@ -194,7 +194,8 @@ def bench_dynamic(args, model, device, watch):
     rates, decays = dynamic.rms_rates([torch.full_like(w, 1e-6) for w in weights], 1e-9, 0.002, 2e-5)
 
     def learn():
-        for features, targets, gradients, _ in dynamic.read_segments(model, stream, dynamic.segments_of(stream, 5)):
+        for features, targets, gradients, _ in dynamic.read_segments(model, stream, dynamic.segments_of(stream, 5),
+                                                                     form=False):
             model.target_logprob(features, targets)
             update(weights, trained, decays, gradients, rates)
 

@@ -80,12 +80,12 @@ def segments_by_line(ends, reset):
     return Segments([0, *(row for row, end in enumerate(ends[:-1], start=1) if end)], reset)
 
 
-def read_segments(model, streams, segments, row=0, hidden=None):
+def read_segments(model, streams, segments, row=0, hidden=None, form=True):
     """Read `streams` (L, B) from `row` on, without dropout -> yields features (N, E), targets (N,), gradients, hidden.
 
-    row: where one of the `segments` begins. The gradients are those of the segment's mean loss, for each parameter of
-    `model` a tensor or, where there are few tokens, a `few.Product`. What is done to the parameters before the next
-    segment is asked for holds from that one on.
+    row: where one of the `segments` begins. The gradients are those of the segment's mean loss, a tensor for each
+    parameter of `model`, or without `form` where there are few tokens a `few.Product`. What is done to the parameters
+    before the next segment is asked for holds from that one on.
     The state is carried, cut off from its graph, or is zero for each segment, as `segments` say.
     """
     model.eval()
@@ -95,7 +95,8 @@ def read_segments(model, streams, segments, row=0, hidden=None):
         with few.unformed(parameters) as whole:
             features, hidden = model(data, hidden)
             gradients = torch.autograd.grad(model.loss(features, targets), parameters, allow_unused=True)
-        return features.detach(), whole(gradients), repackage_hidden(hidden)
+        gradients = whole(gradients)
+        return features.detach(), few.formed(gradients) if form else gradients, repackage_hidden(hidden)
 
     if parameters[0].is_cuda:
         differentiate = with_fallbacks(differentiate, stop_cudnn)
@@ -190,7 +191,7 @@ class DynamicPass(ResumablePass):
         row = meter.tokens
         with tqdm(total=len(stream) - 1, initial=row, disable=None, leave=False) as bar:
             for features, targets, gradients, hidden in read_segments(self.model, stream, segments, row,
-                                                                      seen["hidden"]):
+                                                                      seen["hidden"], form=False):
                 with torch.no_grad():
                     scores = score_features(self.model, features, targets, ranks=ranks, entropies=entropies)
                 loss = -scores.logprobs.mean().item()

@@ -53,8 +53,10 @@ class Product(NamedTuple):
     g: torch.Tensor                # (T, O)
     x: torch.Tensor                # (T, K)
 
-    def formed(self):
-        return outer(self.g, self.x)
+
+def formed(gradients):
+    """The same gradients, those that are Products as tensors -> list."""
+    return [outer(*each) if isinstance(each, Product) else each for each in gradients]
 
 
 _products = None                   # inside `unformed`: lists of Products, by their weights' places in memory and shapes
@@ -84,7 +86,7 @@ def _sum(parameter, gradient, products):
     if gradient is None and products:
         return Product(*(torch.cat(factors) for factors in zip(*products)))
     gradient = torch.zeros_like(parameter) if gradient is None else gradient
-    return sum((product.formed() for product in products), gradient)
+    return sum(formed(products), gradient)
 
 
 def gradient(weight, g, x):

@@ -5,7 +5,7 @@ from ctypes import c_void_p as pointer
 import torch
 
 from ops import compiled
-from ops.few import Product
+from ops.few import Product, formed
 
 MOST_ROWS = 16         # as in ops/kernels/update.cpp
 
@@ -17,9 +17,8 @@ def update(weights, trained, decays, gradients, rates):
     """
     library = compiled.library("update") if _usable(weights, trained, decays, gradients, rates) else None
     if library is None:
-        formed = [each.formed() if isinstance(each, Product) else each for each in gradients]
         torch._foreach_lerp_(weights, trained, decays)
-        torch._foreach_addcmul_(weights, formed, rates, -1)
+        torch._foreach_addcmul_(weights, formed(gradients), rates, -1)
         return
     for weight, start, decay, gradient, rate in zip(weights, trained, decays, gradients, rates, strict=True):
         factors = gradient if isinstance(gradient, Product) else (gradient,)

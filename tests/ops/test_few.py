@@ -90,7 +90,7 @@ def test_gradients_that_are_not_formed_are_those_of_autograd(cell, more, tied, i
         assert "encoder.weight" in products and (tied or "decoder.weight" in products)
         assert cell == "QRNN" or any("weight_hh" in name or "weights" in name for name in products)
     for name, gradient in found.items():
-        gradient = gradient.formed() if name in products else gradient
+        gradient, = few.formed([gradient])
         like = torch.zeros_like(gradient) if expected[name] is None else expected[name]
         torch.testing.assert_close(gradient, like, rtol=1e-4, atol=1e-7)
 

@@ -236,6 +236,10 @@ class WordVectors(nn.Embedding):
     """An embedding whose gradient on a GPU is taken without the host: that of torch's cannot be recorded as a graph.
     On a CPU it need not be formed in dynamic evaluation."""
 
+    def reset_parameters(self):
+        if not self.weight.is_meta:      # there torch's normal distribution imports 800 modules
+            super().reset_parameters()
+
     def forward(self, words):
         if few.is_unformed(self.weight):
             return few.lookup(self.weight, words, self.padding_idx)

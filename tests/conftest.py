@@ -1,9 +1,12 @@
 """A corpus small enough to learn in a second, and scripts run as a user runs them."""
 import importlib.util
+import multiprocessing
 import os
 import random
+import runpy
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -48,13 +51,56 @@ def toy(tmp_path_factory):
     return folder
 
 
-def run_script(script, *args, cwd, status=0, timeout=120, **kwargs):
-    """Run one of the scripts in the folder `cwd` and check its exit status -> the finished process."""
-    process = subprocess.run([sys.executable, str(ROOT / script), *map(str, args)], cwd=cwd, capture_output=True,
-                             text=True, timeout=timeout, check=False, **kwargs)
+SERVER = multiprocessing.get_context("forkserver")      # its processes have torch loaded, and start in milliseconds
+SERVER.set_forkserver_preload(["main", "finetune", "pointer", "evaluate", "dynamiceval", "ensemble", "generate",
+                               "export", "prepare"])
+STANDARD = "stdin", "stdout", "stderr"
+
+
+def run_script(script, *args, cwd, status=0, timeout=120, input="", **kwargs):
+    """Run one of the scripts in the folder `cwd` and check its exit status -> the finished process.
+
+    It is a process of its own, forked from one that has imported what scripts import; with other arguments of
+    `subprocess.run`, such as `env`, it is started as a user starts it.
+    """
+    words = [str(ROOT / script), *map(str, args)]
+    if kwargs:
+        process = subprocess.run([sys.executable, *words], cwd=cwd, capture_output=True, text=True, timeout=timeout,
+                                 input=input, check=False, **kwargs)
+    else:
+        process = _forked(words, cwd, timeout, input)
     assert process.returncode == status, process.stdout + process.stderr
     assert "Traceback" not in process.stderr
     return process
+
+
+def _forked(words, cwd, timeout, input):
+    with tempfile.TemporaryDirectory() as folder:
+        files = [Path(folder, name) for name in STANDARD]
+        files[0].write_text(input, encoding="utf-8")
+        child = SERVER.Process(target=_script, args=(words, str(cwd), dict(os.environ), [str(file) for file in files]))
+        child.start()
+        child.join(timeout)
+        if child.exitcode is None:
+            child.kill()
+            child.join()
+            raise subprocess.TimeoutExpired(words, timeout)
+        output = [file.read_text(encoding="utf-8") for file in files[1:]]
+    return subprocess.CompletedProcess(words, child.exitcode, *output)
+
+
+def _script(words, cwd, environment, files):
+    """In the forked process: what a shell and Python do before the first line of a script."""
+    os.chdir(cwd)
+    os.environ.clear()
+    os.environ.update(environment)
+    for number, (name, file) in enumerate(zip(STANDARD, files)):
+        os.dup2(os.open(file, os.O_RDWR | os.O_CREAT), number)
+        setattr(sys, name, open(number, "w" if number else "r", encoding="utf-8", closefd=False))
+    sys.argv = words
+    torch.set_num_threads(int(environment["OMP_NUM_THREADS"]))
+    importlib.import_module("runtime.errors").prepare_process()
+    runpy.run_path(words[0], run_name="__main__")
 
 
 def take_form(in_torch, name, monkeypatch):

@@ -2,7 +2,6 @@
 import copy
 import hashlib
 import math
-import multiprocessing
 import os
 import random
 import resource
@@ -15,11 +14,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import SERVER
 
 MODELS, STATES, CACHES = 900, 700, 400
 SEED = int(os.environ.get("HOSTILE_SEED", 0))     # another number, other damage
-SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["main", "finetune", "generate"])
 
 
 # ---- damage

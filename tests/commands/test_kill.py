@@ -1,6 +1,5 @@
 """Killed with SIGKILL at random moments and continued, a run ends as if it had never been interrupted."""
 import json
-import multiprocessing
 import os
 import random
 import sys
@@ -9,12 +8,10 @@ from importlib import import_module
 
 import pytest
 import torch
-from conftest import SMALL
+from conftest import SERVER, SMALL
 from test_scripts import compare
 
 KILLS = 7                                         # of each of the eight kinds of run: more than fifty in all
-SERVER = multiprocessing.get_context("forkserver")  # starts a run in milliseconds, from a process that has torch loaded
-SERVER.set_forkserver_preload(["main", "finetune"])
 
 
 def child(script, words, folder):

@@ -1,4 +1,6 @@
 """A model's settings: one field each, from which come the flag, its default, and what the model is built with."""
+import subprocess
+import sys
 from dataclasses import dataclass, fields
 
 import pytest
@@ -53,3 +55,13 @@ def test_a_checkpoint_of_an_earlier_version_has_a_config():
     config = ModelConfig.of(contents["settings"])
     assert build(config, len(contents["vocabulary"])).config == config
     assert all(getattr(config, name) == value for name, value in contents["settings"].items() if hasattr(config, name))
+
+
+def test_the_shapes_of_a_model_are_known_without_torchs_symbolic_package():
+    """Every script builds a model on the meta device before it takes memory; importing sympy there takes a second."""
+    program = ("import sys, torch, main, model\nfrom runtime import options\n"
+               "args = model.resolve(options.parse(main.make_parser(), []), 9)\n"
+               "with torch.device('meta'): print(model.count_parameters(model.build(vars(args), 9)))\n"
+               "sys.exit('sympy' in sys.modules)")
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and int(done.stdout) > 20_000_000, done.stderr

@@ -57,7 +57,7 @@ SERVER.set_forkserver_preload(["main", "finetune", "pointer", "evaluate", "dynam
 STANDARD = "stdin", "stdout", "stderr"
 
 
-def run_script(script, *args, cwd, status=0, timeout=120, input="", **kwargs):
+def run_script(script, *args, cwd, status=0, timeout=120, input=None, **kwargs):
     """Run one of the scripts in the folder `cwd` and check its exit status -> the finished process.
 
     It is a process of its own, forked from one that has imported what scripts import; with other arguments of
@@ -77,7 +77,7 @@ def run_script(script, *args, cwd, status=0, timeout=120, input="", **kwargs):
 def _forked(words, cwd, timeout, input):
     with tempfile.TemporaryDirectory() as folder:
         files = [Path(folder, name) for name in STANDARD]
-        files[0].write_text(input, encoding="utf-8")
+        files[0].write_text(input or "", encoding="utf-8")
         child = SERVER.Process(target=_script, args=(words, str(cwd), dict(os.environ), [str(file) for file in files]))
         child.start()
         child.join(timeout)

@@ -92,7 +92,7 @@ def read_segments(model, streams, segments, row=0, hidden=None, form=True):
     parameters = list(model.parameters())
 
     def differentiate(data, targets, hidden):
-        with few.unformed(parameters) as whole:
+        with few.unformed(parameters, data.numel()) as whole:
             features, hidden = model(data, hidden)
             gradients = torch.autograd.grad(model.loss(features, targets), parameters, allow_unused=True)
         gradients = whole(gradients)

@@ -63,14 +63,15 @@ _products = None                   # inside `unformed`: lists of Products, by th
 
 
 @contextmanager
-def unformed(parameters):
-    """Inside the block `gradient` leaves those of `parameters` out, where they are of few rows.
+def unformed(parameters, rows):
+    """Inside the block `gradient` leaves those of `parameters` out, if they are of few `rows` and on a CPU.
 
     -> a function that puts them back: of a list of what autograd gives for the parameters, None for those left out,
     it makes the list of their gradients, a tensor or a Product each.
     """
     global _products
-    products = _products = {_place(parameter): [] for parameter in parameters}
+    products = {_place(parameter): [] for parameter in parameters}
+    _products = products if rows <= ROWS and parameters[0].is_cpu else None
     try:
         yield lambda gradients: [_sum(parameter, gradient, products[_place(parameter)])
                                  for parameter, gradient in zip(parameters, gradients, strict=True)]

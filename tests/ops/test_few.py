@@ -63,7 +63,7 @@ def gradients_of(model, words, targets, unformed):
 
     if not unformed:
         return dict(zip(parameters, differentiate()))
-    with few.unformed(list(parameters.values())) as whole:
+    with few.unformed(list(parameters.values()), words.numel()) as whole:
         gradients = differentiate()
     return dict(zip(parameters, whole(gradients)))
 
@@ -108,8 +108,11 @@ def test_outside_the_block_gradients_are_formed():
     weight, bias = torch.randn(7, 5, requires_grad=True), torch.randn(7, requires_grad=True)
     x = torch.randn(3, 5, requires_grad=True)
     arguments = (x, weight, bias)
-    with few.unformed([weight]):
-        pass
+    with few.unformed([weight], 3):
+        assert few.is_unformed(weight)
+    assert not few.is_unformed(weight)
+    with few.unformed([weight], few.ROWS + 1):         # there a gradient formed by a vocabulary's rows would cost more
+        assert not few.is_unformed(weight)
     for found, like in zip(torch.autograd.grad(few.linear(*arguments).cos().sum(), arguments),
                            torch.autograd.grad(F.linear(*arguments).cos().sum(), arguments)):
         torch.testing.assert_close(found, like)

@@ -17,7 +17,8 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 
 import model as network
-from corpus import tokenizers, word_counts
+from corpus import word_counts
+from corpus.vocabulary import Vocabulary, read_as, restore_tokenizer
 from runtime import devices, options
 from runtime.errors import InputError
 from runtime.options import MODEL, flags_of, setting
@@ -119,8 +120,8 @@ def load(path, flags=None):
 def vocabulary_of(contents):
     """The words of a checkpoint's contents, and how text is cut into them -> Vocabulary."""
     words = contents["vocabulary"]
-    return tokenizers.Vocabulary(words, tokenizers.restore(contents.get("tokenizer"), words),
-                                 word_counts.restore(contents.get("word_counts"), words))
+    return Vocabulary(words, restore_tokenizer(contents.get("tokenizer"), words),
+                      word_counts.restore(contents.get("word_counts"), words))
 
 
 def kept_flags():
@@ -278,7 +279,7 @@ class Opened(NamedTuple):
     """A model that a script reads: the flags with what the checkpoint adds to them and with device and precision."""
     path: str
     args: options.Arguments
-    vocabulary: tokenizers.Vocabulary
+    vocabulary: Vocabulary
     compute: devices.Compute
     model: network.RNNModel
 
@@ -295,6 +296,6 @@ def open_model(args, corpus_flags=options.DATA):
     compute = devices.prepare(args, network.supports(contents["settings"]))
     args = args.replaced(device=str(compute.device), precision=compute.precision,
                          **{UNTRAINED_UNK: contents["settings"][UNTRAINED_UNK]})
-    vocabulary = tokenizers.read_as(vocabulary_of(contents), getattr(args, "split_words", None),
-                                    getattr(args, "lower", None))
+    vocabulary = read_as(vocabulary_of(contents), getattr(args, "split_words", None),
+                         getattr(args, "lower", None))
     return Opened(path, args, vocabulary, compute, restore(contents, path, compute))

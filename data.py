@@ -14,7 +14,8 @@ import torch
 from corpus import demo, own_text
 from corpus.cache import SPLITS, Spool, content_key, load, store
 from corpus.reading import blocks, naming, short
-from corpus.tokenizers import EOS, LONGEST_WORD, UNK, Words, too_long
+from corpus.tokenizers import LONGEST_WORD, Words, too_long
+from corpus.tokens import EOS, UNK
 from runtime.errors import InputError
 from runtime.log import log, warn
 from runtime.paths import default_cache

@@ -11,7 +11,7 @@ import os
 import torch
 
 import checkpoint
-from corpus.tokenizers import read_as
+from corpus.vocabulary import read_as
 from evaluation.text import read_text
 from interchange import FROM, TO
 from interchange.settings import contents_of

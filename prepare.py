@@ -12,7 +12,8 @@ import sys
 
 from corpus import own_text
 from corpus.cache import SPLITS
-from corpus.tokenizers import EOS, TOKENIZERS, UNK
+from corpus.tokens import EOS, UNK
+from corpus.vocabulary import TOKENIZERS
 from corpus.word_parts import WORD_SPLITS
 from runtime import options, values
 from runtime.errors import InputError

@@ -9,7 +9,7 @@ import torch
 
 import checkpoint
 import model as network
-from corpus.tokenizers import Vocabulary
+from corpus.vocabulary import Vocabulary
 from data import EOS, UNK, short
 from evaluation import generation, hidden_states, minimal_pairs, scoring
 from evaluation.loss import PLAIN_WINDOW, evaluating

@@ -19,7 +19,8 @@ from tqdm import tqdm
 
 from corpus.cache import SPLITS
 from corpus.reading import files_in, lines, size_of
-from corpus.tokenizers import EOS, UNK, Vocabulary, restore
+from corpus.tokens import EOS, UNK
+from corpus.vocabulary import Vocabulary, restore_tokenizer
 from runtime.errors import InputError
 
 FILE = "tokenizer.json"
@@ -216,7 +217,7 @@ def read(folder):
                      for unit in ("tokens", "words", "bytes")))
         if not sound:
             raise ValueError(path)
-        return Prepared(Vocabulary(words, restore(description["tokenizer"], words)), sizes)
+        return Prepared(Vocabulary(words, restore_tokenizer(description["tokenizer"], words)), sizes)
     except (InputError, KeyError, TypeError, ValueError, AttributeError):
         raise InputError(f"{path} is damaged; make the folder anew by prepare.py") from None
 

@@ -10,7 +10,8 @@ from functools import cache, cached_property
 import numpy as np
 import torch
 
-from corpus.tokenizers import EOS, UNK, Words, data_of
+from corpus.tokenizers import Words
+from corpus.tokens import EOS, UNK, data_of
 from corpus.word_parts import marks, parts
 from runtime.errors import InputError
 

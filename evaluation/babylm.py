@@ -13,7 +13,8 @@ from typing import NamedTuple
 import torch
 
 from corpus.reading import lines, naming, whole_text
-from corpus.tokenizers import EOS, Words
+from corpus.tokenizers import Words
+from corpus.tokens import EOS
 from evaluation import minimal_pairs
 from evaluation.pair_files import table
 from evaluation.pieces import bytes_of

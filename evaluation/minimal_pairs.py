@@ -7,7 +7,8 @@ from collections import Counter
 from itertools import chain
 from typing import NamedTuple
 
-from corpus.tokenizers import EOS, Words
+from corpus.tokenizers import Words
+from corpus.tokens import EOS
 from evaluation import scoring, syntaxgym
 from evaluation.formats import PLAIN
 from evaluation.pieces import word_index

@@ -1,7 +1,8 @@
 """Scores of words out of those of the pieces that they were read in."""
 from itertools import accumulate, groupby
 
-from corpus.tokenizers import Words, data_of
+from corpus.tokenizers import Words
+from corpus.tokens import data_of
 from data import EOS, UNK
 from evaluation.scoring import Scores
 

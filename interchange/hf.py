@@ -12,7 +12,8 @@ import torch
 
 from checkpoint import vocabulary_of
 from corpus import word_parts
-from corpus.tokenizers import data_of, token_of, visible
+from corpus.subwords import token_of
+from corpus.tokens import data_of, visible
 from data import EOS, UNK, naming
 from interchange.foreign import check_words, float_tensors, read_json
 from interchange.settings import check_folder, exported_settings, refuse, width_of_last

@@ -31,7 +31,7 @@ STANDARD_LIBRARY_ONLY = {"corpus.demo", "corpus.archives", "runtime.errors", "ru
 WHEN_ASKED_FOR = {"ops.compiled": {"cuda"},                 # inside functions, with a fallback or an error
                   "interchange.hf": {"safetensors", "tokenizers"}, "interchange.onnx": {"onnxruntime"},
                   "interchange.onnx_graph": {"onnx", "onnxruntime"},
-                  "corpus.tokenizers": {"tokenizers"}, "tune": {"optuna", "sqlalchemy"}}
+                  "corpus.subwords": {"tokenizers"}, "tune": {"optuna", "sqlalchemy"}}
 ALONE = {"interchange.modeling_awd_lstm": {"torch", "transformers"},        # copied into a folder, to be read there
          "setup": {"setuptools"}}                                           # run by pip
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from corpus.tokenizers import Vocabulary
+from corpus.vocabulary import Vocabulary
 from corpus.word_counts import count_words
 from data import batchify_split, words_per_token
 from training.settings import TrainingConfig

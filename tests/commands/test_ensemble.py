@@ -15,7 +15,7 @@ from conftest import ROOT, SMALL, run_script, stop_after
 import checkpoint
 import ensemble
 import main
-from corpus.tokenizers import Vocabulary
+from corpus.vocabulary import Vocabulary
 from data import Corpus
 from evaluation.members import parse_member, result_name
 from model import build, resolve

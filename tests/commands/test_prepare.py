@@ -12,7 +12,7 @@ from conftest import SMALL
 
 import prepare
 from corpus import own_text
-from corpus.tokenizers import TOKENIZERS
+from corpus.vocabulary import TOKENIZERS
 from runtime.errors import InputError
 
 KINDS = {"words": [], "chars": [], "bpe": ["--vocab-size", 290], "unigram": ["--vocab-size", 290]}

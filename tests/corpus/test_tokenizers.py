@@ -1,4 +1,4 @@
-"""corpus/tokenizers.py and corpus/reading.py: what goes in comes out, whatever it is; and nothing else is restored."""
+"""Tokenizers, vocabularies and reading text: what goes in comes out, whatever it is; and nothing else is restored."""
 import io
 import json
 import unicodedata
@@ -7,8 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from corpus import reading, tokenizers
-from corpus.tokenizers import BPE, EOS, TOKENIZERS, UNK, Characters, Words, data_of, restore, visible
+from corpus import reading, subwords
+from corpus.subwords import BPE
+from corpus.tokenizers import Characters, Words
+from corpus.tokens import EOS, UNK, data_of, visible
+from corpus.vocabulary import TOKENIZERS, restore_tokenizer
 from runtime.errors import InputError
 
 texts = st.text(st.characters(codec="utf-8", exclude_characters="\0"))
@@ -104,8 +107,8 @@ def test_chunks_cut_no_word(learnt, monkeypatch):
     text = "the  cat sat " * 30 + " \t булок " * 20
     whole = learnt.encode(text)
     for chunk in (10, 16, 31):
-        monkeypatch.setattr(tokenizers, "CHUNK", chunk)
-        monkeypatch.setattr(tokenizers, "BATCH", 3 * chunk)
+        monkeypatch.setattr(subwords, "CHUNK", chunk)
+        monkeypatch.setattr(subwords, "BATCH", 3 * chunk)
         assert learnt.encode(text) == whole
 
 
@@ -129,12 +132,12 @@ def test_pieces_come_with_the_last_of_their_bytes():
 @pytest.mark.parametrize("kind", [Words, Characters])
 def test_a_state_is_plain_and_makes_the_same(kind):
     tokenizer = kind(lower=True)
-    again = restore(json.loads(json.dumps(tokenizer.state())), ["a", EOS, UNK])
+    again = restore_tokenizer(json.loads(json.dumps(tokenizer.state())), ["a", EOS, UNK])
     assert type(again) is kind and again.lower
 
 
 def test_a_learnt_state_is_plain_and_makes_the_same(learnt):
-    again = restore(json.loads(json.dumps(learnt.state())), [*reversed(learnt.known()), EOS])
+    again = restore_tokenizer(json.loads(json.dumps(learnt.state())), [*reversed(learnt.known()), EOS])
     text = "the hat, булок 天地玄x"
     assert again.encode(text) == learnt.encode(text)
     vocabulary = [EOS, *sorted(learnt.known())]
@@ -144,7 +147,7 @@ def test_a_learnt_state_is_plain_and_makes_the_same(learnt):
 
 
 def test_no_state_is_that_of_words():
-    assert type(restore(None, ["a"])) is Words
+    assert type(restore_tokenizer(None, ["a"])) is Words
 
 
 def bad_states(state):
@@ -162,13 +165,13 @@ def bad_states(state):
 
 def test_a_bad_state_is_refused_in_one_line(learnt):
     vocabulary = [*learnt.known(), EOS]
-    restore(learnt.state(), vocabulary)
+    restore_tokenizer(learnt.state(), vocabulary)
     for state in bad_states(learnt.state()):
         with pytest.raises(InputError, match="tokenizer"):
-            restore(state, vocabulary)
+            restore_tokenizer(state, vocabulary)
     for other in ([*vocabulary, "more"], vocabulary[1:], [*vocabulary[:-1], "⟨9⟩"]):
         with pytest.raises(InputError, match="tokenizer"):
-            restore(learnt.state(), other)
+            restore_tokenizer(learnt.state(), other)
 
 
 def test_without_the_package_one_is_told_its_name(monkeypatch):

@@ -3,7 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corpus.tokenizers import Vocabulary, Words, read_as, restore
+from corpus.tokenizers import Words
+from corpus.vocabulary import Vocabulary, read_as, restore_tokenizer
 from corpus.word_parts import parts
 from runtime.errors import InputError
 
@@ -35,9 +36,9 @@ def test_a_tokenizer_of_parts_is_kept_and_numbers_its_words():
     cut = Words(True, "ptb")
     assert cut.cut_line("I don't.".lower()) == ["i", "do", "n't", "."]
     assert cut.word_numbers(["I Don't."]) == [0, 1, 1, 1, 2]
-    again = restore(cut.state(), ["i", "<eos>"])
+    again = restore_tokenizer(cut.state(), ["i", "<eos>"])
     assert (again.split, again.lower) == ("ptb", True) and "split" not in Words().state()
     with pytest.raises(InputError):
-        restore({"kind": "words", "lower": False, "split": "other"}, ["i"])
+        restore_tokenizer({"kind": "words", "lower": False, "split": "other"}, ["i"])
     assert read_as(Vocabulary(["a"]), "ptb").tokenizer.split == "ptb"
     assert read_as(Vocabulary(["a"], cut), "none").tokenizer.state() == {"kind": "words", "lower": True}

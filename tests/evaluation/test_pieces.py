@@ -1,7 +1,8 @@
 """Scores of words out of those of the pieces that a tokenizer cut them into."""
 import pytest
 
-from corpus.tokenizers import EOS, TOKENIZERS
+from corpus.tokens import EOS
+from corpus.vocabulary import TOKENIZERS
 from evaluation.pieces import whole_words, word_index
 from evaluation.scoring import Scores
 from evaluation.text import Text

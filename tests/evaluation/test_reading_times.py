@@ -8,7 +8,8 @@ import torch
 from conftest import SMALL, run_script
 
 import checkpoint
-from corpus.tokenizers import EOS, Words
+from corpus.tokenizers import Words
+from corpus.tokens import EOS
 from corpus.word_counts import WordCounts, bare, count_words, restore
 from evaluation.reading_times import predictor_rows
 from evaluation.scoring import Scores

@@ -3,7 +3,7 @@ import torch
 
 import checkpoint
 import model as network
-from corpus.tokenizers import Vocabulary
+from corpus.vocabulary import Vocabulary
 from runtime import options
 
 WORDS = ["<eos>", "<unk>", "café", "don't", *(f"w{i}" for i in range(21))]

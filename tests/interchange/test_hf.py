@@ -18,7 +18,8 @@ from models import SHAPES, WORDS, contents_of, logprobs, same_model  # noqa: E40
 
 import checkpoint  # noqa: E402
 import export  # noqa: E402
-from corpus.tokenizers import EOS, TOKENIZERS, UNK  # noqa: E402
+from corpus.tokens import EOS, UNK  # noqa: E402
+from corpus.vocabulary import TOKENIZERS  # noqa: E402
 from interchange import hf, settings  # noqa: E402
 from model import build  # noqa: E402
 from runtime.errors import InputError  # noqa: E402

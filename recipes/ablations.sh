@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
 # ablations.sh ptb|wt2|small WHICH: the paper's model without one of its ingredients (its table 4). See common.sh.
-# small: Penn Treebank with 1.4M parameters in place of 24.2M, and few epochs, of which the last are averaged without
-# waiting for a stall: hours on a CPU.
+# small: 1.7M parameters in place of 24.2M and the first 4,000 lines of Penn Treebank's training text, as many parameters
+# for a token as there, so that 45 epochs are enough to fit it too closely: ten minutes each on a thread of a CPU. The
+# dropouts are the paper's; weight decay is ten times the paper's, for a thirtieth of the updates.
 # WHICH: fine-tuning, nt-asgd, variable-bptt, embedding-dropout, weight-decay, ar-tar, small-embedding, weight-drop;
 # nothing, which is the whole; or all, in the order in which they matter. Without fine-tuning it is the first step of the
 # whole; without NT-ASGD, the learning rate is halved where validation stalls, and nothing is averaged in fine-tuning
-# either.
+# either. Of small also the whole with another cell, with the same width (gru) or number of parameters (gru-same-size,
+# qrnn), or without all that keeps it from fitting the text too closely (regularisation).
 . "$(dirname "$0")/common.sh"
 usage="usage: ablations.sh ptb|wt2|small WHICH [flags of main.py and finetune.py] (WHICH is explained in this file)"
 corpus=${1:-} which=${2:-}
@@ -15,18 +17,23 @@ case $corpus in
          flags=(--batch-size 20 --dropouti 0.4 --dropouth 0.25 --epochs 500) ;;
     wt2) prefix=wt2 data_folder=data/wikitext-2 published_seed=1882 units=1150
          flags=(--dropouth 0.2 --epochs 750) ;;
-    small) prefix=ptb-small data_folder=data/penn published_seed=141 units=200
-         flags=(--batch-size 20 --emsize 100 --nhid 200 --nlayers 2 --dropout 0.1 --dropouti 0.1 --dropouth 0.1
-                --dropoute 0.05 --wdrop 0.2 --epochs 5)
-         average=(--average-from 3) fewer=(--epochs 1) ;;
+    small) prefix=ptb-small data_folder=data/penn-4000 published_seed=141 units=300
+         flags=(--batch-size 10 --bptt 35 --emsize 100 --nhid 300 --dropouti 0.4 --dropouth 0.25 --wdecay 1.2e-5
+                --epochs 45)
+         fewer=(--epochs 10) ;;
     *) echo "$usage" >&2; exit 2 ;;
 esac
+
+# The small text: a tenth of it for validation, a tenth for the test; words that occur less than three times are <unk>.
+if [ "$corpus" = small ] && [ -z "${DATA:-}${SMOKE:-}" ] && [ ! -e $data_folder ]; then
+    head -n 4000 data/penn/train.txt | "$PYTHON" prepare.py text - --min-count 3 --valid 0.1 --test 0.1 --out $data_folder
+fi
 
 # both NAME FLAGS...: train and fine-tune with these flags
 both() {
     recipe "$1" "$data_folder" "$published_seed"
     shift
-    train "${flags[@]}" ${average[@]+"${average[@]}"} "$@"
+    train "${flags[@]}" "$@"
     finetune "${flags[@]}" ${fewer[@]+"${fewer[@]}"} "$@"
 }
 
@@ -39,7 +46,7 @@ ablation() {
     case $which in
         nothing)           both "$prefix" "$@" ;;
         fine-tuning)       recipe "$prefix" "$data_folder" "$published_seed"
-                           train "${flags[@]}" ${average[@]+"${average[@]}"} "$@" ;;
+                           train "${flags[@]}" "$@" ;;
         nt-asgd)           recipe "$prefix-without-nt-asgd" "$data_folder" "$published_seed"
                            train "${flags[@]}" --on-stall halve "$@" ;;
         variable-bptt)     without variable-bptt --no-variable-bptt "$@" ;;
@@ -48,12 +55,18 @@ ablation() {
         ar-tar)            without ar-tar --alpha 0 --beta 0 "$@" ;;
         small-embedding)   without small-embedding --emsize "$units" --no-tied "$@" ;;
         weight-drop)       without weight-drop --wdrop 0 "$@" ;;
+        gru)               both "$prefix-gru" --model GRU "$@" ;;
+        gru-same-size)     both "$prefix-gru-same-size" --model GRU --nhid 352 "$@" ;;
+        qrnn)              both "$prefix-qrnn" --model QRNN --nlayers 4 --nhid 407 --wdrop 0.1 --dropouth 0.3 --clip 0.2 "$@" ;;
+        regularisation)    without regularisation --dropout 0 --dropouti 0 --dropouth 0 --dropoute 0 --wdrop 0 --alpha 0 \
+                               --beta 0 --wdecay 0 "$@" ;;
         *) echo "$usage" >&2; exit 2 ;;
     esac
 }
 
 if [ "$which" = all ]; then
-    for each in weight-drop small-embedding nt-asgd embedding-dropout weight-decay ar-tar variable-bptt nothing; do
+    [ "$corpus" = small ] && cells="gru gru-same-size qrnn regularisation"
+    for each in weight-drop small-embedding nt-asgd embedding-dropout weight-decay ar-tar variable-bptt nothing ${cells:-}; do
         ablation "$each" "$@"
     done
 else

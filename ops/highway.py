@@ -6,9 +6,8 @@ import torch
 from torch.autograd.function import once_differentiable
 
 from ops.matrices import column_sums
-from ops.packed import packed
 from ops.recurrence import every_step, input_gates, states_from, take, weight_gradient
-from ops.steps import pointwise_steps
+from ops.window import Result, Window
 
 
 def recur_highway(x, s, weight_ih, weights, biases, dtype=None, mask=None):
@@ -23,32 +22,30 @@ def recur_highway(x, s, weight_ih, weights, biases, dtype=None, mask=None):
 
 
 class _Highway(torch.autograd.Function):
-    """What depth d takes in at step t is states[d][t]; the outputs are what the first depth takes in a step later."""
+    """Depth d takes in states[d][t] at step t and gives states[d + 1][t]; what the last one gives is the output, which
+    the first takes in a step later."""
 
     @staticmethod
     def forward(ctx, dtype, keep, mask, x, s, weight_ih, *rest):
         depth = len(rest) // 2
         weight_ih, weights, biases = weight_ih.to(dtype), [weight.to(dtype) for weight in rest[:depth]], rest[depth:]
         inputs, x_gates = input_gates(x, weight_ih)                                    # (N, I), (T, B, 2H)
-        shape = (len(x) + 1, *s.shape)
         gates = [every_step(x_gates.shape, x, keep) for _ in weights]                  # (T, B, 2H) each
-        exact = [states_from(s, len(x), x.dtype), *(every_step(shape, x, keep) for _ in weights[1:])]
-        states = exact                                                                 # (T + 1, B, H) each
+        later = [every_step((len(x), *s.shape), x, keep) for _ in weights[1:]]         # (T, B, H) each
+        first = states_from(s, len(x), x.dtype)                                        # (T + 1, B, H)
+        exact = [first[:-1], *later, first[1:]]
+        states = exact
         if dtype != x.dtype or mask is not None:        # what is multiplied: in the matmul dtype, masked
-            like = weight_ih
-            states = [states_from(s if mask is None else s * mask, len(x), dtype),
-                      *(every_step(shape, like, keep) for _ in weights[1:])]
-        products = [packed(weight, len(s)) for weight in weights]
-        step = pointwise_steps(dtype, x).highway_forward
-        gate, before, state = ([each.unbind() for each in buffers] for buffers in (gates, exact, states))
-        for t, x_gate in enumerate(x_gates.unbind()):
-            for d, product in enumerate(products):
-                later = (0, t + 1) if d == depth - 1 else (d + 1, t)
-                step(None if d else x_gate, product(state[d][t]), biases[d], mask, gate[d][t], before[d][t],
-                     before[later[0]][later[1]], state[later[0]][later[1]])
+            first = states_from(s if mask is None else s * mask, len(x), dtype)
+            states = [first[:-1], *(every_step(each.shape, weight_ih, keep) for each in later), first[1:]]
+        window = Window(len(x), dtype, x)
+        for d, weight in enumerate(weights):
+            window.step("highway_forward", None if d else x_gates, window.product(weight, states[d]), biases[d], mask,
+                        gates[d], exact[d], exact[d + 1], states[d + 1])
+        window.run()
         ctx.save_for_backward(weight_ih, *weights)
         ctx.kept, ctx.dtype, ctx.mask = (inputs, gates, exact, states), dtype, mask
-        return exact[0][1:], exact[0][-1].clone()
+        return exact[-1], exact[-1][-1].clone()
 
     @staticmethod
     @once_differentiable
@@ -57,19 +54,18 @@ class _Highway(torch.autograd.Function):
         inputs, gates, exact, states = take(ctx)
         carry, float_type, depth = carry.clone(memory_format=torch.contiguous_format), carry.dtype, len(weights)
         d_gates = gates if ctx.dtype == float_type else [torch.empty_like(g, dtype=ctx.dtype) for g in gates]
-        products = [packed(weight.t(), len(carry)) for weight in weights]
-        step = pointwise_steps(ctx.dtype, carry).highway_backward
-        d_state, above = torch.zeros_like(carry, dtype=ctx.dtype), d_output.contiguous().unbind()
-        gate, d_gate, before = ([each.unbind() for each in buffers] for buffers in (gates, d_gates, exact))
-        for t in reversed(range(len(above))):
-            for d in reversed(range(depth)):
-                step(above[t] if d == depth - 1 else None, d_state, ctx.mask, gate[d][t], before[d][t], carry,
-                     d_gate[d][t])
-                d_state = products[d](d_gate[d][t])                                    # (B, H)
+        d_state = Result(torch.zeros_like(carry, dtype=ctx.dtype))                     # (B, H)
+        window, above = Window(len(d_output), ctx.dtype, carry, backwards=True), d_output.contiguous()
+        for d in reversed(range(depth)):
+            window.step("highway_backward", above if d == depth - 1 else None, d_state, ctx.mask, gates[d], exact[d],
+                        carry, d_gates[d])
+            window.product(weights[d].t(), d_gates[d], d_state)
+        window.run()
+        d_state = d_state.value
         d_gates = [each.flatten(0, 1) for each in d_gates]                             # (N, 2H)
         d_x = (d_gates[0] @ weight_ih).to(float_type).view(*d_output.shape[:2], -1) if ctx.needs_input_grad[3] else None
         return (None, None, None, d_x, carry + (d_state if ctx.mask is None else d_state * ctx.mask),
                 weight_gradient(weight_ih, d_gates[0], inputs, float_type),
-                *(weight_gradient(weight, d, state[:-1].flatten(0, 1), float_type)
+                *(weight_gradient(weight, d, state.flatten(0, 1), float_type)
                   for weight, d, state in zip(weights, d_gates, states)),
                 *(column_sums(d, float_type) for d in d_gates))

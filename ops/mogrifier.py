@@ -6,9 +6,8 @@ import torch
 from torch.autograd.function import once_differentiable
 
 from ops.matrices import column_sums
-from ops.packed import packed
 from ops.recurrence import every_step, states_from, take, weight_gradient
-from ops.steps import pointwise_steps
+from ops.window import Window
 
 
 def recur_mogrifier(kind, x, hidden, weight_ih, weight_hh, bias, rounds, dtype=None, mask=None):
@@ -28,22 +27,18 @@ def recur_mogrifier(kind, x, hidden, weight_ih, weight_hh, bias, rounds, dtype=N
 
 
 class _Round:
-    """What a round reads and writes, for all steps.
+    """What a round reads and writes at all steps.
 
     It scales `before` to `after` by `gate`, all (T, B, W) and exact; `after` again in the matmul dtype in `state`. The
-    gate is of `source` (T, B, ·), in that dtype; of two factors what is between them is kept in `inner`.
+    gate is of `source` (T, B, ·), in that dtype; of two factors, what is between them is `inner` (T, B, k), else None.
     """
 
-    def __init__(self, turn, exact, states, gate):
+    def __init__(self, turn, exact, states, gate, inner):
         """exact, states: of input and state all versions so far, the last of which are scaled and multiplied."""
-        to, of = turn % 2, 1 - turn % 2
-        self.to, self.of, self.gate = to, of, gate
-        self.before, self.after = exact[to][-2:]
-        self.state, self.source = states[to][-1], states[of][-1]
-        self.inner = [None] * len(gate)
-
-    def by_step(self):
-        return zip(*(each.unbind() for each in (self.source, self.gate, self.before, self.after, self.state)))
+        self.to, of = turn % 2, 1 - turn % 2
+        self.gate, self.inner = gate, inner
+        self.before, self.after = exact[self.to][-2:]
+        self.state, self.source = states[self.to][-1], states[of][-1]
 
 
 class _Mogrifier(torch.autograd.Function):
@@ -51,41 +46,37 @@ class _Mogrifier(torch.autograd.Function):
     @staticmethod
     def forward(ctx, dtype, keep, mask, structure, x, h, c, weight_ih, weight_hh, bias, *rest):
         kind, factors = structure
-        steps = pointwise_steps(dtype, x)
-        lstm, scale = getattr(steps, f"{kind}_forward"), steps.scaling_forward
         weight_ih, weight_hh = weight_ih.to(dtype), weight_hh.to(dtype)
         turns = [rest[first:first + factors + 1] for first in range(0, len(rest), factors + 1)]
         weights = [[weight.to(dtype) for weight in turn[:-1]] for turn in turns]       # (W, ·), or (k, ·) and (W, k)
         x, length, narrow = x.contiguous(), len(x), dtype != x.dtype
         outputs, cells = states_from(h, length, x.dtype), states_from(c, length, x.dtype)      # (T + 1, B, H)
         masked = outputs if mask is None else states_from(h * mask, length, x.dtype)
-        exact, states = [[x], [masked]], [[x.to(dtype)], [states_from(masked[0], length, dtype) if narrow else masked]]
-        rounds = []
-        for turn, _ in enumerate(turns):
-            to = turn % 2
-            shape = (length, *exact[to][0].shape[1:])
-            exact[to].append(every_step(shape, x, keep))
-            states[to].append(every_step(shape, weight_ih, keep) if narrow else exact[to][-1])
-            rounds.append(_Round(turn, exact, states, every_step(shape, x, keep)))
+        states = states_from(masked[0], length, dtype) if narrow else masked                   # in the matmul dtype
         gates = every_step((*x.shape[:2], len(weight_ih)), x, keep)                    # (T, B, G·H)
-        products = [[packed(weight, len(h), length) for weight in each] for each in weights]
-        from_x, from_h = packed(weight_ih, len(h), length), packed(weight_hh, len(h), length)
-        by_step = [each.by_step() for each in rounds]
-        for t in range(length):
-            for each, values, maps, turn in zip(rounds, by_step, products, turns):
-                source, gate, before, after, state = next(values)
-                for product in maps[:-1]:
-                    source = product(source)                                           # (B, k)
-                    each.inner[t] = source if keep else None
-                scale(maps[-1](source), turn[-1], gate, before, after, state)
-            lstm(from_x(states[0][-1][t]), from_h(states[1][-1][t]), bias, gates[t], cells[t], cells[t + 1],
-                 outputs[t + 1], states[1][0][t + 1])
-            if mask is not None:
-                torch.mul(outputs[t + 1], mask, out=masked[t + 1])
-                if narrow:
-                    states[1][0][t + 1].copy_(masked[t + 1])
+
+        window = Window(length, dtype, x)
+        exact, multiplied, rounds = [[x], [masked[:-1]]], [[x.to(dtype)], [states[:-1]]], []
+        for turn, (maps, bias_of_turn) in enumerate(zip(weights, (turn[-1] for turn in turns))):
+            versions, shape = exact[turn % 2], exact[turn % 2][0].shape
+            versions.append(every_step(shape, x, keep))
+            multiplied[turn % 2].append(every_step(shape, weight_ih, keep) if narrow else versions[-1])
+            inner = every_step((*shape[:2], len(maps[0])), weight_ih, keep) if factors == 2 else None
+            rounds.append(each := _Round(turn, exact, multiplied, every_step(shape, x, keep), inner))
+            source = each.source if inner is None else window.product(maps[0], each.source, inner)
+            window.step("scaling_forward", window.product(maps[-1], source), bias_of_turn, each.gate, each.before,
+                        each.after, each.state)
+        inputs, last = multiplied[0][-1], multiplied[1][-1]                            # of the LSTM's weights
+        window.step(f"{kind}_forward", window.product(weight_ih, inputs), window.product(weight_hh, last), bias, gates,
+                    cells[:-1], cells[1:], outputs[1:], states[1:])
+        if mask is not None:
+            window.call(lambda state, masked: torch.mul(state, mask, out=masked), outputs[1:], masked[1:])
+            if narrow:
+                window.call(lambda masked, state: state.copy_(masked), masked[1:], states[1:])
+        window.run()
+
         ctx.save_for_backward(weight_ih, weight_hh)
-        ctx.kept = weights, rounds, gates, cells, states[0][-1], states[1][-1][:length]
+        ctx.kept = weights, rounds, gates, cells, inputs, last
         ctx.dtype, ctx.mask, ctx.cell_kind = dtype, mask, kind
         return outputs[1:], outputs[-1].clone(), cells[-1].clone()
 
@@ -93,37 +84,35 @@ class _Mogrifier(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, d_output, dh, dc):
         weight_ih, weight_hh = ctx.saved_tensors
-        weights, rounds, gates, cells, inputs, states = take(ctx)
-        dtype, float_type, length, rows = ctx.dtype, dc.dtype, len(d_output), len(dc)
-        steps = pointwise_steps(dtype, dc)
-        lstm, scale = getattr(steps, f"{ctx.cell_kind}_backward"), steps.scaling_backward
+        weights, rounds, gates, cells, inputs, last = take(ctx)
+        dtype, float_type, length = ctx.dtype, dc.dtype, len(d_output)
         d_gates = gates if dtype == float_type else torch.empty_like(gates, dtype=dtype)
         d_products = [each.gate if dtype == float_type else torch.empty_like(each.gate, dtype=dtype) for each in rounds]
-        d_inner = [[None] * length for _ in rounds]
-        back = [[packed(weight.t(), rows, length) for weight in each] for each in weights]
-        to_x, to_h = packed(weight_ih.t(), rows, length), packed(weight_hh.t(), rows, length)
-        dc, nothing, d_x = dc.clone(), torch.zeros_like(dc, dtype=dtype), torch.empty_like(inputs, dtype=float_type)
-        turns = list(reversed(list(zip(rounds, back, d_products, d_inner))))
-        for t in reversed(range(length)):
-            lstm(d_output[t] + dh, nothing, dc, gates[t], cells[t], cells[t + 1], d_gates[t])
-            carry = [to_x(d_gates[t]).to(float_type), to_h(d_gates[t]).to(float_type)]         # (B, I), (B, H)
-            later = None                        # what the round after has passed back to what this one scales
-            for each, maps, d_product, inner in turns:
-                scale(later, each.gate[t], each.before[t], carry[each.to], d_product[t])
-                later = maps[-1](d_product[t])
-                for product in maps[-2::-1]:
-                    inner[t], later = later, product(later)
-            d_x[t] = carry[0]
-            dh = carry[1] if later is None else carry[1] + later
-            if ctx.mask is not None:
-                dh = dh * ctx.mask
+        d_inner = [None if each.inner is None else torch.empty_like(each.inner) for each in rounds]
+        carry = [torch.empty_like(inputs, dtype=float_type), torch.empty_like(dc)]             # (T, B, I), (B, H)
+        before = torch.cat([torch.zeros_like(d_output[:1]), d_output[:-1]])            # of the output a step earlier
+        dc, dh, nothing = dc.clone(), d_output[-1] + dh, torch.zeros_like(dc, dtype=dtype)
+
+        window = Window(length, dtype, dc, backwards=True)
+        window.step(f"{ctx.cell_kind}_backward", dh, nothing, dc, gates, cells[:-1], cells[1:], d_gates)
+        window.product(weight_ih.t(), d_gates, carry[0])
+        window.product(weight_hh.t(), d_gates, carry[1])
+        later = None                            # what the round after has passed back to what this one scales
+        for each, maps, d_product, inner in reversed(list(zip(rounds, weights, d_products, d_inner))):
+            window.step("scaling_backward", later, each.gate, each.before, carry[each.to], d_product)
+            later = window.product(maps[-1].t(), d_product, inner)
+            if inner is not None:
+                later = window.product(maps[0].t(), inner)
+        window.step("state_gradient", before, later, carry[1], ctx.mask, dh)
+        window.run()
+
         gradients = []
         for each, maps, d_product, inner in zip(rounds, weights, d_products, d_inner):
-            source, d_product = each.source[:length].flatten(0, 1), d_product.flatten(0, 1)    # (N, ·), (N, W)
-            if inner[0] is not None:
-                gradients.append(weight_gradient(maps[0], torch.cat(inner), source, float_type))
-                source = torch.cat(each.inner)                                                 # (N, k)
+            source, d_product = each.source.flatten(0, 1), d_product.flatten(0, 1)             # (N, ·), (N, W)
+            if inner is not None:
+                gradients.append(weight_gradient(maps[0], inner.flatten(0, 1), source, float_type))
+                source = each.inner.flatten(0, 1)                                              # (N, k)
             gradients += [weight_gradient(maps[-1], d_product, source, float_type), column_sums(d_product, float_type)]
-        d_gates, inputs, states = (each.flatten(0, 1) for each in (d_gates, inputs, states))   # (N, ·)
-        return (None, None, None, None, d_x, dh, dc, weight_gradient(weight_ih, d_gates, inputs, float_type),
-                weight_gradient(weight_hh, d_gates, states, float_type), column_sums(d_gates, float_type), *gradients)
+        d_gates, inputs, last = (each.flatten(0, 1) for each in (d_gates, inputs, last))       # (N, ·)
+        return (None, None, None, None, carry[0], dh, dc, weight_gradient(weight_ih, d_gates, inputs, float_type),
+                weight_gradient(weight_hh, d_gates, last, float_type), column_sums(d_gates, float_type), *gradients)

@@ -1,6 +1,7 @@
 """A product with a weight that is used many times: laid out once, in the way that is the fastest on this machine."""
 from ctypes import c_int64 as integer
 from ctypes import c_void_p as pointer
+from ctypes import cast
 from functools import cache, partial
 
 import torch
@@ -43,11 +44,11 @@ def _ways(weight):
     if not weight.is_cpu:
         return ways
     if weight.dtype == torch.bfloat16 and weight.numel() < SMALL and compiled.library("product"):
-        return {"panels": _in_panels, **ways}           # oneDNN takes longer for a call than for the product
+        return {"panels": Panels, **ways}           # oneDNN takes longer for a call than for the product
     if weight.dtype in (torch.float32, torch.bfloat16) and _onednn_multiplies(weight.dtype):
         ways = {"oneDNN": _by_onednn, **ways}
     if weight.dtype == torch.float32 and compiled.library("product"):
-        ways = {"panels": _in_panels, **ways}
+        ways = {"panels": Panels, **ways}
     return ways
 
 
@@ -77,18 +78,23 @@ def _by_onednn(weight, rows):
     return lambda x: multiply(x, blocked, None, "none", [], "")
 
 
-def _in_panels(weight, rows):
-    """Our own product, ops/kernels/product.cpp."""
-    library = compiled.library("product")
-    (outputs, inputs), width, name = weight.shape, library.panel_width(), str(weight.dtype).removeprefix("torch.")
-    panels = torch.empty(-(-outputs // width), inputs, width)
-    pack, multiply = getattr(library, f"pack_{name}"), getattr(library, f"product_{name}")
-    pack(integer(outputs), integer(inputs), pointer(weight.data_ptr()), *map(integer, weight.stride()),
-         pointer(panels.data_ptr()))
+class Panels:
+    """Our own product, ops/kernels/product.cpp: a function as `packed` gives it.
 
-    def product(x):
-        x, out = x.contiguous(), x.new_empty(len(x), outputs)
-        multiply(integer(len(x)), integer(outputs), integer(inputs), pointer(x.data_ptr()),
-                 pointer(panels.data_ptr()), pointer(out.data_ptr()))
+    native: the address of its function of rows, O and K, then x, `panels` and out.
+    """
+
+    def __init__(self, weight, rows):
+        library, name = compiled.library("product"), str(weight.dtype).removeprefix("torch.")
+        (self.outputs, self.inputs), width = weight.shape, library.panel_width()
+        self.panels = torch.empty(-(-self.outputs // width) * self.inputs * width)
+        getattr(library, f"pack_{name}")(integer(self.outputs), integer(self.inputs), pointer(weight.data_ptr()),
+                                         *map(integer, weight.stride()), pointer(self.panels.data_ptr()))
+        self._multiply = getattr(library, f"product_{name}")
+        self.native = cast(self._multiply, pointer).value
+
+    def __call__(self, x):
+        x, out = x.contiguous(), x.new_empty(len(x), self.outputs)
+        self._multiply(integer(len(x)), integer(self.outputs), integer(self.inputs), pointer(x.data_ptr()),
+                       pointer(self.panels.data_ptr()), pointer(out.data_ptr()))
         return out
-    return product

@@ -4,7 +4,7 @@ What is usually done step by step is put together here: the products with the in
 the loop; the loop itself holds the product with the state, whose weight is packed once per window, and one pass of
 pointwise work; the gradients of both weights are one product each, made after it.
 
-The product is in ops/packed.py, the pointwise work in ops/steps.py.
+The product is in ops/packed.py, the pointwise work in ops/steps.py, the loop in ops/window.py.
 
 T window length, B batch size, I width of the input, H hidden units, G gates (4 in an LSTM, 3 in a GRU), N = T·B.
 """
@@ -16,8 +16,9 @@ from torch.autograd.function import once_differentiable
 from ops import few
 from ops.cudnn import recur_by_torch
 from ops.matrices import column_sums
-from ops.packed import FEW, packed, power_of_two
-from ops.steps import has_compiled_steps, pointwise_steps
+from ops.packed import FEW, power_of_two
+from ops.steps import has_compiled_steps
+from ops.window import Result, Window
 from runtime.fastest import milliseconds
 
 TYPICALLY_PAYS = 350    # hidden units of a layer, where it cannot be remembered what was measured
@@ -67,25 +68,36 @@ def _of_each_gate(mask):
     return mask is not None and mask.dim() == 3
 
 
-def _product(weight, mask, rows, uses):
-    """weight (G·H, H) -> a function of states as they are kept (B, H) -> (B, G·H)."""
+def _mask_states(window, states, mask):
+    """In `window`: the new states (T, B, H) as the next step multiplies them."""
+    if mask is not None and not _of_each_gate(mask):
+        window.call(lambda state: state.mul_(mask), states)
+
+
+def _multiply_state(window, weight, states, mask):
+    """In `window`: weight (G·H, H), states as they are kept (T, B, H) -> their product (B, G·H)."""
     if not _of_each_gate(mask):
-        return packed(weight, rows, uses)
+        return window.product(weight, states)
     weights = weight.unflatten(0, (len(mask), -1)).mT                                         # (G, H, H)
-    return lambda state: torch.bmm(_masked(state, mask), weights).transpose(0, 1).flatten(1).contiguous()
+
+    def product(state):
+        return torch.bmm(_masked(state, mask), weights).transpose(0, 1).flatten(1).contiguous()
+    return window.result(product, states)
 
 
-def _product_back(weight, mask, rows, uses):
-    """weight (G·H, H) -> a function of the gradient of `_product` (B, G·H) -> that of the state before masks (B, H)."""
+def _multiply_back(window, weight, d_gates, d_state, mask):
+    """In `window`: weight (G·H, H), d_gates (T, B, G·H) -> d_state, a Result (B, H): that of the state before masks."""
     if not _of_each_gate(mask):
-        product = packed(weight.t(), rows, uses)
-        return lambda gradient: _masked(product(gradient), mask)
+        window.product(weight.t(), d_gates, d_state)
+        if mask is not None:
+            window.result(lambda gradient: _masked(gradient, mask), d_state, d_state)
+        return
     weights = weight.unflatten(0, (len(mask), -1))                                            # (G, H, H)
 
     def back(gradient):
         parts = gradient.unflatten(1, (len(mask), -1)).transpose(0, 1)                        # (G, B, H)
         return (torch.bmm(parts, weights) * mask).sum(0).to(gradient.dtype)
-    return back
+    window.result(back, d_gates, d_state)
 
 
 def _state_weight_gradient(weight, d_gates, states, mask, float_type):
@@ -128,14 +140,11 @@ class _LSTM(torch.autograd.Function):
         gates = every_step(x_gates.shape, x, keep) if dtype != x.dtype or inputs is None else x_gates
         cells = states_from(c, len(x), x.dtype)                                              # (T + 1, B, H)
         outputs, states = _states(h, len(x), dtype, mask)
-        product = _product(weight_hh, mask, len(h), len(x))
-        step = getattr(pointwise_steps(dtype, x), f"{kind}_forward")
-        cell, output, state = cells.unbind(), outputs.unbind(), states.unbind()
-        tied = None if _of_each_gate(mask) else mask
-        for t, (x_gate, gate) in enumerate(zip(x_gates.unbind(), gates.unbind())):
-            step(x_gate, product(state[t]), bias, gate, cell[t], cell[t + 1], output[t + 1], state[t + 1])
-            if tied is not None:
-                state[t + 1].mul_(tied)
+        window = Window(len(x), dtype, x)
+        window.step(f"{kind}_forward", x_gates, _multiply_state(window, weight_hh, states[:-1], mask), bias, gates,
+                    cells[:-1], cells[1:], outputs[1:], states[1:])
+        _mask_states(window, states[1:], mask)
+        window.run()
         ctx.save_for_backward(weight_ih, weight_hh)
         ctx.kept, ctx.dtype, ctx.mask = (inputs, gates, cells, states), dtype, mask
         ctx.cell_kind, ctx.biases = kind, 1 if bias_hh is None else 2
@@ -148,16 +157,14 @@ class _LSTM(torch.autograd.Function):
         inputs, gates, cells, states = take(ctx)
         d_gates = torch.empty_like(gates, dtype=ctx.dtype) if ctx.dtype != gates.dtype else gates   # overwritten
         dc = dc.clone()
-        product = _product_back(weight_hh, ctx.mask, len(dc), len(d_output))
-        step = getattr(pointwise_steps(ctx.dtype, gates), f"{ctx.cell_kind}_backward")
-        dh, above = dh.to(ctx.dtype).contiguous(), d_output.contiguous().unbind()
-        gate, d_gate, cell = gates.unbind(), d_gates.unbind(), cells.unbind()
-        for t in reversed(range(len(above))):
-            step(above[t], dh, dc, gate[t], cell[t], cell[t + 1], d_gate[t])
-            dh = product(d_gate[t])                                                    # (B, H)
+        dh = Result(dh.to(ctx.dtype, copy=True, memory_format=torch.contiguous_format))        # (B, H)
+        window = Window(len(d_output), ctx.dtype, gates, backwards=True)
+        window.step(f"{ctx.cell_kind}_backward", d_output.contiguous(), dh, dc, gates, cells[:-1], cells[1:], d_gates)
+        _multiply_back(window, weight_hh, d_gates, dh, ctx.mask)
+        window.run()
         d_gates, float_type = d_gates.flatten(0, 1), dc.dtype                          # (N, 4H)
         d_bias = column_sums(d_gates, float_type)
-        return (None, None, None, _input_gradient(ctx, d_gates, weight_ih, d_output), dh.to(float_type), dc,
+        return (None, None, None, _input_gradient(ctx, d_gates, weight_ih, d_output), dh.value.to(float_type), dc,
                 None if inputs is None else weight_gradient(weight_ih, d_gates, inputs, float_type),
                 _state_weight_gradient(weight_hh, d_gates, states[:-1], ctx.mask, float_type), d_bias,
                 d_bias if ctx.biases == 2 else None, None)
@@ -171,14 +178,11 @@ class _GRU(torch.autograd.Function):
         inputs, weight_ih, x_gates = _input(x, weight_ih, dtype)                      # (N, I), (3H, I), (T, B, 3H)
         gates = every_step((len(x), len(h), 4 * h.size(1)), x, keep)                  # (T, B, 4H)
         outputs, states = _states(h, len(x), dtype, mask)                                    # (T + 1, B, H)
-        product = _product(weight_hh, mask, len(h), len(x))
-        step = pointwise_steps(dtype, x).gru_forward
-        output, state = outputs.unbind(), states.unbind()
-        tied = None if _of_each_gate(mask) else mask
-        for t, (x_gate, gate) in enumerate(zip(x_gates.unbind(), gates.unbind())):
-            step(x_gate, product(state[t]), bias_ih, bias_hh, gate, output[t], output[t + 1], state[t + 1])
-            if tied is not None:
-                state[t + 1].mul_(tied)
+        window = Window(len(x), dtype, x)
+        window.step("gru_forward", x_gates, _multiply_state(window, weight_hh, states[:-1], mask), bias_ih, bias_hh,
+                    gates, outputs[:-1], outputs[1:], states[1:])
+        _mask_states(window, states[1:], mask)
+        window.run()
         ctx.save_for_backward(weight_ih, weight_hh)
         ctx.kept, ctx.dtype, ctx.mask = (inputs, gates, outputs, states), dtype, mask
         return outputs[1:], outputs[-1].clone()
@@ -190,15 +194,14 @@ class _GRU(torch.autograd.Function):
         inputs, gates, outputs, states = take(ctx)
         dx_gates = gates.new_empty(*gates.shape[:2], len(weight_hh), dtype=ctx.dtype)  # (T, B, 3H)
         dh_gates = torch.empty_like(dx_gates)
-        carry, product = torch.zeros_like(dh), _product_back(weight_hh, ctx.mask, len(dh), len(d_output))
-        step = pointwise_steps(ctx.dtype, gates).gru_backward
-        dh, above = dh.to(ctx.dtype).contiguous(), d_output.contiguous().unbind()
-        gate, dx_gate, dh_gate, output = gates.unbind(), dx_gates.unbind(), dh_gates.unbind(), outputs.unbind()
-        for t in reversed(range(len(above))):
-            step(above[t], dh, carry, gate[t], output[t], dx_gate[t], dh_gate[t])
-            dh = product(dh_gate[t])                                                   # (B, H)
+        carry = torch.zeros_like(dh, memory_format=torch.contiguous_format)                    # (B, H)
+        dh = Result(dh.to(ctx.dtype, copy=True, memory_format=torch.contiguous_format))
+        window = Window(len(d_output), ctx.dtype, gates, backwards=True)
+        window.step("gru_backward", d_output.contiguous(), dh, carry, gates, outputs[:-1], dx_gates, dh_gates)
+        _multiply_back(window, weight_hh, dh_gates, dh, ctx.mask)
+        window.run()
         dx_gates, dh_gates, float_type = dx_gates.flatten(0, 1), dh_gates.flatten(0, 1), carry.dtype   # (N, 3H)
-        return (None, None, None, _input_gradient(ctx, dx_gates, weight_ih, d_output), dh.to(float_type) + carry,
+        return (None, None, None, _input_gradient(ctx, dx_gates, weight_ih, d_output), dh.value.to(float_type) + carry,
                 None if inputs is None else weight_gradient(weight_ih, dx_gates, inputs, float_type),
                 _state_weight_gradient(weight_hh, dh_gates, states[:-1], ctx.mask, float_type),
                 column_sums(dx_gates, float_type), column_sums(dh_gates, float_type))

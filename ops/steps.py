@@ -8,6 +8,8 @@ B batch size, H hidden units, W width of what a Mogrifier scales.
 """
 from ctypes import c_int64 as integer
 from ctypes import c_void_p as pointer
+from ctypes import cast
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -104,6 +106,13 @@ class InTorch:
         torch.mul(total, gate, out=carry)
         d_products.copy_(d)                                                     # may be `gate`: written last
 
+    @staticmethod
+    def state_gradient(d_out, d_state, carry, mask, total):                     # -> total (B, H)
+        """The gradient that reaches a state from above and from a step that begins with it times `mask`, which may be
+        None: of d_state, of the rounds before the step, which may be None, and of `carry`."""
+        back = carry if d_state is None else carry + d_state
+        torch.add(d_out, back if mask is None else back * mask, out=total)
+
 
 def _lstm_gates(sums, count, gates):
     """sums (B, count·H), the last but one of which is g's -> gates after their nonlinearities, also in `gates`."""
@@ -132,9 +141,8 @@ class Compiled:
     """The same functions on the same tensors, contiguous ones, by one call into the library each."""
 
     def __init__(self, library, name):
-        for kind in ("lstm", "capped_lstm", "coupled_lstm", "gru", "highway", "scaling"):
-            for step in (f"{kind}_forward", f"{kind}_backward"):
-                setattr(self, step, _on_tensors(getattr(library, f"{step}_{name}")))
+        for step in (each for each in vars(InTorch) if not each.startswith("_")):
+            setattr(self, step, _on_tensors(getattr(library, f"{step}_{name}")))
 
 
 def _on_tensors(function):
@@ -144,14 +152,20 @@ def _on_tensors(function):
     def step(*tensors):
         rows, width = tensors[-3].shape         # in each of them the third from the end is (B, H)
         function(integer(rows), integer(width), *[pointer(each if each is None else address(each)) for each in tensors])
+    step.native = cast(function, pointer).value         # the address of its function of rows, width and the tensors
     return step
 
 
 def pointwise_steps(dtype, states):
     """The functions of `InTorch` for products of `dtype` and such `states`."""
     if has_compiled_steps(dtype, states):
-        return Compiled(compiled.library("cells"), str(dtype).removeprefix("torch."))
+        return _compiled(dtype)
     return InTorch
+
+
+@cache
+def _compiled(dtype):
+    return Compiled(compiled.library("cells"), str(dtype).removeprefix("torch."))
 
 
 def has_compiled_steps(dtype, states):

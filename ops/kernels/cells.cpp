@@ -196,6 +196,21 @@ static void scaling_backward(int64_t B, int64_t W, const P *d_state, const float
         }
 }
 
+// The gradient that reaches a state: of its output d_out, and of a step that begins with the state times the mask: carry,
+// and d_state of the rounds before that step. d_state and mask may be null.
+template <class P>
+static void state_gradient(int64_t B, int64_t H, const float *d_out, const P *d_state, const float *carry,
+                           const float *mask, float *total) {
+    #pragma omp parallel for if (B * H > 4096)
+    for (int64_t b = 0; b < B; b++)
+        #pragma omp simd
+        for (int64_t j = 0; j < H; j++) {
+            int64_t at = b * H + j;
+            float back = carry[at] + (d_state ? load(d_state[at]) : 0.f);
+            total[at] = d_out[at] + (mask ? back * mask[at] : back);
+        }
+}
+
 #define EXPORT_LSTM(P, name, kind, gate) \
 extern "C" void kind##_forward_##name(int64_t B, int64_t H, const P *x, const P *r, const float *bias, float *gates, \
         const float *c_before, float *c, float *out, P *h) \
@@ -225,7 +240,10 @@ extern "C" void scaling_forward_##name(int64_t B, int64_t W, const P *products, 
     { scaling_forward(B, W, products, bias, gate, before, after, state); } \
 extern "C" void scaling_backward_##name(int64_t B, int64_t W, const P *d_state, const float *gate, \
         const float *before, float *carry, P *d_products) \
-    { scaling_backward(B, W, d_state, gate, before, carry, d_products); }
+    { scaling_backward(B, W, d_state, gate, before, carry, d_products); } \
+extern "C" void state_gradient_##name(int64_t B, int64_t H, const float *d_out, const P *d_state, const float *carry, \
+        const float *mask, float *total) \
+    { state_gradient(B, H, d_out, d_state, carry, mask, total); }
 
 EXPORT(float, float32)
 EXPORT(bfloat16, bfloat16)

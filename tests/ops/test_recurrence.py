@@ -97,7 +97,8 @@ def test_compiled_steps_are_those_in_torch(name, dtype):
 @pytest.mark.parametrize(("name", "shapes", "in_dtype", "missing"), [
     ("highway_forward", [2, 2, 0, 1, 2, 1, 1, 1], (0, 1, 7), (0, 3)),
     ("highway_backward", [1, 1, 1, 2, 1, 1, 2], (1, 6), (0, 2)),
-    ("scaling_forward", [1, 0, 1, 1, 1, 1], (0, 5), ()), ("scaling_backward", [1, 1, 1, 1, 1], (0, 4), (0,))])
+    ("scaling_forward", [1, 0, 1, 1, 1, 1], (0, 5), ()), ("scaling_backward", [1, 1, 1, 1, 1], (0, 4), (0,)),
+    ("state_gradient", [1, 1, 1, 1, 1], (1,), (1, 3))])
 def test_compiled_steps_of_other_cells_are_those_in_torch(name, shapes, in_dtype, missing, dtype):
     """With all that may be missing there, and without."""
     needs_compiler()

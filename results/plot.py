@@ -145,7 +145,7 @@ def draw_ablations(results, out):
     for axes, (corpus, name) in zip(panels, table.CORPORA.items()):
         whole, *paper = [published[corpus][1] for *_, published in table.ABLATIONS]
         bars = [("paper", [test - whole for test in paper], None)]
-        for recipe, label in ((corpus, "here"), (f"{corpus}-small", "here, a small model, 6 epochs")):
+        for recipe, label in ((corpus, "here"), (f"{corpus}-small", "here, a small model and text")):
             base, *without = [table.ours(results[recipe + suffix, script]) for _, suffix, script, _ in table.ABLATIONS]
             if base and any(without):
                 bars.append((label, [f[1][0] - base[1][0] if f else math.nan for f in without],

@@ -69,6 +69,10 @@ ABLATIONS = [
      {"ptb": (68.0, 65.6), "wt2": (73.7, 70.7)}),
     ("weight-dropping", "-without-weight-drop", "finetune.py", {"ptb": (71.1, 68.9), "wt2": (78.4, 74.9)}),
 ]
+# of ablations.sh small, besides: without all at once, and with other cells
+UNREGULARISED = ("dropout of any kind, AR, TAR and weight decay", "-without-regularisation", "finetune.py", {})
+OTHER_CELLS = [("LSTM", ""), ("GRU of the same width", "-gru"), ("GRU of as many parameters", "-gru-same-size"),
+               ("QRNN, four layers", "-qrnn")]
 # of overnight.sh: title, what made it (see `kind`), what follows a split's name in its result, the paper's validation
 # and test for each corpus
 OVERNIGHT = [
@@ -138,21 +142,35 @@ def shown_ours(scores):
 
 
 def small_ablations(results):
-    """Lines of the table of `ablations.sh small`; none where its whole has not run to its end."""
+    """Lines of the tables of `ablations.sh small`; none where its whole has not run to its end."""
     whole = ours(results["ptb-small", "finetune.py"])
     if not whole:
         return []
     published_whole = ABLATIONS[0][3]["ptb"][1]
-    lines = ["", "The same at a small size, on Penn Treebank (`recipes/ablations.sh small all`: 1.4M parameters, five "
-             "epochs and one of fine-tuning), and the test perplexity that is lost:", "",
+    lines = ["", "The same at a small size, on a part of Penn Treebank (`recipes/ablations.sh small all`; see "
+             "[below](#what-each-ingredient-is-worth-at-a-small-size)), and the test perplexity that is lost:", "",
              "| without | validation / test | lost here | lost in the paper |", "|---|---|---|---|"]
-    for title, suffix, script, published in ABLATIONS:
+    for title, suffix, script, published in (*ABLATIONS, UNREGULARISED):
         scores = ours(results["ptb-small" + suffix, script])
         if scores:
             lost = "" if suffix == "" and script == "finetune.py" else f"{scores[1][0] - whole[1][0]:+.2f}"
-            theirs = f"{published['ptb'][1] - published_whole:+.1f}" if lost else ""
+            theirs = f"{published['ptb'][1] - published_whole:+.1f}" if lost and published else ""
             lines.append(f"| {title} | {shown_ours(scores)} | {lost} | {theirs} |")
+    cells = [row for title, suffix in OTHER_CELLS for row in cell_row(results, title, "ptb-small" + suffix)]
+    if len(cells) > 1:
+        lines += ["", "The whole with other cells (seconds: the median epoch of training, on one thread):", "",
+                  "| | parameters | seconds | trained | fine-tuned |", "|---|---|---|---|---|", *cells]
     return lines
+
+
+def cell_row(results, title, recipe):
+    """A line of the table of cells, or none -> list."""
+    trained, tuned = (results[recipe, script] for script in ("main.py", "finetune.py"))
+    if not ours(trained) or not ours(tuned):
+        return []
+    seconds = statistics.median(epoch["seconds"] for result in trained for epoch in result["epochs"])
+    return [f"| {title} | {trained[0]['parameters'] / 1e6:.2f}M | {seconds:.1f} | {shown_ours(ours(trained))} | "
+            f"{shown_ours(ours(tuned))} |"]
 
 
 def first_page(results):

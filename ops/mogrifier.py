@@ -86,12 +86,13 @@ class _Mogrifier(torch.autograd.Function):
         weight_ih, weight_hh = ctx.saved_tensors
         weights, rounds, gates, cells, inputs, last = take(ctx)
         dtype, float_type, length = ctx.dtype, dc.dtype, len(d_output)
+        d_output, dc = d_output.contiguous(), dc.clone(memory_format=torch.contiguous_format)
         d_gates = gates if dtype == float_type else torch.empty_like(gates, dtype=dtype)
         d_products = [each.gate if dtype == float_type else torch.empty_like(each.gate, dtype=dtype) for each in rounds]
         d_inner = [None if each.inner is None else torch.empty_like(each.inner) for each in rounds]
         carry = [torch.empty_like(inputs, dtype=float_type), torch.empty_like(dc)]             # (T, B, I), (B, H)
         before = torch.cat([torch.zeros_like(d_output[:1]), d_output[:-1]])            # of the output a step earlier
-        dc, dh, nothing = dc.clone(), d_output[-1] + dh, torch.zeros_like(dc, dtype=dtype)
+        dh, nothing = d_output[-1] + dh, torch.zeros_like(dc, dtype=dtype)             # (B, H)
 
         window = Window(length, dtype, dc, backwards=True)
         window.step(f"{ctx.cell_kind}_backward", dh, nothing, dc, gates, cells[:-1], cells[1:], d_gates)

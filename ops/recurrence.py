@@ -156,7 +156,7 @@ class _LSTM(torch.autograd.Function):
         weight_ih, weight_hh = ctx.saved_tensors
         inputs, gates, cells, states = take(ctx)
         d_gates = torch.empty_like(gates, dtype=ctx.dtype) if ctx.dtype != gates.dtype else gates   # overwritten
-        dc = dc.clone()
+        dc = dc.clone(memory_format=torch.contiguous_format)
         dh = Result(dh.to(ctx.dtype, copy=True, memory_format=torch.contiguous_format))        # (B, H)
         window = Window(len(d_output), ctx.dtype, gates, backwards=True)
         window.step(f"{ctx.cell_kind}_backward", d_output.contiguous(), dh, dc, gates, cells[:-1], cells[1:], d_gates)

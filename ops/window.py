@@ -111,16 +111,22 @@ class Window:
 
     def _words(self, function, sizes, arrays):
         """A `Call` of window.cpp."""
-        first, stride = [*sizes], [0] * len(sizes)
-        for array in map(_value, arrays):
-            place, by = (0, 0) if array is None else (array.data_ptr(), 0)
-            if array is not None and array.dim() == 3:
-                by = array.stride(0) * array.element_size()
-                place, by = (place + (self.length - 1) * by, -by) if self.backwards else (place, by)
-            first.append(place)
-            stride.append(by)
+        places = [self._place(_value(array)) for array in arrays]
+        first = [*sizes, *(place for place, _ in places)]
+        stride = [0] * len(sizes) + [step for _, step in places]
         unused = [0] * (MOST - len(first))
         return [function, len(first), *first, *unused, *stride, *unused]
+
+    def _place(self, array):
+        """Where an array is at the first step, and how many bytes farther at the next."""
+        if array is None:
+            return 0, 0
+        if array.dim() < 3:
+            assert array.is_contiguous()
+            return array.data_ptr(), 0
+        assert array[0].is_contiguous()
+        step = array.stride(0) * array.element_size()
+        return (array[-1].data_ptr(), -step) if self.backwards else (array.data_ptr(), step)
 
 
 def _value(array):

@@ -21,7 +21,8 @@ from ops.steps import has_compiled_steps
 from ops.window import Result, Window
 from runtime.fastest import milliseconds
 
-TYPICALLY_PAYS = 350    # hidden units of a layer, where it cannot be remembered what was measured
+NARROW = {"LSTM": 64, "GRU": 1}             # hidden units of a layer from which on it is measured what is faster
+TYPICALLY_PAYS = {"LSTM": 350, "GRU": 1}    # from which on `recur` is, where it cannot be remembered
 
 
 def input_gates(x, weight_ih):
@@ -230,9 +231,9 @@ def pays(kind, x, weight_hh):
     """Whether `recur` is faster here than torch's own module where precision is not reduced.
 
     A forward and a backward pass of such a layer are timed once on a machine. Where steps are not compiled, and for
-    layers so narrow that calling a step from Python outweighs its work, the answer is no without timing.
+    LSTMs so narrow that it makes no difference, the answer is no without timing.
     """
-    if weight_hh.size(1) < 100 or not has_compiled_steps(x.dtype, x):
+    if weight_hh.size(1) < NARROW[kind] or not has_compiled_steps(x.dtype, x):
         return False
     if len(x) < FEW and x.size(1) <= few.ROWS:          # then weights are read as they lie, once for a product
         return True
@@ -251,7 +252,7 @@ def _pays(kind, columns, inputs, width, dtype, threads):
         with torch.enable_grad():
             layer()[0].sum().backward(inputs=weights)
 
-    times = milliseconds(f"{kind} layer of {width} units, {inputs} inputs, batch size {columns} in {dtype}",
+    times = milliseconds(f"{kind} of {width} units over a window, {inputs} inputs, batch size {columns} in {dtype}",
                          {"compiled": lambda: passes(lambda: recur(kind, x, hidden, *weights)),
                           "torch": lambda: passes(lambda: recur_by_torch(kind, x, hidden, weights))}, must_be_kept=True)
-    return times["compiled"] < times["torch"] if times else width >= TYPICALLY_PAYS
+    return times["compiled"] < times["torch"] if times else width >= TYPICALLY_PAYS[kind]

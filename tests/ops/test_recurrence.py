@@ -416,12 +416,15 @@ def test_a_weight_that_is_used_a_few_times_is_not_laid_out(monkeypatch):
 def test_a_layer_is_computed_by_what_is_faster(times, pays, monkeypatch):
     needs_compiler()
     monkeypatch.setattr(recurrence, "milliseconds", lambda question, ways, **_: times and dict(zip(ways, times)))
-    x, answers = torch.zeros(recurrence.FEW, 2, 8), []
-    for width in (20, 120, 400):
+    x = torch.zeros(recurrence.FEW, 2, 8)
+
+    def answers(kind, gates):
         recurrence._pays.cache_clear()
-        answers.append(recurrence.pays("GRU", x, torch.zeros(3 * width, width)))
+        return [recurrence.pays(kind, x, torch.zeros(gates * width, width)) for width in (20, 120, 400)]
+
+    assert answers("LSTM", 4) == [False, *([False, True] if pays is None else [pays, pays])]
+    assert answers("GRU", 3) == [True if pays is None else pays] * 3
     recurrence._pays.cache_clear()
-    assert answers == [False, *([False, True] if pays is None else [pays, pays])]
     assert not recurrence.pays("GRU", x.double(), torch.zeros(1200, 400).double())
 
 

@@ -16,6 +16,8 @@ def default_cache():
 
 def check_output(path):
     """Raise InputError where something lies at `path` that is not a regular file: an output would take its place."""
+    if not path:
+        raise InputError("the name of a file to write is empty; give one")
     if os.path.isdir(path):
         raise InputError(f"{path} is a folder; give the name of a file")
     if os.path.exists(path) and not os.path.isfile(path):
@@ -60,8 +62,11 @@ def atomic_folder(path, replace=False):
     """A new folder, to be filled with files, that takes the name `path` when the block ends without an error.
 
     It is filled in a hidden one beside it, another for each process, synced and renamed. Without `replace`, OSError
-    where there is anything at `path` but an empty folder; with it, what is there goes.
+    where there is anything at `path` but an empty folder; with it, what is there goes. InputError for an empty name,
+    which would stand for the folder that the process is in.
     """
+    if not path:
+        raise InputError("the name of the folder to write is empty; give one")
     target = os.path.realpath(path)
     parent, name = os.path.split(target)
     os.makedirs(parent, exist_ok=True)

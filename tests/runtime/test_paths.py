@@ -5,7 +5,18 @@ import stat
 
 import pytest
 
+from runtime.errors import InputError
 from runtime.paths import atomic_folder, atomic_write
+
+
+@pytest.mark.parametrize("writing", [atomic_write, lambda name: atomic_folder(name, replace=True)])
+def test_an_empty_name_does_not_stand_for_the_present_folder(writing, tmp_path, monkeypatch):
+    """As of a variable of the shell that is not set: the folder that one is in would be replaced."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "precious").write_text("kept")
+    with pytest.raises(InputError, match="is empty"), writing(""):
+        pass
+    assert os.listdir(tmp_path) == ["precious"] and os.listdir(tmp_path.parent).count(tmp_path.name) == 1
 
 
 @pytest.fixture

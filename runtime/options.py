@@ -62,7 +62,7 @@ class Flag:
     def words(self, value):
         """As one types it: the words of a command line that give the flag this value."""
         if self.type is bool:
-            return [self.typed if value else self.typed.replace("--", "--no-", 1)]
+            return [self.typed] if value else [] if self.only_true else [self.typed.replace("--", "--no-", 1)]
         return [self.typed, *map(str, value if isinstance(value, list) else [value])]
 
     def checked(self, value):

@@ -7,7 +7,7 @@ from runtime.errors import InputError
 from runtime.options import Flag
 from training.optimizers import OPTIMIZERS
 
-FIXED = {"data", "vocab", "eval_batch_size", "epochs", "seed"}       # another value would make losses incomparable
+FIXED = {"data", "vocab", "line_ends", "eval_batch_size", "epochs", "seed"}      # others make losses incomparable
 REGULARISATION = ("alpha=0:4", "beta=0:2", "dropout=0:0.7", "dropouth=0:0.6", "dropouti=0:0.8", "dropoute=0:0.4",
                   "wdrop=0:0.7")
 SYNTAX = "write NAME=LOW:HIGH, NAME=log:LOW:HIGH or NAME=ONE,OTHER"

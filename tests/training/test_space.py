@@ -27,7 +27,7 @@ def drawn(word, times):
     ("alpha=0:4", ((), 0.0, 4.0, False)), ("--lr=log:1:40", ((), 1.0, 40.0, True)),
     ("nlayers=1:3", ((), 1, 3, False)), ("batch-size=log:4:64", ((), 4, 64, True)),
     ("nlayers=1,3", ((1, 3), 0, 0, False)), ("model=LSTM,GRU", (("LSTM", "GRU"), 0, 0, False)),
-    ("tied=true,false", ((True, False), 0, 0, False))])
+    ("tied=true,false", ((True, False), 0, 0, False)), ("skip-output=false,true", ((False, True), 0, 0, False))])
 def test_what_can_be_written(word, expected):
     found = one(word)
     assert (found.choices, found.low, found.high, found.log) == expected
@@ -47,7 +47,8 @@ def test_what_can_be_written(word, expected):
     ("dropout=0:1", "probability"), ("model=LSTM:GRU", "no range"), ("model=LSTM,Lstm", "none of"),
     ("tied=yes,no", "true"), ("tied=true:false", "no range"), ("lr=nan:1", "positive"),
     *((f"{name}=1,2", "cannot be searched") for name in (
-        "save", "data", "epochs", "seed", "when", "cutoffs", "resume", "max-minutes", "log-interval", "cuda"))])
+        "save", "data", "line-ends", "epochs", "seed", "when", "cutoffs", "resume", "max-minutes", "log-interval",
+        "cuda"))])
 def test_what_cannot_is_refused_in_one_line(word, named):
     with pytest.raises(InputError, match=named) as error:
         space.parse([word], FLAGS)

@@ -20,6 +20,7 @@ import checkpoint
 from runtime import options, record
 from runtime.errors import InputError
 from runtime.log import log
+from runtime.paths import atomic_write
 from runtime.run_files import Files
 
 
@@ -90,6 +91,15 @@ def load_generators(states, group, lengths, seed):
         torch.cuda.set_rng_state(ranks[group.rank]["cuda"][0])
 
 
+def beside(source, best):
+    """The best model of the run whose state is in the file `source`. best: its name when the state was saved: both may
+    have a number since, and another run that name."""
+    for end in (".state.pt", ".state.previous.pt"):
+        if source.endswith(end):
+            return source.removesuffix(end) + (".pt" if best.endswith(".pt") else "")
+    return os.path.join(os.path.dirname(source), os.path.basename(best))
+
+
 class CheckpointManager:
     """Writes a run's best model, state and log into `files`. Of several processes only `rank` 0 writes.
 
@@ -126,7 +136,7 @@ class CheckpointManager:
             return
         if os.path.realpath(source) == ours[1] and os.path.exists(files.state):
             os.replace(files.state, f"{files.state}.damaged")  # not to be kept as a state to fall back on
-        best = os.path.join(os.path.dirname(source), os.path.basename(best))
+        best = beside(source, best)
         self._set_aside()
         if os.path.realpath(best) != os.path.realpath(files.best) and os.path.exists(best):
             shutil.copyfile(best, files.best)
@@ -198,7 +208,8 @@ class CheckpointManager:
             return
         self._set_aside()
         try:
-            with open(self.files.log, mode, encoding="utf-8") as file:
+            whole = mode == "w"                                     # in the place of one that is there
+            with atomic_write(self.files.log) if whole else open(self.files.log, mode, encoding="utf-8") as file:
                 file.writelines(json.dumps(record.finite({**epoch, **about})) + "\n" for epoch in epochs)
         except OSError as error:
             log(f"| WARNING: {self.files.log} could not be written ({error.strerror}); training goes on")

@@ -155,6 +155,20 @@ def test_a_run_continued_to_more_epochs_is_the_longer_run(toy, call, tmp_path):
     assert results[0]["test"] == results[1]["test"]
 
 
+@pytest.mark.parametrize("words", [["--save", "a.1.pt", "--resume", "auto"], ["--save", "b.pt", "--resume", "a.1.pt"],
+                                   ["--save", "a.pt", "--resume", "a.1.state.pt"]])
+def test_a_run_that_another_took_the_name_of_is_continued_with_its_own_best_model(words, toy, call, tmp_path):
+    common = ["--data", toy, *SMALL, "--epochs", 2, "--save", "a.pt"]
+    call("main.py", *common)
+    first = (tmp_path / "a.pt").read_bytes()
+    call("main.py", *common, "--seed", 7)
+    second = (tmp_path / "a.pt").read_bytes()
+    said = call("main.py", *words, "--no-test")
+    assert "continuing from a.1.state.pt" in said
+    assert (tmp_path / words[1]).read_bytes() == (tmp_path / "a.1.pt").read_bytes() == first
+    assert (tmp_path / ("a.2.pt" if words[1] == "a.pt" else "a.pt")).read_bytes() == second
+
+
 @pytest.mark.parametrize("words", [["evaluate.py", "--checkpoint", "žluť.pt", "--split", "test"],
                                    ["evaluate.py", "--checkpoint", "none/žluť.pt"],
                                    ["generate.py", "--checkpoint", "žluť.pt", "--words", 3, "--prompt", "žluť"]])

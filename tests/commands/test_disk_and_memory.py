@@ -12,6 +12,7 @@ from test_scripts import compare
 import checkpoint
 from model import RNNModel
 from nt_asgd import NTASGD
+from runtime import record
 from training import step as train_step
 from training.compose import compose
 from utils import flat_hidden, get_batch
@@ -61,6 +62,18 @@ def test_a_full_disk_leaves_the_old_files(toy, call, failing_disk, tmp_path, cap
     failing_disk(0)
     call("main.py", "--epochs", 3, "--resume", "auto", "--save", "a.pt")
     assert len(read(tmp_path / "a.state.pt")["losses"]["history"]) == 3
+
+
+def test_a_full_disk_leaves_the_log_of_the_run_that_is_continued(toy, call, tmp_path, monkeypatch):
+    call("main.py", "--data", toy, *SMALL, "--epochs", 2, "--save", "a.pt")
+    before = (tmp_path / "a.jsonl").read_bytes()
+
+    def full(contents):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(record, "finite", full)
+    assert "a.jsonl could not be written" in call("main.py", "--save", "a.pt", "--resume", "auto", "--no-test")
+    assert (tmp_path / "a.jsonl").read_bytes() == before
 
 
 def test_files_that_may_not_grow(toy, tmp_path):

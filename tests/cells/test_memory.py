@@ -1,4 +1,7 @@
-"""A layer takes states, and gives gradients, of any layout in memory: a caller may have the batch in front."""
+"""What layers do with memory: arrays may have any layout, a caller's batch being in front, and nothing is kept."""
+import gc
+import weakref
+
 import pytest
 import torch
 
@@ -38,3 +41,16 @@ def test_no_layout_changes_what_comes_out(kind, settings, dtype):
     expected = outputs_and_gradients(layer, given, weights, torch.Tensor.contiguous)
     for found, wanted in zip(outputs_and_gradients(layer, given, weights, turned), expected, strict=True):
         torch.testing.assert_close(found, wanted)
+
+
+@pytest.mark.parametrize(("kind", "settings"), LAYERS, ids=str)
+def test_what_is_dropped_without_a_backward_pass_is_free_at_once(kind, settings):
+    layer = CELLS[kind](H, H, 0, settings)
+    gc.disable()
+    try:
+        output, _ = layer(torch.randn(T, B, H), layer.zero_state(B))
+        alive = weakref.ref(output)
+        del output, _
+        assert alive() is None
+    finally:
+        gc.enable()

@@ -3,8 +3,9 @@
 Each raises argparse.ArgumentTypeError with what is wanted; argparse puts the name of the flag before it.
 """
 import argparse
-import math
 from functools import partial
+
+LARGEST = 1e30          # of numbers on a command line: what is computed from them is in single precision
 
 
 def number(text, kind, accepts, description):
@@ -12,8 +13,10 @@ def number(text, kind, accepts, description):
         value = kind(text)
     except (TypeError, ValueError, OverflowError):
         value = None
-    if value is None or not math.isfinite(value) or not accepts(value) or not (isinstance(text, str) or value == text):
+    if value is None or value != value or not accepts(value) or not (isinstance(text, str) or value == text):
         raise argparse.ArgumentTypeError(f"{text!r} is not {description}")
+    if abs(value) > LARGEST:
+        raise argparse.ArgumentTypeError(f"{text!r} is not {description} of at most {LARGEST:g}")
     return value
 
 
@@ -30,6 +33,7 @@ non_negative = _numbers(float, lambda x: x >= 0, "a number of at least 0")
 size = _numbers(int, lambda n: 0 < n < 2**31, "a positive whole number")
 width = _numbers(int, lambda n: 0 < n <= 10**6, "a whole number from 1 to 1,000,000")
 few = _numbers(int, lambda n: 0 < n <= 100, "a whole number from 1 to 100")
+epochs = _numbers(float, lambda x: 0 <= x <= 10**6, "a number from 0 to 1,000,000")
 count = _numbers(int, lambda n: 0 <= n < 2**31, "a whole number of at least 0")
 epoch = _numbers(int, lambda n: n == -1 or n > 0, "an epoch (a positive whole number, or -1 for never)")
 seed = _numbers(int, lambda n: 0 <= n < 2**63, "a whole number from 0 to 2^63 - 1")

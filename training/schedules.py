@@ -10,7 +10,7 @@ from functools import partial
 from runtime.errors import InputError
 from runtime.log import log, warn
 from runtime.options import RUN, Flag
-from runtime.values import non_negative, probability
+from runtime.values import epochs, probability
 from training.optimizers import OPTIMIZERS
 
 
@@ -50,8 +50,7 @@ def make_one_cycle(settings):
 SCHEDULES = {
     "one_cycle": Schedule(make_one_cycle, lambda settings: math.ceil(sum(settings["one_cycle"])), (
         Flag("one_cycle", None, "epochs of four phases of adam's learning rate: from a tenth up to --lr, there, back, "
-             "and down to a thousandth; --epochs is then their sum if not given", non_negative, "E",
-             nargs=4, kept=RUN),
+             "and down to a thousandth; --epochs is then their sum if not given", epochs, "E", nargs=4, kept=RUN),
         Flag("momentum", [0.8, 0.7], "adam's beta1 in one cycle: at its ends, and at the full learning rate",
              probability, "X", nargs=2, kept=RUN))),
 }
@@ -87,10 +86,14 @@ def plan(args):
                     raise InputError(f"{flag.typed} has no effect without {asks.typed}; leave it out")
             continue
         schedule.make(vars(args))                                        # refuses what contradicts it
+        for name in sorted({"when", "decay", *(["on_stall"] if args.on_stall in DIVIDES else [])} & args.given):
+            raise InputError(f"--{name.replace('_', '-')} has no effect with {asks.typed}, which sets the learning "
+                             "rate at every step; leave it out")
         length = schedule.epochs(vars(args))
         if "epochs" in args.given and args.epochs < length:
             warn(f"{asks.typed} takes {length} epochs, --epochs {args.epochs} ends before its end")
-        return args if "epochs" in args.given else args.replaced(epochs=length)
+        typed = asks.name in args.given and "epochs" not in args.given        # else a state has both
+        return args.replaced(epochs=length) if typed else args
     return args
 
 
@@ -124,4 +127,5 @@ def average(run, reason=None):
         log(f"| averaging starts: {reason}")
 
 
+DIVIDES = ("halve", "divide")
 ON_STALL = {"average": average, "halve": partial(divide, divisor=2), "divide": divide, "nothing": lambda run: None}

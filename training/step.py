@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 import torch
 
+from runtime.values import LARGEST
 from utils import map_hidden, repackage_hidden
 
 
@@ -103,7 +104,7 @@ class TrainStep:
 
     def rates(self, length, device):
         """Each parameter group's learning rate in a window of `length` tokens, as scalars on the device."""
-        return [torch.full((), group["lr"] * length / self.bptt, device=device)
+        return [torch.full((), min(group["lr"] * length / self.bptt, LARGEST), device=device)
                 for group in self.optimizer.param_groups]
 
 

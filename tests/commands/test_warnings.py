@@ -19,6 +19,7 @@ def test_a_cycle_that_is_cut_short_is_named(toy, call):
     said = call("main.py", "--data", toy, *SMALL, "--optimizer", "adam", "--lr", 0.01, "--one-cycle", 1, 1, 1, 1,
                 "--epochs", 2)
     assert "WARNING: --one-cycle takes 4 epochs, --epochs 2 ends before its end" in said
+    assert "| epochs 2," in call("main.py", "--resume", "auto")         # continued, it ends there, too
 
 
 def test_one_temperature(trained, tmp_path):

@@ -140,6 +140,8 @@ def test_a_step_that_is_not_finite_changes_nothing(name):
     (["--optimizer", "adabelief", "--on-stall", "average"], "--on-stall average is for"),
     (["--optimizer", "adam", "--average-from", 3], "--average-from is for"),
     (["--optimizer", "adam", "--one-cycle", 1, 1, 1, 1, "--beta1", 0], "--beta1 has no effect"),
+    (["--optimizer", "adam", "--one-cycle", 1, 1, 1, 1, "--when", 2], "--when has no effect with --one-cycle"),
+    (["--optimizer", "adam", "--one-cycle", 1, 1, 1, 1, "--on-stall", "halve"], "--on-stall has no effect with"),
     (["--beta1", 0.5], "--beta1 is not for --optimizer sgd"),
     (["--stall-divisor", 3], "--stall-divisor has no effect without --on-stall divide"),
     (["--patience", 3, "--nonmono", 2], "--patience takes the place of --nonmono")])

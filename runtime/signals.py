@@ -22,7 +22,7 @@ class Interruption:
     """`with Interruption(max_minutes) as interruption:` turns a signal into a Stop at the next `check()`.
 
     The first one is acknowledged at once; a second ends the process. Files are written atomically: nothing is damaged
-    by it. acknowledge: the line for it.
+    by it. A lost terminal that the process ignores, as under nohup, stays ignored. acknowledge: the line for it.
     """
 
     SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
@@ -35,7 +35,8 @@ class Interruption:
         self.max_minutes = max_minutes
 
     def __enter__(self):
-        self._before = {number: signal.signal(number, self._receive) for number in self.SIGNALS}
+        self._before = {number: signal.signal(number, self._receive) for number in self.SIGNALS
+                        if number.name != "SIGHUP" or signal.getsignal(number) != signal.SIG_IGN}
         return self
 
     def __exit__(self, *error):
@@ -44,7 +45,7 @@ class Interruption:
 
     def _receive(self, number, frame):
         self.received = number
-        for each in self.SIGNALS:
+        for each in self._before:
             signal.signal(each, signal.SIG_DFL)
         if number == signal.SIGINT:
             with suppress(OSError):        # as a write of its own: what is being printed may be in the way

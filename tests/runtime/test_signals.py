@@ -42,6 +42,20 @@ def test_a_signal_becomes_a_stop(number):
     assert stop.value.status == 128 + number and signal.getsignal(number) == before
 
 
+def test_under_nohup_a_lost_terminal_stops_nothing():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Interruption() as interruption:
+            os.kill(os.getpid(), signal.SIGHUP)
+            interruption.check()
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert interruption.asked() == signal.SIGTERM
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 def test_locks(tmp_path):
     path = str(tmp_path / "a.lock")
     (tmp_path / "a.lock").write_text("999999999\n")  # of a process long dead

@@ -253,12 +253,17 @@ def choose(args):
     finetuned = Files(args.save, "finetuned").best
     if not os.path.exists(finetuned):
         return args.save
-    made_of = read(finetuned).get("settings")
-    made_of = made_of.get(MADE_OF) if isinstance(made_of, dict) else None
-    if made_of is not None and os.path.exists(args.save) and made_of != digest(load(args.save)):
+    if os.path.exists(args.save) and made_of(finetuned) not in (None, digest(load(args.save))):
         print(f"{finetuned} was fine-tuned from another model than {args.save}: it is not read", file=sys.stderr)
         return args.save
     return finetuned
+
+
+def made_of(path):
+    """The digest of the model that the fine-tuned one at `path`, or the state of its run, was made of; None where the
+    file does not say it."""
+    settings = read(path).get("settings")
+    return settings.get(MADE_OF) if isinstance(settings, dict) else None
 
 
 def digest(contents):

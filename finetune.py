@@ -5,11 +5,14 @@ PTB.pt becomes PTB.finetuned.pt. Flags of the model and its data that are not gi
 """
 from runtime import errors  # isort: skip  (first: it prepares the process for the imports below)
 
+from contextlib import suppress
+
 import checkpoint
 from model import count_parameters, model_flags
 from nt_asgd import NTASGD
 from runtime import options
-from runtime.log import log
+from runtime.errors import InputError
+from runtime.log import log, warn
 from runtime.options import flags_of
 from runtime.run_files import Files
 from training import schedules, settings
@@ -32,16 +35,28 @@ def make_parser():
     return parser
 
 
+def is_of_another(files, source):
+    """Whether the run that `--resume auto` would continue was begun with another model than `source`, its contents."""
+    for path in files.state, files.previous:
+        with suppress(InputError):                                 # missing or damaged: then the one before it counts
+            return checkpoint.made_of(path) not in (None, checkpoint.digest(source))
+    return False
+
+
 def main(argv=None):
     parser = make_parser()
     args = options.parse(parser, argv)
-    source = checkpoint.load(args.save)
+    source, files = checkpoint.load(args.save), Files(args.save, "finetuned")
+    anew = args.resume == "auto" and is_of_another(files, source)
+    args = args.replaced(resume=None) if anew else args
     args, compute, group, corpus, resumed = start(parser, args, source, "finetuned")
-    args = args.replaced(**{checkpoint.MADE_OF: checkpoint.digest(source)})
+    if anew:
+        warn(f"{files.state} is of another model than {args.save} is now: fine-tuning begins anew")
+    made_of = resumed and checkpoint.made_of(resumed[0])
+    args = args.replaced(**{checkpoint.MADE_OF: made_of or checkpoint.digest(source)})
     model = checkpoint.restore({**source, "settings": vars(args)}, args.save, compute, training=True)
     optimizer = NTASGD(model.parameters(), lr=args.lr, weight_decay=own_decay(vars(args)))
     group.seed_rank(args.seed)
-    files = Files(args.save, "finetuned")
     log(f"| fine-tuning {args.save} ({count_parameters(model):,} parameters, on {compute}) into {files.best}")
 
     run = Run(args, compute, files, model, optimizer, corpus, resumed, group=group,

@@ -139,6 +139,21 @@ def same_weights(*paths):
     return one.keys() == other.keys() and all(torch.equal(tensor, other[name]) for name, tensor in one.items())
 
 
+def test_fine_tuning_begins_anew_where_its_model_was_trained_on(toy, call, tmp_path):
+    words = ["--data", toy, *SMALL, "--save", "a.pt", "--no-test", "--resume", "auto"]
+    call("main.py", *words, "--epochs", 1)
+    call("finetune.py", "--save", "a.pt", "--epochs", 1)
+    old = (tmp_path / "a.finetuned.pt").read_bytes()
+    assert "continuing from" in call("finetune.py", "--save", "a.pt", "--epochs", 1, "--resume", "auto")
+    call("main.py", *words, "--epochs", 3)
+    said = call("finetune.py", "--save", "a.pt", "--epochs", 2, "--resume", "auto")
+    assert "a.finetuned.state.pt is of another model than a.pt is now" in said and "continuing from" not in said
+    assert checkpoint.made_of(tmp_path / "a.finetuned.pt") == checkpoint.read(tmp_path / "a.pt")["digest"]
+    assert (tmp_path / "a.1.finetuned.pt").read_bytes() == old
+    call("finetune.py", "--save", "a.pt", "--resume", "a.1.finetuned.state.pt", "--epochs", 2)
+    assert checkpoint.made_of(tmp_path / "a.finetuned.pt") == checkpoint.made_of(tmp_path / "a.1.finetuned.pt")
+
+
 def test_a_run_continued_to_more_epochs_is_the_longer_run(toy, call, tmp_path):
     """With a test of the text and without one in between, and across the switch to averaging."""
     words = ["--data", toy, *SMALL, "--nonmono", 1, "--lr", 60, "--resume", "auto"]

@@ -16,7 +16,7 @@ from embed_regularize import embedded_dropout
 from locked_dropout import LockedDropout
 from ops import few
 from past_decode import PastDecoder
-from runtime import options
+from runtime import options, values
 from runtime.errors import InputError
 from runtime.options import ARCHITECTURE, MODEL, flags_of, setting
 from runtime.values import non_negative, positive, probability, width
@@ -38,7 +38,7 @@ class ModelConfig:
     nhidlast: int | None = setting(
         None, "hidden units of the last layer; if not given --emsize, or --nhid with --no-tied or --skip-output. Where "
         "the decoder takes another width, a linear map lies between", width, "N", kept=ARCHITECTURE)
-    nlayers: int = setting(3, "recurrent layers", width, "N", kept=ARCHITECTURE)
+    nlayers: int = setting(3, "recurrent layers", values.few, "N", kept=ARCHITECTURE)
     tied: bool = setting(True, "one matrix for encoder and decoder", bool, kept=ARCHITECTURE)
     skip_output: bool = setting(False, "prediction from the sum of all layers' outputs", bool, only_true=True,
                                 kept=ARCHITECTURE)

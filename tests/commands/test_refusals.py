@@ -46,7 +46,8 @@ def corpus(toy, tmp_path):
     ["--nhid", "-3"], ["--nlayers", "1.5"], ["--batch_size", "0"], ["--bptt", "0"], ["--lr", "0"], ["--lr", "inf"],
     ["--clip", "-1"], ["--seed", "-1"], ["--model", "RNN"], ["--device", "abacus"], ["--device", "cuda:x"],
     ["--when", "0"], ["--nosuchflag"], ["--cutoffs", "0"], ["--optimizer", "sgdd"], ["--max-minutes", "0"],
-    ["--init-range", "1e39"], ["--lr", "1e300"], ["--one-cycle", "1e30", "1", "1", "1"], ["--epochs", "9" * 400],
+    ["--init-range", "1e39"], ["--lr", "1e300"], ["--one-cycle", "1e30", "1", "1", "1"],
+    ["--epochs", "9" * 400], ["--nlayers", "999999"],
     ["--log-interval", "0"], ["extra"], ["--emsize", "99999999999999999999"], ["--cutoffs", "9", "5"]])
 def test_flags(words, toy, refuse, tmp_path):
     refuse("main", "--data", toy, "--save", tmp_path / "a.pt", *words, naming=[words[0].strip("-").replace("_", "-")])

@@ -65,6 +65,8 @@ class Run:
         if self.resumed:
             self.checkpoints.continue_from(source, state["progress"]["best"])
             self.checkpoints.write_log(self.progress.history, self._about(), "w")
+            if not (self.progress.ended or self.group.rank):
+                record.remove(self.files.result)
             log(f"| continuing from {source}: {self.progress.unit} {self.progress.number}, batch "
                 f"{self.progress.batch + 1}")
         self.board = Board(None if self.group.rank else self.config.tensorboard, self.files.name,

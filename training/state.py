@@ -144,7 +144,6 @@ class CheckpointManager:
             self.best_loss = float(checkpoint.load(files.best)["losses"]["valid"])
         except (InputError, KeyError, TypeError):
             self.best_loss = math.inf  # gone or damaged: the next epoch's model is better than none
-        record.remove(files.result)
 
     def _set_aside(self):
         """Rename another run's files, before the first of ours is written."""

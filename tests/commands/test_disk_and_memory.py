@@ -64,16 +64,17 @@ def test_a_full_disk_leaves_the_old_files(toy, call, failing_disk, tmp_path, cap
     assert len(read(tmp_path / "a.state.pt")["losses"]["history"]) == 3
 
 
-def test_a_full_disk_leaves_the_log_of_the_run_that_is_continued(toy, call, tmp_path, monkeypatch):
+def test_a_full_disk_leaves_log_and_result_of_the_run_that_is_continued(toy, call, tmp_path, monkeypatch):
     call("main.py", "--data", toy, *SMALL, "--epochs", 2, "--save", "a.pt")
-    before = (tmp_path / "a.jsonl").read_bytes()
+    before = [(tmp_path / name).read_bytes() for name in ("a.jsonl", "a.result.json")]
 
     def full(contents):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(record, "finite", full)
-    assert "a.jsonl could not be written" in call("main.py", "--save", "a.pt", "--resume", "auto", "--no-test")
-    assert (tmp_path / "a.jsonl").read_bytes() == before
+    said = call("main.py", "--save", "a.pt", "--resume", "auto")
+    assert "a.jsonl could not be written" in said and "a.result.json could not be written" in said
+    assert [(tmp_path / name).read_bytes() for name in ("a.jsonl", "a.result.json")] == before
 
 
 def test_files_that_may_not_grow(toy, tmp_path):

@@ -32,10 +32,15 @@ FILES = {FILE, *(f"{split}.txt" for split in SPLITS)}
 
 
 def find_files(paths, out):
-    """As `files_in`. InputError where `out` is in one of the folders: what is written would be read."""
+    """As `files_in`. InputError where `out` is in one of the folders: what is written would be read; and where one of
+    the paths is in `out`: it would be replaced."""
+    target = os.path.join(os.path.realpath(out), "")
     for path in paths:
-        if os.path.isdir(path) and os.path.realpath(out).startswith(os.path.join(os.path.realpath(path), "")):
+        source = os.path.join(os.path.realpath(path), "")
+        if os.path.isdir(path) and target.startswith(source) and target != source:
             raise InputError(f"--out {out} is inside {path}, whose files are all read; choose another place")
+        if path != "-" and source.startswith(target):
+            raise InputError(f"{path} would be replaced by --out {out}; choose another place")
     return files_in(paths)
 
 

@@ -294,6 +294,15 @@ def test_what_to_read_and_where_to_must_be_said(monkeypatch, tmp_path):
         assert "prepare.py text FILE… --out FOLDER" in refused(monkeypatch, tmp_path, *words)
 
 
+@pytest.mark.parametrize("source", ["out", "out/train.txt", "./out/../out/train.txt"])
+def test_what_is_read_is_not_replaced(source, call, monkeypatch, tmp_path):
+    (tmp_path / "a.txt").write_text("a b c\n" * 30)
+    call("prepare.py", "text", "a.txt", "--out", "out")
+    before = (tmp_path / "out" / "train.txt").read_bytes()
+    assert "would be replaced" in refused(monkeypatch, tmp_path, "text", source, "--out", "out", "--lower")
+    assert (tmp_path / "out" / "train.txt").read_bytes() == before
+
+
 def test_without_the_package(monkeypatch, tmp_path):
     (tmp_path / "a.txt").write_text("a\n" * 30)
     monkeypatch.setitem(__import__("sys").modules, "tokenizers", None)

@@ -8,7 +8,8 @@
 # nothing, which is the whole; or all, in the order in which they matter. Without fine-tuning it is the first step of the
 # whole; without NT-ASGD, the learning rate is halved where validation stalls, and nothing is averaged in fine-tuning
 # either. Of small also the whole with another cell, with the same width (gru) or number of parameters (gru-same-size,
-# qrnn), or without all that keeps it from fitting the text too closely (regularisation).
+# qrnn), or without all that keeps it from fitting the text too closely (regularisation). With the LSTM's learning rate
+# of 30 the GRU does not learn.
 . "$(dirname "$0")/common.sh"
 usage="usage: ablations.sh ptb|wt2|small WHICH [flags of main.py and finetune.py] (WHICH is explained in this file)"
 corpus=${1:-} which=${2:-}
@@ -56,8 +57,8 @@ ablation() {
         ar-tar)            without ar-tar --alpha 0 --beta 0 "$@" ;;
         small-embedding)   without small-embedding --emsize "$units" --no-tied "$@" ;;
         weight-drop)       without weight-drop --wdrop 0 "$@" ;;
-        gru)               both "$prefix-gru" --model GRU "$@" ;;
-        gru-same-size)     both "$prefix-gru-same-size" --model GRU --nhid 352 "$@" ;;
+        gru)               both "$prefix-gru" --model GRU --lr 10 "$@" ;;
+        gru-same-size)     both "$prefix-gru-same-size" --model GRU --nhid 352 --lr 10 "$@" ;;
         qrnn)              both "$prefix-qrnn" --model QRNN --nlayers 4 --nhid 407 --wdrop 0.1 --dropouth 0.3 --clip 0.2 "$@" ;;
         regularisation)    without regularisation --dropout 0 --dropouti 0 --dropouth 0 --dropoute 0 --wdrop 0 --alpha 0 \
                                --beta 0 --wdecay 0 "$@" ;;

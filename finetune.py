@@ -64,6 +64,7 @@ def main(argv=None):
     with running(run):
         if not resumed:
             schedules.average(run, "from the first step of fine-tuning")
+        if not (run.progress.history or run.progress.batch):       # also where it was stopped in doing this
             run.keep_initial()
         for _ in run.epochs():
             run.train_epoch()

@@ -139,6 +139,15 @@ def same_weights(*paths):
     return one.keys() == other.keys() and all(torch.equal(tensor, other[name]) for name, tensor in one.items())
 
 
+def test_fine_tuning_that_is_stopped_before_its_first_step_still_keeps_what_it_starts_from(toy, call, tmp_path):
+    call("main.py", "--data", toy, *SMALL, "--epochs", 2, "--save", "a.pt", "--no-test")
+    words = ["--save", "a.pt", "--lr", 1000, "--epochs", 1, "--resume", "auto"]        # after which it is worse
+    said = call("finetune.py", *words, "--max-minutes", 1e-9)
+    assert "everything is saved" in said and not (tmp_path / "a.finetuned.pt").exists()
+    assert "before the first epoch" in call("finetune.py", *words)
+    assert same_weights(tmp_path / "a.pt", tmp_path / "a.finetuned.pt")
+
+
 def test_fine_tuning_begins_anew_where_its_model_was_trained_on(toy, call, tmp_path):
     words = ["--data", toy, *SMALL, "--save", "a.pt", "--no-test", "--resume", "auto"]
     call("main.py", *words, "--epochs", 1)

@@ -18,7 +18,7 @@ def width_of_last(settings):
 
 
 def default_width_of_last(settings):
-    return settings["emsize"] if settings["tied"] and not settings.get("skip_output") else settings["nhid"]
+    return settings.get("emsize" if settings["tied"] and not settings.get("skip_output") else "nhid")
 
 
 def refuse(settings, target, cells, softmaxes):

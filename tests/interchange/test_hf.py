@@ -420,7 +420,8 @@ def test_minicons_scores_as_evaluate_does(trained, tmp_path, own_packages):
     ("config.json", {"settings": 3, "emsize": None}, "--emsize"), ("tokenizer.json", {"model": 3}, "tokenizer.json"),
     ("tokenizer.json", {"model": {"vocab": {"a": 0, "b": 2}}}, "tokenizer.json"), ("config.json", None, "config.json"),
     ("model.safetensors", b"junk" * 9, "model.safetensors"), ("model.safetensors", None, "model.safetensors"),
-    ("config.json", b"{", "config.json"), ("config.json", b"[1]", "config.json")])
+    ("config.json", b"{", "config.json"), ("config.json", b"[1]", "config.json"),
+    ("config.json", b'{"model_type": "awd_lstm"}', "--model")])
 def test_a_bad_folder_is_refused_in_one_line(name, change, says, tmp_path):
     model, contents = contents_of()
     hf.write(contents, model.state_dict(), str(tmp_path / "out"), None)

@@ -87,5 +87,10 @@ def columns_of(text, sentence):
 
 
 def with_columns(row, given):
-    """A row with the columns of its line in the file; a name that is taken gets _given behind it."""
-    return {**row, **{f"{name}_given" if name in row else name: value for name, value in given.items()}}
+    """A row with the columns of its line in the file; a name that is taken gets _given behind it, until it is not."""
+    row = dict(row)
+    for name, value in given.items():
+        while name in row:
+            name += "_given"
+        row[name] = value
+    return row

@@ -44,6 +44,9 @@ def read_table(file, name, column):
         (_, heading), *rows = rows
         if column not in heading:
             raise InputError(f"has no column {column!r} in its heading: {', '.join(heading[:8])}")
+        twice = next((name for name in filter(None, heading) if heading.count(name) > 1), None)
+        if twice:
+            raise InputError(f"has two columns {twice!r} in its heading; give one of them another name")
         found = by_name(heading, rows, delimiter)
         for number, row in rows:
             if any("\n" in cell for cell in row):

@@ -6,6 +6,8 @@ import torch
 
 from evaluation.loss import evaluating
 
+LEAST_TEMPERATURE = 1e-30        # below it, all but the likeliest word have probability 0, and numbers overflow
+
 
 def next_word(logprobs, temperature, top_k=0, top_p=1.0, generator=None):
     """Draw an id from `logprobs` (V,), sharpened (temperature < 1) or flattened; at temperature 0 the likeliest.
@@ -13,7 +15,7 @@ def next_word(logprobs, temperature, top_k=0, top_p=1.0, generator=None):
     Only from the `top_k` likeliest, if that is not 0, and only from the likeliest that together have a probability of
     `top_p` or more, after the temperature (Holtzman et al. 2020, 1904.09751): at least one.
     """
-    if temperature == 0:
+    if temperature < LEAST_TEMPERATURE:
         return logprobs.argmax().item()
     logits = logprobs / temperature
     if 0 < top_k < len(logits):

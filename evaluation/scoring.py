@@ -162,10 +162,10 @@ def sample_scores(model, streams, bptt, samples, temperatures=(1.0,), check=lamb
 
 
 def _groups(samples, bptt, most):
-    """How many samples are read together in windows of `bptt` tokens, never more than `most` -> list."""
+    """How many samples are read together in windows of `bptt` tokens, never more than `most` -> iterator."""
     most = max(1, min(TOGETHER, TOKENS // bptt, most))
     groups = -(-samples // most)
-    return [samples * (i + 1) // groups - samples * i // groups for i in range(groups)]
+    return (samples * (i + 1) // groups - samples * i // groups for i in range(groups))
 
 
 def _at(temperatures, model, features, targets, batch):

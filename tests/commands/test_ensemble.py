@@ -232,7 +232,7 @@ def refuse(folder, monkeypatch, capsys):
 @pytest.mark.parametrize(("words", "says"), [
     ([], "name the models"), (["lstm.pt", "none.pt"], "none.pt: there is no such checkpoint"),
     (["none.pt:cache"], "none.pt: there is no such"), (["lstm.pt:cahce"], "'cahce' is none of dynamic, cache"),
-    (["lstm.pt:cache,theta=x"], "--theta: 'x' is not"),
+    (["lstm.pt:cache,theta=x"], "--theta: 'x' is not"), (["lstm.pt:cache,theta=1e300"], "--theta: '1e300' is not"),
     (["lstm.pt:cache,lr=1"], "lr is a setting of dynamic; write lstm.pt:dynamic,cache,lr=1"),
     (["lstm.pt:theta=2"], "theta is a setting of cache; write lstm.pt:cache,theta=2"),
     (["lstm.pt:cache,colour=2"], "colour is no setting of a member; use one of window, theta, lambdasm"),

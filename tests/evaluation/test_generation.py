@@ -11,7 +11,8 @@ LIKELIEST_FIRST = [1, 3, 4, 0, 2]
 @pytest.mark.parametrize(("flags", "count"), [
     ({}, 5), ({"top_p": 1.0}, 5), ({"top_p": 0.0}, 1), ({"top_p": 0.39}, 1), ({"top_p": 0.41}, 2), ({"top_p": 0.69}, 2),
     ({"top_p": 0.71}, 3), ({"top_p": 0.96}, 5), ({"top_k": 2}, 2), ({"top_k": 3, "top_p": 0.5}, 2),
-    ({"top_k": 9}, 5), ({"temperature": 0}, 1), ({"temperature": 0, "top_p": 0.9, "top_k": 3}, 1)])
+    ({"top_k": 9}, 5), ({"temperature": 0}, 1), ({"temperature": 1e-45}, 1),
+    ({"temperature": 0, "top_p": 0.9, "top_k": 3}, 1)])
 def test_what_is_drawn_from(flags, count):
     """The likeliest words that it takes, and the shares of what is drawn are theirs."""
     generator = torch.Generator().manual_seed(0)

@@ -2,7 +2,9 @@
 
 import codecs
 import io
+import json
 import os
+import re
 from contextlib import contextmanager
 
 from runtime.errors import InputError
@@ -21,10 +23,11 @@ def naming(file):
     try:
         yield
     except OSError as error:
-        advice = "" if isinstance(error, FileNotFoundError) else "; check its permissions"
+        advice = ("" if isinstance(error, FileNotFoundError) else "; give the name of a file"
+                  if isinstance(error, IsADirectoryError) else "; check its permissions")
         raise InputError(f"{error.filename or file}: cannot be read ({error.strerror}){advice}") from error
     except InputError as error:
-        raise InputError(f"{file}: {error}") from None
+        raise InputError(str(error) if str(error).startswith(f"{file}: ") else f"{file}: {error}") from None
 
 
 def files_in(paths):
@@ -95,6 +98,14 @@ def whole_text(file, name):
     """The text of a path or descriptor -> str. name: what errors call the file."""
     with naming(name):
         return "".join(blocks(file, BLOCK))
+
+
+def from_json(text):
+    """The value that JSON says. ValueError or RecursionError where it is none, or a string in it is not text."""
+    value = json.loads(text)
+    if re.search(r"\\u[dD][89a-fA-F]", text):
+        json.dumps(value, ensure_ascii=False).encode()  # half of a surrogate pair stands for no character
+    return value
 
 
 def size_of(text_lines):

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import torch
 
-from corpus.reading import lines, naming, whole_text
+from corpus.reading import from_json, lines, naming, whole_text
 from corpus.tokenizers import Words
 from corpus.tokens import EOS
 from evaluation import minimal_pairs
@@ -108,8 +108,9 @@ def choices(folder, decode):
             if not line.strip():
                 continue
             try:
-                items.append(decode(json.loads(line), file.removesuffix(".jsonl")))
-                if not items[-1].choices or not all(choice.text for choice in items[-1].choices):
+                items.append(decode(from_json(line), file.removesuffix(".jsonl")))
+                texts = [items[-1].subtask, *(choice.text for choice in items[-1].choices)]
+                if len(texts) < 2 or not all(isinstance(text, str) and text for text in texts):
                     raise ValueError
             except MALFORMED:
                 raise InputError(f"{path}: line {number} is no item of this task: {line.strip()[:60]!r}") from None
@@ -138,7 +139,7 @@ def reading(path):
 def acquisition(path):
     """Words of more than a letter in the contexts of cdi_childes.json."""
     try:
-        contexts_by_word = json.loads(whole_text(path, path))
+        contexts_by_word = from_json(whole_text(path, path))
         return [Choice(f"{each['context'].strip()} {word.strip()}", len(each["context"].strip()) + 1,
                        {"target_word": word, "context_id": number, "context": each["context"]})
                 for word, contexts in contexts_by_word.items() if len(word) > 1
@@ -231,7 +232,7 @@ def with_others(path, own_surprisals, step, name):
     others = []
     if os.path.exists(path):
         try:
-            others = [entry for entry in json.loads(whole_text(path, path))["results"] if entry["step"] != step]
+            others = [entry for entry in from_json(whole_text(path, path))["results"] if entry["step"] != step]
         except MALFORMED:
             raise InputError(f"{path}: is no file of surprisals; remove it") from None
     steps = len({entry["step"] for entry in others}) + 1

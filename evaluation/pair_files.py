@@ -2,11 +2,10 @@
 
 Which format a file has is seen from its contents; Linzen et al.'s is two files, FILE.text and FILE.gold.
 """
-import json
 import os
 from typing import NamedTuple
 
-from corpus.reading import files_in, naming
+from corpus.reading import files_in, from_json, naming
 from corpus.reading import lines as lines_of
 from evaluation import syntaxgym
 from evaluation.tables import by_name, delimiter_of, rows_of
@@ -61,7 +60,7 @@ def read_file(path, columns):
         raise InputError("holds no pairs: it is empty")
     if first.startswith("{"):
         try:
-            rows = [json.loads("\n".join(lines))]
+            rows = [from_json("\n".join(lines))]
         except (ValueError, RecursionError):
             rows = [json_object(line, number) for number, line in enumerate(lines, 1) if line.strip()]
         if len(rows) == 1 and "items" in rows[0]:
@@ -75,7 +74,7 @@ def read_file(path, columns):
 
 def json_object(line, number):
     try:
-        value = json.loads(line)
+        value = from_json(line)
     except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
@@ -85,6 +84,8 @@ def json_object(line, number):
 
 def table(lines):
     """The rows of a TSV or CSV file with a heading, empty lines left out -> list of dicts."""
+    if not lines:
+        raise InputError("is empty")
     delimiter = delimiter_of(lines[0])
     (_, heading), *rows = rows_of("\n".join(lines), delimiter)
     rows = [(number, row) for number, row in rows if row != [""]]

@@ -47,6 +47,8 @@ def read(suite, name):
         formulas = [prediction["formula"] for prediction in suite["predictions"]]
         items = [(str(item["item_number"]), {each["condition_name"]: _condition(each["regions"])
                                              for each in item["conditions"]}) for item in suite["items"]]
+        if not all(isinstance(each, str) for each in (name, metric, *formulas)):
+            raise TypeError("a name, a metric or a formula is no string")
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise InputError(f"is no suite of SyntaxGym ({type(error).__name__}: {error})") from None
     if metric not in METRICS:

@@ -139,6 +139,10 @@ def test_surprisals_of_all_revisions_are_in_one_file(trained, data, tmp_path, ca
     ("entity_tracking/x.jsonl", '{"numops": 1, "input_prefix": "a", "options": []}', "line 1"),
     ("glue/x.jsonl", "{}", "none of BabyLM's"), ("reading/reading_data.csv", "item,word\na,b\n", "no column prev_item"),
     ("aoa/cdi_childes.json", '{"word": [{"text": "a"}]}', "each with its contexts"),
+    ("reading/reading_data.csv", "", "is empty"),
+    ("blimp_fast/x.jsonl", '{"sentence_good": 5, "sentence_bad": 6}', "line 1"),
+    ("blimp_fast/x.jsonl", r'{"sentence_good": "\udc00", "sentence_bad": "a"}', "line 1"),
+    ("ewok_fast/x.jsonl", '{"Domain": [], "Context1": "a", "Target1": "b", "Target2": "c"}', "line 1"),
     ("aoa/cdi_childes.json", "[]", "each with its contexts")])
 def test_other_files_are_named(name, text, said, tmp_path):
     (tmp_path / name).parent.mkdir()

@@ -92,17 +92,20 @@ def test_a_folder_holds_a_file_a_paradigm(tmp_path):
     ("a.jsonl", '{"sentence_good": "a", "sentence_bad": "b"}\n{"sentence_good": "a"}\n', "object 2 has no sentence"),
     ("a.jsonl", '{"one": "a"}\n', "no columns sentence_good"), ("a.tsv", "good\tbad\na\n", "line 2 has 1 columns"),
     ("a.csv", 'good,bad\n"a,b\n', "line 2: unexpected end"), ("a.csv", "good,bad\n", "no row"),
-    ("a.csv", "\n\n", "empty"),
+    ("a.csv", "\n\n", "empty"), ("a.csv", "good\0", "byte 4 is NUL"),
     ("g.tab", "\n".join(AGREEMENT.splitlines()[:2]), "item a_b 1 0 has no form of class wrong"),
     ("g.tab", AGREEMENT.replace("wrong", "correct"), "row 2"), ("a.text", "w1\n", "goes with"),
     ("s.json", json.dumps({**SUITE, "predictions": [{"formula": "(2;%match%) <"}]}), "formula"),
     ("s.json", json.dumps({**SUITE, "predictions": [{"formula": "(2;%match%)"}]}), "formula"),
     ("s.json", json.dumps({**SUITE, "predictions": [{"formula": "(9;%match%) < (2;%match%)"}]}), "has no (9;%match%)"),
-    ("s.json", json.dumps({**SUITE, "meta": {"metric": "mode"}}), "mode"), ("s.json", '{"items": 3}', "no suite")])
+    ("s.json", json.dumps({**SUITE, "meta": {"metric": "mode"}}), "mode"), ("s.json", '{"items": 3}', "no suite"),
+    *(("s.json", json.dumps({**SUITE, **part}), "no suite") for part in (
+        {"meta": {"metric": ["sum"]}}, {"meta": {"name": ["x"]}}, {"predictions": [{"formula": 5}]})),
+    ("a.jsonl", r'{"sentence_good": "a \ud800", "sentence_bad": "b"}', "line 1 is not a JSON object")])
 def test_what_is_no_such_file_is_refused(name, text, says, tmp_path):
     with pytest.raises(InputError) as error:
         pair_files.read([write(tmp_path / name, text)])
-    assert says in str(error.value) and name in str(error.value) and "\n" not in str(error.value)
+    assert says in str(error.value) and str(error.value).count(name) == 1 and "\n" not in str(error.value)
 
 
 def test_positions_must_agree_with_the_words(tmp_path):
@@ -198,6 +201,14 @@ def test_accuracy_is_that_of_ones_own_comparison(with_unk, call, tmp_path):
     for pair in ("a", ["a"]), (["a"], ["a", "b"]):
         with pytest.raises(InputError, match="prefer takes"):
             model.prefer(*pair)
+
+
+def test_an_accuracy_of_nothing_right_is_in_the_summary(trained, call, tmp_path):
+    model = LanguageModel.load(trained / "toy.pt", device="cpu")
+    good, bad = sorted(("w1 w8", "w8 w1"), key=lambda text: model.score([text])[0].logprob)
+    write(tmp_path / "p.tsv", f"good\tbad\n{good}\t{bad}\n")
+    said = call("evaluate.py", "--save", trained / "toy.pt", "--device", "cpu", "--minimal-pairs", "p.tsv")
+    assert "| summary | accuracy 0.0%, " in said
 
 
 def test_forms_after_a_prefix_and_regions_against_words(trained, call, tmp_path):

@@ -90,11 +90,15 @@ def check_flags(args):
         raise InputError("--search chooses --lr and --lamb for segments of --bptt tokens; for lines give both")
     if args.neural_cache and outputs.needs_entropy(args):
         raise InputError("entropies with --neural-cache are not computed; leave it out, or --entropy and --predictors")
-    outputs.check(args, [checkpoint.choose(args), args.text], args.text or args.split != "both", "--split or --text")
+    return args
+
+
+def check_files(args, path):
+    """Refuse outputs that cannot be written, or would take the place of another file. path: of the model."""
+    outputs.check(args, [path], args.text or args.split != "both", "--split or --text")
     if args.save_adapted and os.path.exists(args.save_adapted):
         raise InputError(f"{args.save_adapted} is there already, and may be a model that is worth keeping; give "
                          "--save-adapted another name, or remove it")
-    return args
 
 
 def result_name(args):
@@ -118,6 +122,7 @@ def save_adapted(path, source, model):
 
 def main(argv=None):
     path, args, vocabulary, compute, model = checkpoint.open_model(check_flags(options.parse(make_parser(), argv)))
+    check_files(args, path)
     needs_corpus = not args.text or args.search or args.rule == "rms"
     corpus = read_corpus(args, vocabulary) if needs_corpus else None
     with outputs.log_beside(args):

@@ -57,9 +57,9 @@ def main(argv=None):
         print("| WARNING: a model is named twice: the mixture counts it twice", file=sys.stderr)
     if len(members) == 1:
         print("| WARNING: one model is no mixture: its own figures come out", file=sys.stderr)
-    outputs.check(args, [member.path for member in members], args.split != "both", "--split")
     with outputs.log_beside(args):
         args, vocabulary = agree(members, args)
+        outputs.check(args, [member.path for member in members], args.split != "both", "--split")
         splits = [split for split in ("valid", "test") if args.split in ("both", split) or args.weights == split]
         result = record.result_path(Files(members[0].path, result_name(members)).result, args)
         record.remove(result)

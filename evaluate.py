@@ -7,11 +7,10 @@ lines are then read in batches. So are the hypotheses of n-best lists, minimal p
 """
 from runtime import errors  # isort: skip  (first: it prepares the process for the imports below)
 
-import math
 import os
 import time
 
-from checkpoint import choose, open_model
+from checkpoint import open_model
 from data import read_corpus
 from evaluation import babylm, hidden_states, minimal_pairs, nbest, outputs, pair_files, scoring
 from evaluation.figures import best_of_grids, figures
@@ -162,8 +161,8 @@ def main(argv=None):
     minimal_pairs.check_flags(args, items)
     datasets = babylm.read(args.babylm or [])
     file = args.text or args.nbest
-    outputs.check(args, [choose(args), file], file or items or datasets or args.split != "both", "--split or --text")
     path, args, vocabulary, compute, model = open_model(args)
+    outputs.check(args, [path], file or items or datasets or args.split != "both", "--split or --text")
     layers = hidden_states.chosen_layers(args.layer, model)
     if args.mc_mask == "text" and model.config.per_step_dropout:
         raise InputError("--mc-mask text: this model draws masks anew at every step (--per-step-dropout)")
@@ -197,7 +196,8 @@ def main(argv=None):
         seconds = time.monotonic() - began
         result = record.result_path(Files(path, name).result, args)
         result = record.write(result, args, count_parameters(model), seconds=seconds, **figures_by_text, **task_figures)
-        facts = [f"accuracy {task_figures['minimal_pairs']['all']['accuracy'] or math.nan:.1%}"] if items else []
+        accuracy = task_figures["minimal_pairs"]["all"]["accuracy"] if items else None
+        facts = [] if accuracy is None else [f"accuracy {accuracy:.1%}"]
         record.summarise(figures_by_text, seconds, *facts, **outputs.written(args), result=result)
     return 0
 

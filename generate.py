@@ -3,14 +3,13 @@ from runtime import errors  # isort: skip  (first: it prepares the process for t
 
 import sys
 import time
-from contextlib import nullcontext
 
 from checkpoint import open_model
 from data import EOS, UNK
 from evaluation.generation import sample
+from evaluation.text_files import check_outputs, writing
 from runtime import options, values
 from runtime.errors import InputError
-from runtime.log import data_stream
 from runtime.options import Flag
 from runtime.paths import check_output
 
@@ -58,12 +57,13 @@ def main(argv=None):
     prompt = encode(args.prompt, vocabulary)
     if args.outf != "-":
         check_output(args.outf)
+    check_outputs([args.outf], [path])
     behind = "" if not args.prompt or args.prompt[-1].isspace() else vocabulary.tokenizer.separator
     start = vocabulary.index(EOS) if EOS in vocabulary else 0   # a text begins where a line has ended
 
     print(f"| reading {path}, on {compute}", file=sys.stderr)
     began = time.monotonic()
-    with nullcontext(data_stream()) if args.outf == "-" else open(args.outf, "w", encoding="utf-8") as out:
+    with writing(args.outf) as out:
         for number in range(args.samples):
             ids = sample(model, [start, *prompt], args.words, args.temperature, args.top_k, args.top_p)
             ids = reported(ids, args.words, args.log_interval)

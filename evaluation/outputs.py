@@ -2,9 +2,12 @@
 
 N tokens.
 """
+import os
 import sys
 from contextlib import nullcontext
 
+from corpus.reading import files_in
+from data import SPLITS
 from evaluation import page
 from evaluation.formats import FORMATS, PLAIN, WITH_ENTROPY, sentence_rows
 from evaluation.pieces import typed_words, whole_words
@@ -70,6 +73,10 @@ AGAINST = {"nbest": ("text", "split", "column"), "minimal_pairs": OF_A_TEXT,
            "babylm": (*OF_A_TEXT, "minimal_pairs", "per_pair")}       # flags that another does not go with
 
 
+READERS = ("text", "nbest", "minimal_pairs", "babylm")            # flags that name a text which is not of the corpus
+OF_READERS = ("unknown", "split_words", "lower", "parts")          # flags for what these read
+
+
 def typed(name):
     return "--" + name.replace("_", "-")
 
@@ -87,6 +94,9 @@ def prepare(args):
         if taken:
             raise InputError(f"{typed(taken[0])} and {typed(name)} do not go together: what that names is scored "
                              "instead, each on its own")
+    for name in OF_READERS:
+        if name in args.given and not any(getattr(args, reader, None) for reader in READERS):
+            raise InputError(f"{typed(name)} does nothing without --text: the texts of a corpus are read as they are")
     if args.predictors and args.format not in PLAIN:
         raise InputError(f"--predictors is a table of its own; --format {args.format} is another")
     if args.predictors and args.parts:
@@ -120,17 +130,19 @@ def log_beside(args):
     return log_on_stderr() if "-" in asked_for(args).values() else nullcontext()
 
 
-def check(args, inputs, is_one_text, choosing_flags):
-    """Say now, not after the work, that an output cannot be written. inputs: files that none may stand in for;
-    None and "-" are none.
+def check(args, models, is_one_text, choosing_flags):
+    """Say now, not after the work, that an output cannot be written, or stands in for a file that is read.
 
-    choosing_flags: which flags choose one text.
+    models: those that are read, by their paths. choosing_flags: which flags choose one text.
     """
     files = asked_for(args)
     if files and not is_one_text:
         raise InputError(f"{', '.join(map(typed, files))}: this is written of one text; choose it with "
                          f"{choosing_flags}")
-    check_outputs(files.values(), inputs)
+    texts = [*files_in(getattr(args, "minimal_pairs", None) or []),
+             *(getattr(args, name, None) for name in ("text", "nbest")),
+             *(os.path.join(args.data, f"{split}.txt") for split in SPLITS)]
+    check_outputs(files.values(), [*models, *texts])
 
 
 def needs_ranks(args):

@@ -18,8 +18,13 @@ def writing(path):
         yield file
         file.flush()
         return
-    with open(path, "w", encoding="utf-8") if _is_special(path) else atomic_write(path) as file:
-        yield file
+    try:
+        with (open(path, "w", encoding="utf-8", errors="surrogateescape") if _is_special(path) else
+              atomic_write(path)) as file:
+            yield file
+    except OSError as error:
+        error.filename = error.filename or path
+        raise
 
 
 def _is_special(path):

@@ -28,7 +28,8 @@ def prepare_process():
                 os.dup2(descriptor, number)
             setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))
     for stream in (sys.stdout, sys.stderr):     # what an ASCII terminal cannot show is shown as \\u017e
-        if hasattr(stream, "reconfigure") and not stream.encoding.lower().startswith("utf"):
+        if hasattr(stream, "reconfigure") and (stream.errors == "strict" or
+                                               not stream.encoding.lower().startswith("utf")):
             stream.reconfigure(errors="backslashreplace")
 
 

@@ -43,16 +43,19 @@ def atomic_write(path, mode="w", previous=None):
     target = os.path.realpath(path)
     partial = f"{target}.partial"
     try:
-        with open(partial, mode, encoding=None if "b" in mode else "utf-8") as file:
+        text = {} if "b" in mode else {"encoding": "utf-8", "errors": "surrogateescape"}
+        with open(partial, mode, **text) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         if previous and os.path.exists(target):
             os.replace(target, previous)
         os.replace(partial, target)
-    except BaseException:
+    except BaseException as error:
         with suppress(OSError):
             os.unlink(partial)      # a full disk needs the room
+        if isinstance(error, OSError) and error.filename in (None, partial):
+            error.filename = path
         raise
     _sync_folder(os.path.dirname(target))
 

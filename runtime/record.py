@@ -67,7 +67,8 @@ def per_unit(figures):
 # Flags that do not tell two runs of a script apart: where it runs, how long, and what it writes besides its result.
 NOT_COMPARED = frozenset((
     "save", "checkpoint", "cache", "device", "cuda", "log_interval", "recipe", "resume", "max_minutes",
-    "checkpoint_minutes", "per_token", "per_sentence", "format", "html", "features", "rescored", "best"))
+    "checkpoint_minutes", "per_token", "per_sentence", "format", "html", "features", "rescored", "best",
+    "per_pair", "save_adapted"))
 
 
 def typed(args):

@@ -187,6 +187,17 @@ def test_generate_is_repeatable_and_top_one_is_greedy(trained, call, tmp_path):
     assert several[0] + "\n" == generate("--prompt", "w1  w2", "--seed", 1)
 
 
+def test_generation_that_is_interrupted_leaves_the_earlier_text(trained, tmp_path, monkeypatch):
+    def stopping(*settings):
+        yield 0
+        raise KeyboardInterrupt
+    monkeypatch.setattr(generate, "sample", stopping)
+    (tmp_path / "text").write_text("earlier")
+    with pytest.raises(KeyboardInterrupt):
+        generate.main(["--checkpoint", str(trained / "toy.pt"), "--outf", str(tmp_path / "text"), "--device", "cpu"])
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("text", "earlier")]
+
+
 def test_generate_writes_to_a_standard_output_that_is_no_file(trained, monkeypatch):
     """As in notebooks, whose standard output has no file number."""
     out = io.StringIO()

@@ -6,11 +6,13 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 
 import pytest
 import torch
-from conftest import SMALL, run_script
+from conftest import ROOT, SMALL, run_script
 
+import checkpoint
 import evaluate as evaluate_script
 from evaluation import formats, scoring, tables, text_files
 from evaluation import page as surprisal_page
@@ -18,6 +20,7 @@ from evaluation import text as scored_text
 from evaluation.loss import evaluate, windows
 from model import RNNModel
 from runtime import record
+from runtime.paths import atomic_write
 
 CELLS = pytest.mark.parametrize("cell", ["LSTM", "GRU", "QRNN"])
 SPLITS = pytest.mark.parametrize("splits", [[], [12, 25]], ids=["full", "adaptive"])
@@ -191,6 +194,56 @@ def test_links_and_pipes_are_written_to_and_neighbours_left_alone(tmp_path):
     assert (tmp_path / "link.try").read_text() == "mine" and not list(tmp_path.glob("*.partial"))
 
 
+@pytest.mark.parametrize(("script", "words"), [
+    ("evaluate.py", ["--minimal-pairs", "p.tsv", "--per-pair", "p.tsv"]),
+    ("evaluate.py", ["--minimal-pairs", "folder", "--per-pair", "folder/p.tsv"]),
+    ("evaluate.py", ["--nbest", "p.tsv", "--best", "p.tsv"]),
+    ("evaluate.py", ["--split", "valid", "--per-token", "toy/valid.txt"]),
+    ("dynamiceval.py", ["--split", "valid", "--rule", "sgd", "--html", "toy/train.txt"]),
+    ("generate.py", ["--outf", "toy.pt"])])
+def test_no_output_takes_the_place_of_what_is_read(script, words, trained, toy, tmp_path):
+    """The corpus is that of the model: --data is not typed."""
+    shutil.copytree(toy, tmp_path / "toy")
+    (tmp_path / "folder").mkdir()
+    for name in "p.tsv", "folder/p.tsv":
+        (tmp_path / name).write_text("good\tbad\nw1\tw2\n")
+    contents = checkpoint.load(trained / "toy.pt")
+    contents["settings"]["data"] = "toy"
+    checkpoint.save(str(tmp_path / "toy.pt"), contents)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    done = run_script(script, "--checkpoint", "toy.pt", "--device", "cpu", *words, cwd=tmp_path, status=1)
+    assert "is wanted for two things" in done.stderr and done.stderr.count("\n") == 1
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+
+def test_a_full_disk_is_named(trained, tmp_path):
+    done = run_script("evaluate.py", "--checkpoint", trained / "toy.pt", "--device", "cpu", "--split", "test",
+                      "--per-token", "/dev/full", cwd=tmp_path, status=1)
+    assert "error: /dev/full: No space left" in done.stderr
+    with pytest.raises(OSError) as error, atomic_write(str(tmp_path / "file")):
+        raise OSError(28, "No space left on device")
+    assert error.value.filename == str(tmp_path / "file")
+
+
+def test_what_is_not_utf8_in_a_command_line_ends_nothing(trained, tmp_path):
+    """The name of an output, in a log of strict UTF-8; and words, such as of a prompt, go as they came to a file."""
+    done = subprocess.run([sys.executable, str(ROOT / "evaluate.py"), "--checkpoint", trained / "toy.pt", "--device",
+                           "cpu", "--split", "test", "--per-token", b"caf\xe9"], cwd=tmp_path, capture_output=True,
+                          check=False, env={**os.environ, "PYTHONIOENCODING": "utf-8:strict"})
+    assert done.returncode == 0 and b"per_token caf\\udce9" in done.stdout, done.stderr
+    with text_files.writing(str(tmp_path / "text")) as file:
+        file.write(os.fsdecode(b"caf\xe9"))
+    assert (tmp_path / "text").read_bytes() == b"caf\xe9" and b"caf\xe9" in os.listdir(os.fsencode(tmp_path))
+
+
+def test_samples_without_end_are_stopped_after_a_window():
+    def check():
+        raise InterruptedError
+    model, column = make()
+    with pytest.raises(InterruptedError):
+        scoring.sample_score(model, [column], 20, 2**40, check=check)
+
+
 def test_json_knows_no_infinity(tmp_path):
     rows = formats.sentence_rows(text_of(["a", "<eos>"]), [-900.0, -900.0])
     tables.write_rows(str(tmp_path / "rows"), rows, "json")
@@ -348,11 +401,11 @@ def test_an_eos_inside_a_line_ends_none(trained, call, tmp_path):
 
 def test_a_column_of_a_table(trained, call, tmp_path):
     """The others stay beside what was found."""
-    (tmp_path / "table.tsv").write_text("item\tsentence\tcondition\n7\tw1 w2\ta\n8\tw3\tb\n")
+    (tmp_path / "table.tsv").write_text("item\tsentence\tsentence_given\n7\tw1 w2\ta\n8\tw3\tb\n")
     common = ["--save", trained / "toy.pt", "--text", "table.tsv", "--context", "reset"]
     call("evaluate.py", *common, "--column", "sentence", "--per-sentence", "s.tsv", "--per-token", "t.tsv")
     heading, *rows = lines_of((tmp_path / "s.tsv").read_text())
-    assert heading[-3:] == ["item", "sentence_given", "condition"]
+    assert heading[-3:] == ["item", "sentence_given", "sentence_given_given"]
     assert [row[-3:] for row in rows] == [["7", "w1 w2", "a"], ["8", "w3", "b"]]
     assert [row[-1] for row in lines_of((tmp_path / "t.tsv").read_text())[1:]] == ["a", "a", "a", "b", "b"]
     error = run_script("evaluate.py", *common, "--column", "nothing", cwd=tmp_path, status=1).stderr
@@ -409,8 +462,10 @@ def test_factor_and_temperature_of_samples_are_chosen_together(trained, call, tm
 @pytest.mark.parametrize(("words", "said"), [
     (["--mc-factor", 0.5], "--mc-factor does nothing without --mc-samples"), (["--search-mc"], "--mc-samples"),
     (["--mc-samples", 2, "--search-mc", "--mc-factor", 0.5], "leave them out"),
-    (["--mc-samples", 2, "--mc-factor", 1.5], "'1.5' is not a number in [0, 1]")])
-def test_flags_of_samples_that_contradict(words, said, trained, tmp_path):
+    (["--mc-samples", 2, "--mc-factor", 1.5], "'1.5' is not a number in [0, 1]"),
+    (["--split", "test", "--split-words", "ptb"], "--split-words does nothing without --text"),
+    (["--unknown", "error"], "--unknown does nothing without --text")])
+def test_flags_that_contradict_or_do_nothing(words, said, trained, tmp_path):
     done = run_script("evaluate.py", "--checkpoint", trained / "toy.pt", *words, cwd=tmp_path,
                       status=2 if "1.5" in said else 1)
     assert said in done.stderr and done.stderr.count("\n") == 1

@@ -32,7 +32,8 @@ class ModelConfig:
 
     own: what cells and softmaxes need to know besides, by their own flags' names, such as `cutoffs`.
     """
-    model: str = setting("LSTM", "recurrent cell", choices=CELLS, kept=ARCHITECTURE)
+    model: str = setting("LSTM", "recurrent cell; a GRU needs a lower --lr than sgd's 30, such as 10", choices=CELLS,
+                         kept=ARCHITECTURE)
     emsize: int = setting(400, "width of word vectors", width, "N", kept=ARCHITECTURE)
     nhid: int = setting(1150, "hidden units per layer", width, "N", kept=ARCHITECTURE)
     nhidlast: int | None = setting(

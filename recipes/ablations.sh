@@ -8,8 +8,8 @@
 # nothing, which is the whole; or all, in the order in which they matter. Without fine-tuning it is the first step of the
 # whole; without NT-ASGD, the learning rate is halved where validation stalls, and nothing is averaged in fine-tuning
 # either. Of small also the whole with another cell, with the same width (gru) or number of parameters (gru-same-size,
-# qrnn), or without all that keeps it from fitting the text too closely (regularisation). With the LSTM's learning rate
-# of 30 the GRU does not learn.
+# qrnn), or without all that keeps it from fitting the text too closely (regularisation). At the LSTM's learning rate
+# of 30 a GRU's loss only rises.
 . "$(dirname "$0")/common.sh"
 usage="usage: ablations.sh ptb|wt2|small WHICH [flags of main.py and finetune.py] (WHICH is explained in this file)"
 corpus=${1:-} which=${2:-}

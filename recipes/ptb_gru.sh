@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Penn Treebank with GRUs in place of LSTMs, at a third of their learning rate, with which GRUs do not learn; everything
-# else the same. No figure was published. See common.sh.
+# Penn Treebank with GRUs in place of LSTMs, and a learning rate of 10, as at the LSTM's 30 a GRU's loss only rises; the
+# rest is the same. No figure was published. See common.sh.
 . "$(dirname "$0")/common.sh"
 recipe ptb-gru data/penn 141
 flags=(--model GRU --lr 10 --batch-size 20 --dropouti 0.4 --dropouth 0.25 --epochs 500)

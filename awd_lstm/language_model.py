@@ -2,7 +2,10 @@
 
 N words of a text, V size of the vocabulary, H width of a layer.
 """
+import argparse
 import math
+from collections.abc import Iterable
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -15,11 +18,12 @@ from evaluation import generation, hidden_states, minimal_pairs, scoring
 from evaluation.loss import PLAIN_WINDOW, evaluating
 from evaluation.text import sentences as numbers_of_sentences
 from evaluation.text import to_text
-from runtime import devices
+from runtime import devices, values
 from runtime.errors import InputError
 from runtime.log import perplexity
 
 PRECISIONS = ("auto", "fp32", "tf32", "bf16")
+SEED = partial(values.number, kind=int, accepts=lambda n: -2**63 <= n < 2**64, description="a whole number of 64 bits")
 
 
 class Word(NamedTuple):
@@ -86,7 +90,7 @@ class LanguageModel:
         contents = checkpoint.load(path)
         settings = contents["settings"]
         asked = precision != "auto"
-        place = devices.pick_device(device)
+        place = devices.pick_device(str(device))
         precision, _ = devices.pick_precision(precision if asked else settings["precision"], place, asked,
                                               "bf16" in network.supports(settings))
         with torch.random.fork_rng([]):          # a network draws its weights before it is given others
@@ -100,7 +104,7 @@ class LanguageModel:
         context: "reset" scores every sentence by itself, its first word after <eos>; "carry" reads them one after
         another as one text. The figures are those of `evaluate.py --text … --context …`.
         """
-        if isinstance(sentences, str):
+        if isinstance(sentences, str) or not isinstance(sentences, Iterable):
             raise InputError("score takes a list of sentences; put the one sentence into a list")
         if context not in ("reset", "carry"):
             raise InputError(f"context={context!r}: use 'reset' or 'carry'")
@@ -134,6 +138,9 @@ class LanguageModel:
             raise InputError("prefer takes two texts, or two lists of them")
         if isinstance(good, str):
             return self.prefer([good], [bad], normalise, eos)[0]
+        if not (isinstance(good, Iterable) and isinstance(bad, Iterable)):
+            raise InputError("prefer takes two texts, or two lists of them")
+        good, bad = list(good), list(bad)
         if len(good) != len(bad):
             raise InputError(f"prefer takes as many good texts as bad ones, not {len(good)} and {len(bad)}")
         return [self._preference(*pair, normalise, eos) for pair in zip(self.score(good), self.score(bad))]
@@ -149,8 +156,7 @@ class LanguageModel:
 
     def next(self, prefix="", k=10):
         """The `k` likeliest words after `prefix` -> list of (word, probability), the likeliest first."""
-        if k < 1:
-            raise InputError(f"k={k}: use a positive number of words")
+        k = _number("k", k, values.size)
         with devices.computing(self.compute), evaluating(self.model):
             hidden = self.model.init_hidden(1)
             for window in self._stream(prefix).split(PLAIN_WINDOW):
@@ -165,9 +171,9 @@ class LanguageModel:
         and those before it. Of a model with --skip-output the last layer is the sum of all.
         """
         words, layers = self._known(text), self.model.nlayers
-        if not -layers <= layer < layers:
+        if layer not in range(-layers, layers):
             raise InputError(f"layer={layer}: the model has {layers} layers, from 0 to {layers - 1}")
-        number = layer % layers + 1
+        number = int(layer) % layers + 1
         with devices.computing(self.compute):
             states = hidden_states.hidden_states(self.model, [self._stream(words)], PLAIN_WINDOW, [number])
         return states[number], words
@@ -179,17 +185,22 @@ class LanguageModel:
         so many likeliest words, 0 from all. top_p: draw from the likeliest that together have this probability. seed:
         the same seed draws the same words; None takes torch's generator.
         """
-        if not (temperature >= 0 and words >= 0 and top_k >= 0 and 0 <= top_p <= 1):
-            raise InputError(f"temperature={temperature}, words={words}, top_k={top_k}, top_p={top_p}: all must be at "
-                             "least 0, top_p at most 1")
-        generator = None if seed is None else torch.Generator().manual_seed(seed)
+        words, top_k = _number("words", words, values.count), _number("top_k", top_k, values.count)
+        temperature, top_p = (_number("temperature", temperature, values.non_negative),
+                              _number("top_p", top_p, values.weight))
+        generator = None if seed is None else torch.Generator().manual_seed(_number("seed", seed, SEED))
         with devices.computing(self.compute):
             ids = generation.sample(self.model, self._ids(prompt), words, temperature, top_k, top_p, generator)
             return [self.vocabulary[i] for i in ids]
 
     def _known(self, text):
         """The words of a text. InputError where there are unknown ones that are to be refused."""
+        if not isinstance(text, Iterable):
+            raise InputError(f"{text!r} is no text: give a string or a list of words")
         words = self.vocabulary.tokenizer.encode(text) if isinstance(text, str) else list(text)
+        for word in words:
+            if not isinstance(word, str):
+                raise InputError(f"{word!r} is no word: a text is a string or a list of words, which are strings")
         unknown_words = [word for word in words if word not in self.ids]
         if unknown_words and (self.unknown == "error" or UNK not in self.ids):
             raise InputError(f"the model does not know {', '.join(map(short, dict.fromkeys(unknown_words[:5])))}"
@@ -203,3 +214,11 @@ class LanguageModel:
     def _stream(self, text):
         """<eos> and a text -> its ids (N + 1, 1)."""
         return torch.tensor(self._ids(text), device=self.compute.device)[:, None]
+
+
+def _number(name, value, check):
+    """The value of an argument, put through a check of `runtime.values`. InputError with its name."""
+    try:
+        return check(value)
+    except argparse.ArgumentTypeError as error:
+        raise InputError(f"{name}={value!r}: {error}") from None

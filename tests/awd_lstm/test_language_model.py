@@ -135,7 +135,13 @@ def test_a_sample_without_a_seed_follows_torch(made):
 
 @pytest.mark.parametrize(("asked", "named"), [
     (lambda lm: lm.score("a b"), "list of sentences"), (lambda lm: lm.score(["a"], context="line"), "line"),
-    (lambda lm: lm.next("a", k=0), "k=0"), (lambda lm: lm.features("a", layer=3), "3 layers"),
+    (lambda lm: lm.next("a", k=0), "k=0"), (lambda lm: lm.next("a", k=2.5), "k=2.5"),
+    (lambda lm: lm.next(None), "None is no text"), (lambda lm: lm.score(None), "list of sentences"),
+    (lambda lm: lm.score([5]), "5 is no text"), (lambda lm: lm.score([["a", 5]]), "5 is no word"),
+    (lambda lm: lm.prefer(None, None), "two lists"), (lambda lm: lm.features("a", layer="1"), "3 layers"),
+    (lambda lm: lm.generate(words=2.5), "words=2.5"), (lambda lm: lm.generate(top_k="a"), "top_k='a'"),
+    (lambda lm: lm.generate(temperature=None), "temperature=None"), (lambda lm: lm.generate(seed=0.5), "seed=0.5"),
+    (lambda lm: lm.features("a", layer=3), "3 layers"),
     (lambda lm: lm.features("a", layer=-4), "3 layers"), (lambda lm: lm.generate(temperature=-1), "temperature"),
     (lambda lm: lm.generate(top_p=1.5), "top_p"),
     (lambda lm: lm.perplexity([]), "no sentence"),
@@ -149,13 +155,20 @@ def test_what_cannot_be_used_is_an_input_error(asked, named, made):
 
 
 @pytest.mark.parametrize(("how", "named"), [
-    ({"precision": "fp16"}, "fp16"), ({"device": "abacus"}, "abacus"),
+    ({"precision": "fp16"}, "fp16"), ({"device": "abacus"}, "abacus"), ({"device": 5}, "5"),
     ({"precision": "tf32", "device": "cpu"}, "tf32")])
 def test_a_model_that_cannot_be_loaded_is_an_input_error(how, named, trained):
     with pytest.raises(ValueError, match=named):
         LanguageModel.load(trained / "toy.pt", **how)
     with pytest.raises(ValueError, match=r"no\.pt"):
         LanguageModel.load("no.pt")
+
+
+def test_numbers_and_lists_of_other_types(made):
+    assert made.next("a", k=torch.tensor(3)) == made.next("a", k=3)
+    assert torch.equal(made.features("a", layer=1.0)[0], made.features("a", layer=1)[0])
+    assert made.generate(words=3.0, seed=torch.tensor(4)) == made.generate(words=3, seed=4)
+    assert made.prefer(iter(["a b"]), (text for text in ["b a"])) == made.prefer(["a b"], ["b a"])
 
 
 def test_nothing_to_score_is_an_empty_list(made):

@@ -6,6 +6,7 @@ a default, so that a checkpoint's settings can stand in for flags nobody gave.
 """
 import argparse
 import os
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, field, fields
@@ -157,6 +158,7 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, description):
         super().__init__(prog=program.name(), description=description, formatter_class=_Help, epilog=BUSY)
         self.flags = {}
+        self._negative_number_matcher = re.compile(r"-\.?\d")       # argparse's own takes -1e-3 for a flag
 
     def add(self, title, flags):
         """Add a group of Flags -> self."""

@@ -26,6 +26,7 @@ def drawn(word, times):
 @pytest.mark.parametrize(("word", "expected"), [
     ("alpha=0:4", ((), 0.0, 4.0, False)), ("--lr=log:1:40", ((), 1.0, 40.0, True)),
     ("nlayers=1:3", ((), 1, 3, False)), ("batch-size=log:4:64", ((), 4, 64, True)),
+    ("forget-bias=-2e-5:-1e-5", ((), -2e-5, -1e-5, False)),
     ("nlayers=1,3", ((1, 3), 0, 0, False)), ("model=LSTM,GRU", (("LSTM", "GRU"), 0, 0, False)),
     ("tied=true,false", ((True, False), 0, 0, False)), ("skip-output=false,true", ((False, True), 0, 0, False))])
 def test_what_can_be_written(word, expected):

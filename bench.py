@@ -25,6 +25,7 @@ from evaluation import dynamic
 from evaluation.loss import evaluate, evaluating, window_loss, windows
 from evaluation.neural_cache import cache_logprobs
 from evaluation.scoring import sample_score
+from evaluation.text_files import check_outputs
 from model import count_parameters, model_flags, resolve, supports
 from nt_asgd import NTASGD
 from ops.graphs import Graphs, Recording
@@ -251,6 +252,9 @@ def main(argv=None):
     args = options.parse(make_parser(), argv)
     if args.json:
         check_output(args.json)
+        check_outputs([args.json], [])
+    with tempfile.TemporaryDirectory(dir=args.folder):           # where that cannot be, it is said before the timing
+        pass
     compute = devices.prepare(args, supports(vars(args)))
     device = compute.device
     args = args.replaced(device=str(device), precision=compute.precision, cutoffs=args.cutoffs or [])

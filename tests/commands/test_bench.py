@@ -4,6 +4,9 @@ import json
 import pytest
 from conftest import SMALL, run_script
 
+import bench
+from runtime.errors import InputError
+
 TINY = ["--words", 50, *SMALL, "--runs", 2, "--json", "figures.json"]
 
 
@@ -15,3 +18,11 @@ def test_a_step_is_timed(words, tmp_path):
              *({"step with collectives"} if "--process-group" in words else ())]
     assert all(name in out for name in names)
     assert json.loads((tmp_path / "figures.json").read_text())
+
+
+@pytest.mark.parametrize("words", [["--folder", "nowhere"], ["--json", "nowhere/figures.json"]], ids=" ".join)
+def test_what_cannot_be_written_is_said_before_the_timing(words, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(bench, "new_model", None)
+    with pytest.raises((OSError, InputError), match="nowhere"):
+        bench.main([*map(str, TINY), *words])

@@ -10,7 +10,6 @@ import ctypes
 import json
 import math
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -31,7 +30,7 @@ from runtime import options, values
 from runtime.errors import InputError
 from runtime.log import log, perplexity, surviving_broken_pipe, warn
 from runtime.options import Arguments, Flag, shown
-from runtime.paths import atomic_write
+from runtime.paths import atomic_copy
 from runtime.processes import resume_command
 from runtime.run_files import Files
 from runtime.signals import Interruption, Stop, exclusive
@@ -286,8 +285,7 @@ class Search:
             if self.study.user_attrs.get("best") != [run, epochs] or not os.path.exists(files.best):
                 files.set_aside()
                 for old, new in (source.state, files.state), (source.best, files.best), (source.log, files.log):
-                    with open(old, "rb") as original, atomic_write(new, "wb") as copy:
-                        shutil.copyfileobj(original, copy)
+                    atomic_copy(old, new)
                 if start(self.command(trials[run].params, epochs, files.best), output).wait():
                     warn(f"{files.best} could not be tested: {last_words(output.name)}")
                 else:

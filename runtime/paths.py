@@ -60,6 +60,12 @@ def atomic_write(path, mode="w", previous=None):
     _sync_folder(os.path.dirname(target))
 
 
+def atomic_copy(source, target):
+    """Copy a file as `atomic_write` writes one."""
+    with open(source, "rb") as original, atomic_write(target, "wb") as copy:
+        shutil.copyfileobj(original, copy)
+
+
 @contextmanager
 def atomic_folder(path, replace=False):
     """A new folder, to be filled with files, that takes the name `path` when the block ends without an error.

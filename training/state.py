@@ -9,7 +9,6 @@ import copy
 import json
 import math
 import os
-import shutil
 import sys
 import time
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ import checkpoint
 from runtime import options, record
 from runtime.errors import InputError
 from runtime.log import log
-from runtime.paths import atomic_write
+from runtime.paths import atomic_copy, atomic_write
 from runtime.run_files import Files
 
 
@@ -139,7 +138,7 @@ class CheckpointManager:
         best = beside(source, best)
         self._set_aside()
         if os.path.realpath(best) != os.path.realpath(files.best) and os.path.exists(best):
-            shutil.copyfile(best, files.best)
+            atomic_copy(best, files.best)
         try:
             self.best_loss = float(checkpoint.load(files.best)["losses"]["valid"])
         except (InputError, KeyError, TypeError):

@@ -5,8 +5,9 @@ import stat
 
 import pytest
 
+from runtime import paths
 from runtime.errors import InputError
-from runtime.paths import atomic_folder, atomic_write
+from runtime.paths import atomic_copy, atomic_folder, atomic_write
 
 
 @pytest.mark.parametrize("writing", [atomic_write, lambda name: atomic_folder(name, replace=True)])
@@ -69,3 +70,20 @@ def test_a_folder_that_cannot_be_synced_for_another_reason_is_told(fsync_of_fold
     fsync_of_folders["errno"] = errno.EIO
     with pytest.raises(OSError, match=os.strerror(errno.EIO)), atomic_write(tmp_path / "a.txt") as file:
         file.write("text")
+
+
+def test_a_copy_that_fails_leaves_the_earlier_file(tmp_path, monkeypatch):
+    source, target = tmp_path / "new", tmp_path / "kept"
+    source.write_bytes(bytes(range(256)))
+    target.write_bytes(b"earlier")
+
+    def fail_half_way(original, copy):
+        copy.write(original.read(100))
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
+        patch.setattr(paths.shutil, "copyfileobj", fail_half_way)
+        atomic_copy(source, target)
+    assert target.read_bytes() == b"earlier" and len(os.listdir(tmp_path)) == 2
+    atomic_copy(source, target)
+    assert target.read_bytes() == source.read_bytes()

@@ -36,6 +36,7 @@ from runtime.run_files import Files
 from runtime.signals import Interruption, Stop, exclusive
 from softmaxes import SOFTMAXES
 from training import optimizers, schedules, settings, space
+from training.stopping import check_names
 
 FLAGS = (
     Flag("space", None, "ranges to search: NAME=LOW:HIGH, NAME=log:LOW:HIGH or NAME=ONE,OTHER; if not given, AR, TAR, "
@@ -290,7 +291,8 @@ class Search:
                     warn(f"{files.best} could not be tested: {last_words(output.name)}")
                 else:
                     self.study.set_user_attr("best", [run, epochs])
-        log(f"| best: trial {run} | valid ppl {perplexity(loss):.2f} | model {files.best}, result {files.result}")
+        log(f"| best: trial {run} | valid ppl {perplexity(loss):.2f} | model {files.best}"
+            + (f", result {files.result}" if os.path.exists(files.result) else ""))
         return True
 
 
@@ -302,8 +304,7 @@ def completed(args):
         raise InputError("tune.py is started without torchrun; --workers N runs several trials at a time")
     if args.resume not in (None, "auto"):
         raise InputError(f"--resume {args.resume}: a search is continued by --resume auto and its --save")
-    if os.path.isdir(args.save) or not os.path.basename(args.save):
-        raise InputError(f"--save {args.save!r} is no file name; give one such as model.pt")
+    check_names(args.save, Files(args.save))
     if "epochs" not in args.given or not args.epochs:
         raise InputError("give --epochs: how long a trial is trained that is not pruned")
     if args.reduction < 2:

@@ -15,13 +15,21 @@ def default_cache():
 
 
 def check_output(path):
-    """Raise InputError where something lies at `path` that is not a regular file: an output would take its place."""
+    """Raise InputError where `atomic_write` has no use for `path`.
+
+    There is something that is not a regular file, whose place an output would take, or the name is too long.
+    """
     if not path:
         raise InputError("the name of a file to write is empty; give one")
     if os.path.isdir(path):
         raise InputError(f"{path} is a folder; give the name of a file")
     if os.path.exists(path) and not os.path.isfile(path):
         raise InputError(f"{path} is not a regular file, but a device or a pipe; give the name of a file")
+    try:
+        os.lstat(f"{os.path.realpath(path)}.partial")
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise InputError(f"{path}: the name is too long; give a shorter one") from None
 
 
 def part_of_name(text):

@@ -202,10 +202,11 @@ def test_a_model_larger_than_memory(toy, refuse, tmp_path):
     refuse("main", "--data", toy, "--nhid", 10**6, "--save", tmp_path / "a.pt", naming=["GiB", "--nhid"])
 
 
-def test_a_folder_is_no_name_for_a_model(toy, refuse, tmp_path):
+def test_what_is_no_name_for_a_model(toy, refuse, tmp_path):
     refuse("main", "--data", toy, *SMALL, "--save", tmp_path, naming=["--save"])
     refuse("main", "--data", toy, *SMALL, "--save", f"{tmp_path}/", naming=["--save"])
     refuse("main", "--data", toy, *SMALL, "--save", "", naming=["--save"])
+    refuse("main", "--data", toy, *SMALL, "--save", tmp_path / ("a" * 230), naming=["too long"])
     assert list(tmp_path.iterdir()) == []
 
 

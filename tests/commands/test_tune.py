@@ -67,6 +67,7 @@ def refuse(capsys, monkeypatch, tmp_path):
     (["--epochs", "2", "--model", "QRNN", "--space", "dropoutr=0:0.5"], ["--dropoutr"]),
     (["--epochs", "2", "--alpha", "-1"], ["--alpha"]), (["--epochs", "2", "--nosuchflag"], ["--nosuchflag"]),
     (["--epochs", "2", "--resume", "a.state.pt"], ["--resume auto"]), (["--epochs", "2", "--save", "."], ["--save"]),
+    (["--epochs", "2", "--save", "a" * 230], ["too long"]),
     (["--epochs", "2", "--data", "nowhere"], ["nowhere"])])
 def test_bad_input_is_one_line(words, naming, toy, refuse, tmp_path):
     refuse("--data", toy, "--save", tmp_path / "t.pt", *words, naming=naming)
@@ -161,6 +162,17 @@ def test_tpe_finds_better_settings_than_chance(folder, pruner):
     drawn = [trial.params["alpha"] for trial in
              run(limit=25, words=["--sampler", "tpe", "--pruner", pruner]).values()]
     assert sum(abs(alpha - 1) for alpha in drawn[-8:]) / 8 < 0.5 < sum(abs(alpha - 1) for alpha in drawn[1:6]) / 5
+
+
+def test_a_result_that_is_not_written_is_not_named(folder, monkeypatch, capsys):
+    found = search(limit=1)
+    tune.run(found, [None])
+    for name in "trial-0000.pt", "trial-0000.state.pt":
+        (folder / "s.search" / name).touch()
+    monkeypatch.setattr(tune.checkpoint, "read", lambda path: {"losses": {"history": [{}] * 4}})
+    assert found.leave_best()
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert "best: trial 0 " in line and line.endswith("model s.pt")
 
 
 def in_another_process(**how):

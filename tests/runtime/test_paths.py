@@ -7,7 +7,7 @@ import pytest
 
 from runtime import paths
 from runtime.errors import InputError
-from runtime.paths import atomic_copy, atomic_folder, atomic_write
+from runtime.paths import atomic_copy, atomic_folder, atomic_write, check_output
 
 
 @pytest.mark.parametrize("writing", [atomic_write, lambda name: atomic_folder(name, replace=True)])
@@ -18,6 +18,13 @@ def test_an_empty_name_does_not_stand_for_the_present_folder(writing, tmp_path, 
     with pytest.raises(InputError, match="is empty"), writing(""):
         pass
     assert os.listdir(tmp_path) == ["precious"] and os.listdir(tmp_path.parent).count(tmp_path.name) == 1
+
+
+def test_a_name_with_no_room_for_the_file_that_is_renamed_to_it_is_refused(tmp_path):
+    longest = os.pathconf(tmp_path, "PC_NAME_MAX") - len(".partial")
+    check_output(tmp_path / ("a" * longest))
+    with pytest.raises(InputError, match="too long"):
+        check_output(tmp_path / ("a" * (longest + 1)))
 
 
 @pytest.fixture

@@ -285,7 +285,7 @@ def test_the_tables_of_ablations_at_small_size(tmp_path):
         "| fine-tuning | 113.00 / 108.50 (1) | +2.50 | +1.5 |",
         "| weight-dropping | 109.00 / 104.00 (1) | -2.00 | +11.6 |",
         "| dropout of any kind, AR, TAR and weight decay | 150.00 / 140.00 (1) | +34.00 | |", "",
-        "The whole with other cells (seconds: the median epoch of training, on one thread):", "",
+        "The whole with other cells (seconds: the fastest epoch of training, on one thread):", "",
         "| | parameters | seconds | trained | fine-tuned |", "|---|---|---|---|---|",
         "| LSTM | 1.67M | 9.0 | 113.00 / 108.50 (1) | 111.00 ± 1.41 / 106.00 ± 1.41 (2) |",
         "| GRU of the same width | 1.67M | 7.0 | 115.00 / 109.00 (1) | 114.00 / 108.00 (1) |"]

@@ -78,6 +78,7 @@ def test_generation_and_export_read_as_typed(model, tmp_path):
                       cwd=tmp_path)
     assert "does not know" not in done.stderr and done.stdout.startswith("I don't know, ")
     tokenizers = pytest.importorskip("tokenizers")
+    pytest.importorskip("safetensors")
     run_script("export.py", "--save", model / "m.pt", "--to", "hf", "hf", cwd=tmp_path)
     read = tokenizers.Tokenizer.from_file(str(tmp_path / "hf" / "tokenizer.json"))
     words = checkpoint.vocabulary_of(checkpoint.load(model / "m.pt"))

@@ -28,6 +28,7 @@ esac
 
 # The small text: a tenth of it for validation, a tenth for the test; words that occur less than three times are <unk>.
 if [ "$corpus" = small ] && [ -z "${DATA:-}${SMOKE:-}" ] && [ ! -e $data_folder ]; then
+    [ -e data/penn/train.txt ] || { echo "ablations.sh: there is no data/penn/train.txt; ./getdata.sh gets it" >&2; exit 1; }
     head -n 4000 data/penn/train.txt | "$PYTHON" prepare.py text - --min-count 3 --valid 0.1 --test 0.1 --out $data_folder
 fi
 

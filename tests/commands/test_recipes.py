@@ -137,6 +137,24 @@ def test_every_folder_is_pushed_to_a_branch_of_its_name(tmp_path):
     assert done.returncode == 1 and "babylm.sh makes it" in done.stderr
 
 
+def test_ablations_make_their_small_text_of_the_corpus(tmp_path):
+    shutil.copytree(ROOT / "recipes", tmp_path / "recipes")
+    (tmp_path / "python").write_text('#!/bin/sh\necho "$@" >> calls\ncase "$1" in prepare.py) cat > given ;; esac\n')
+    (tmp_path / "python").chmod(0o755)
+    words, options = [tmp_path / "recipes" / "ablations.sh", "small", "gru"], {"capture_output": True, "text": True}
+    env = {name: value for name, value in os.environ.items() if name not in ("DATA", "SMOKE", "SEED")}
+    env |= {"PYTHON": str(tmp_path / "python"), "SAVE_DIR": str(tmp_path / "runs")}
+    done = subprocess.run(words, env=env, check=False, **options)
+    assert done.returncode == 1 and "getdata.sh" in done.stderr and done.stderr.count("\n") == 1
+    (tmp_path / "data" / "penn").mkdir(parents=True)
+    (tmp_path / "data" / "penn" / "train.txt").write_text("".join(f" line {n} \n" for n in range(5000)))
+    subprocess.run(words, env=env, check=True, **options)
+    prepared, trained = (tmp_path / "calls").read_text().splitlines()
+    assert prepared.startswith("prepare.py text - ") and prepared.endswith("--out data/penn-4000")
+    assert (tmp_path / "given").read_text().endswith(" line 3999 \n")
+    assert trained.startswith("main.py --data data/penn-4000 --seed 141 ") and "--model GRU --lr 10" in trained
+
+
 @pytest.mark.skipif(not shutil.which("shellcheck"), reason="no shellcheck here")
 def test_shellcheck():
     subprocess.run(["shellcheck", "-x", *map(str, (ROOT / "recipes").glob("*.sh"))], check=True)

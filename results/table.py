@@ -1,12 +1,16 @@
 """Tables from the results of finished recipes: what was measured here, beside what was published.
 
     python results/table.py            prints them
-    python results/table.py --write    puts those of what was measured into README.md, all others into docs/results.md
+    python results/table.py --write    puts those of what was measured into README.md, the records into
+                                       results/records.md, all others into docs/results.md
 
 A result counts if a recipe made it (the recipes in recipes/ say so to the scripts): copy `runs/*.result.json` into a
 folder beside this file. Ours are exact perplexities, validation / test, as the mean over seeds, with the standard
 deviation where there are several, and the number of runs. Rows and columns of which nothing is known are left out, and
 so is the table of overnight.sh until a run of it is there.
+
+The records: how low a test perplexity on Penn Treebank two CPU cores reach in a night, by the rules that
+results/records.md has. A record is a line of RECORDS; what it says besides comes from its result file.
 """
 import json
 import statistics
@@ -15,7 +19,7 @@ from collections import defaultdict
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-README, DOCS = HERE.parent / "README.md", HERE.parent / "docs" / "results.md"
+README, DOCS, RECORDS_PAGE = HERE.parent / "README.md", HERE.parent / "docs" / "results.md", HERE / "records.md"
 BEGIN, END = "<!-- made by results/table.py -->\n", "<!-- end -->\n"
 CORPORA = {"ptb": "PTB", "wt2": "WikiText-2"}
 
@@ -85,6 +89,11 @@ OVERNIGHT = [
     ("with the neural cache", "pointer.py", "", {"ptb": (53.9, 52.8), "wt2": (53.8, 52.0)}),
     ("with dynamic evaluation", "dynamiceval.py", "_without_cache", {"ptb": (51.6, 51.1), "wt2": (46.4, 44.3)}),
     ("with dynamic evaluation and the cache", "dynamiceval.py", "", {}),
+]
+
+MOST_PARAMETERS, MOST_HOURS = 24.5e6, 12            # of a record
+RECORDS = [    # of results/records.md: result file, what changed against the one before
+    ("cpu/ptb-overnight-141.result.json", "42 epochs of Adam in one cycle with dropouts somewhat below the paper's"),
 ]
 
 
@@ -237,15 +246,43 @@ def processors(results):
     return ", ".join(sorted({result["device"].removeprefix("cpu ").split(",")[0] for result in results}))
 
 
-def with_tables(page, text, begin=BEGIN):
+def with_tables(page, text):
     """The page with `text` between two marks."""
-    before, rest = page.split(begin)
-    return before + begin + text + END + rest.split(END, 1)[1]
+    before, rest = page.split(BEGIN)
+    return before + BEGIN + text + END + rest.split(END, 1)[1]
+
+
+def record(path):
+    """What a result file of main.py says, and its "hours" -> dict. ValueError where it is no record by the rules."""
+    result = json.loads(Path(path).read_text(encoding="utf-8"))
+    result["hours"] = hours(result["epochs"])
+    if not result["device"].startswith("cpu ") or ", 2 threads" not in result["device"]:
+        raise ValueError(f"{path} was not trained by two CPU threads: {result['device']}")
+    if result["parameters"] > MOST_PARAMETERS or result["hours"] > MOST_HOURS:
+        raise ValueError(f"{path} has {result['parameters']:,} parameters and took {result['hours']:.1f} hours; a "
+                         f"record has at most {MOST_PARAMETERS:,.0f} and {MOST_HOURS}")
+    return result
+
+
+def records(kept=RECORDS, folder=HERE):
+    """The table as Markdown, and below it the commands. ValueError where a record is not below the one before."""
+    lines = ["| date | test perplexity | hours | epochs | what changed | commit | processor |",
+             "|---|---|---|---|---|---|---|"]
+    commands, best = [], float("inf")
+    for number, (name, change) in enumerate(kept, start=1):
+        result = record(Path(folder) / name)
+        before, best = best, result["test"]["perplexity"]
+        if best >= before:
+            raise ValueError(f"{name} has {best:.2f} and is not below the record before it, {before:.2f}")
+        lines.append(f"| {result['date'][:10]} | **{best:.2f}** | {result['hours']:.1f} | {len(result['epochs'])} "
+                     f"| {change} | {result['commit'][:7]} | {result['device'].removeprefix('cpu ')} |")
+        commands += [f"{number}. [{name}]({name})", "", "   ```sh", f"   python {result['command']}", "   ```", ""]
+    return "\n".join([*lines, "", "Commands:", "", *commands])
 
 
 if __name__ == "__main__":
     made = read()
-    for page, text in (README, first_page(made)), (DOCS, tables(made)):
+    for page, text in (README, first_page(made)), (RECORDS_PAGE, records()), (DOCS, tables(made)):
         if sys.argv[1:] == ["--write"]:
             page.write_text(with_tables(page.read_text(encoding="utf-8"), text), encoding="utf-8")
         elif sys.argv[1:]:

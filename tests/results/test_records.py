@@ -1,4 +1,4 @@
-"""results/records.py: a record keeps the rules, and the page shows what the result files say."""
+"""Records of results/table.py: a record keeps the rules, and the page shows what the result files say."""
 import json
 import sys
 
@@ -6,7 +6,7 @@ import pytest
 from conftest import ROOT
 
 sys.path.insert(0, str(ROOT / "results"))
-import records
+import table
 
 
 def result(folder, name, perplexity=60.0, seconds=(900, 1000, 5000), parameters=24_000_000,
@@ -19,13 +19,12 @@ def result(folder, name, perplexity=60.0, seconds=(900, 1000, 5000), parameters=
 
 
 def test_a_line_has_the_facts_of_the_result(tmp_path):
-    facts = records.record(tmp_path / result(tmp_path, "a.json"))
-    assert facts["hours"] == 3 * 1000 / 3600              # of the median epoch: the one with a pause does not count
-    assert (facts["perplexity"], facts["epochs"], facts["commit"]) == (60.0, 3, "36874fc")
+    hours = table.record(tmp_path / result(tmp_path, "a.json"))["hours"]
+    assert hours == 3 * 1000 / 3600                       # of the median epoch: the one with a pause does not count
     both = (result(tmp_path, "a.json"), "first"), (result(tmp_path, "b.json", 59.5), "second")
-    table = records.table(both, tmp_path)
-    assert "| 2026-11-22 | **60.00** | 0.8 | 3 | first | 36874fc | AMD EPYC, 2 threads (AVX512) |" in table
-    assert table.index("**60.00**") < table.index("**59.50**") and table.count("python main.py --data data/penn") == 2
+    page = table.records(both, tmp_path)
+    assert "| 2026-11-22 | **60.00** | 0.8 | 3 | first | 36874fc | AMD EPYC, 2 threads (AVX512) |" in page
+    assert page.index("**60.00**") < page.index("**59.50**") and page.count("python main.py --data data/penn") == 2
 
 
 @pytest.mark.parametrize(("broken", "said"), [
@@ -34,14 +33,14 @@ def test_a_line_has_the_facts_of_the_result(tmp_path):
     ({"device": "cpu AMD EPYC, 16 threads (AVX512)"}, "two CPU threads")])
 def test_what_does_not_keep_the_rules_is_refused(broken, said, tmp_path):
     with pytest.raises(ValueError, match=said):
-        records.record(tmp_path / result(tmp_path, "a.json", **broken))
+        table.record(tmp_path / result(tmp_path, "a.json", **broken))
 
 
 def test_what_is_not_below_the_record_is_refused(tmp_path):
     with pytest.raises(ValueError, match="not below"):
-        records.table([(result(tmp_path, "a.json"), ""), (result(tmp_path, "b.json", 60.0), "")], tmp_path)
+        table.records([(result(tmp_path, "a.json"), ""), (result(tmp_path, "b.json", 60.0), "")], tmp_path)
 
 
 def test_the_page_is_up_to_date():
-    page = records.PAGE.read_text(encoding="utf-8")
-    assert records.with_tables(page, records.table(), records.BEGIN) == page
+    page = table.RECORDS_PAGE.read_text(encoding="utf-8")
+    assert table.with_tables(page, table.records()) == page

@@ -13,11 +13,32 @@ def rule(sign):
     return sign * min(89, shutil.get_terminal_size((89, 24)).columns if sys.stdout.isatty() else 89)
 
 
+_outlives_its_reader = False
+
+
+@contextmanager
+def surviving_broken_pipe():
+    """Inside the block a reader of the log that goes away, such as `head`, is no error: nothing more is printed."""
+    global _outlives_its_reader
+    _outlives_its_reader = True
+    try:
+        yield
+    finally:
+        _outlives_its_reader = False
+
+
 def log(*lines):
     """Print log lines, above a progress bar if there is one."""
-    for line in lines:
-        tqdm.write(line, file=sys.stdout)
-    sys.stdout.flush()
+    try:
+        for line in lines:
+            tqdm.write(line, file=sys.stdout)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        if not _outlives_its_reader:
+            raise
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, sys.stdout.fileno())               # also for what is still in the stream's buffer
+        os.close(nothing)
 
 
 def warn(*lines):
@@ -45,41 +66,6 @@ def data_stream():
     if hasattr(stream, "reconfigure"):
         stream.reconfigure(encoding="utf-8", errors="surrogateescape")
     return stream
-
-
-@contextmanager
-def surviving_broken_pipe():
-    """Inside the block a reader of the log that goes away, such as `head`, is no error: nothing more is printed."""
-    stdout = sys.stdout
-    sys.stdout = _Pipe(stdout)
-    try:
-        yield
-    finally:
-        sys.stdout = stdout
-
-
-class _Pipe:
-    """A stream whose writes go nowhere once its reader has gone."""
-
-    def __init__(self, stream):
-        self._stream = stream
-
-    def write(self, text):
-        return self._try(self._stream.write, text)
-
-    def flush(self):
-        self._try(self._stream.flush)
-
-    def _try(self, function, *arguments):
-        try:
-            return function(*arguments)
-        except BrokenPipeError:
-            nothing = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nothing, self._stream.fileno())         # also for what is still in the stream's buffer
-            os.close(nothing)
-
-    def __getattr__(self, name):
-        return getattr(self._stream, name)
 
 
 def perplexity(loss):

@@ -14,10 +14,9 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 import warnings
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -55,7 +54,6 @@ FLAGS = (
 )
 PER_TRIAL = {"save", "resume", "epochs", "max_minutes"}     # flags of main.py that the search sets
 MAIN = Path(__file__).resolve().parent / "main.py"
-HEARTBEAT, GRACE = 30, 120     # seconds between signs of life of a trial, and without one until it is taken for dead
 NO_LOSS = "no epoch had a finite validation loss"
 KILLS = 3                      # so often may a trial's process be killed in the same epoch
 
@@ -72,10 +70,6 @@ def optuna():
 
 
 # ---- a trial's process
-
-class Ended(Exception):
-    """A trial's process has ended before its time. Its trial is continued unless it has a "reason" not to be."""
-
 
 def environments(workers, device):
     """What each of so many workers has in its environment: a GPU, or its share of the cores."""
@@ -132,11 +126,6 @@ def lock(folder):
     return exclusive(os.path.join(folder, "search.lock"), wait=True)
 
 
-def run_of(trial):
-    """The number of a trial's run: its own, or that of the first trial of this run, which it continues."""
-    return trial.user_attrs.get("continues", trial.number)
-
-
 class Search:
     """A study of Optuna whose trials are runs of main.py.
 
@@ -152,10 +141,6 @@ class Search:
                       for word in flag.words(getattr(args, name))]
         self.stopping = threading.Event()
 
-    def trials(self):
-        """The trials so far, by the number of their run: of a run that was continued the last."""
-        return {run_of(trial): trial for trial in self.study.get_trials(deepcopy=False)}
-
     def run_files(self, run):
         return Files(os.path.join(self.folder, f"trial-{run:04}.pt"))
 
@@ -167,131 +152,130 @@ class Search:
 
     def work(self, environment):
         """Run trials, one after another, until none is left."""
-        idle_since = time.monotonic()
         while not self.stopping.is_set():
-            with ExitStack() as stack:
-                stack.enter_context(lock(self.folder))
-                if self._is_one_left():
-                    self._run_trial(environment, stack.close)
-                    idle_since = time.monotonic()
-                    continue
-                if (time.monotonic() > idle_since + HEARTBEAT + GRACE     # what runs elsewhere is alive
-                      or all(trial.state != self.states.RUNNING for trial in self.trials().values())):
+            with ExitStack() as held:
+                with lock(self.folder):
+                    trial, is_last = self._next(held)
+                if trial:
+                    self._train(trial, environment)
+                elif is_last:
                     return
-            self.stopping.wait(0.5)
+                else:
+                    self.stopping.wait(0.5)          # what runs elsewhere may end before its time
 
-    def _is_one_left(self):
-        """Whether there is a trial to run: one that has ended before its time, or a new one. Called under the lock."""
-        optuna().storages.fail_stale_trials(self.study)
-        for run, trial in self.trials().items():
-            unbegun = trial.state == self.states.RUNNING and trial.user_attrs.get("begun") != trial.number
-            if unbegun:                              # killed while it had the lock, perhaps before its first heartbeat
-                self.study.tell(trial.number, state=self.states.FAIL)
-            if unbegun or (trial.state == self.states.FAIL and "reason" not in trial.user_attrs):
-                self.study.enqueue_trial({**trial.system_attrs.get("fixed_params", {}), **trial.params},
-                                         user_attrs={**trial.user_attrs, "continues": run})
-        trials = self.trials().values()
-        if not trials:                               # main.py's own values come first, where they are in the ranges
+    def _next(self, held):
+        """The trial to run: one that has ended before its time, or a new one -> it or None, whether none will be left.
+
+        Called under the lock. `held` gets that of the trial, by which others see that it is at work.
+        """
+        begun = [trial for trial in self.study.get_trials(deepcopy=False) if trial.state != self.states.WAITING]
+        running = [trial for trial in begun if trial.state == self.states.RUNNING]
+        for trial in running:
+            with suppress(InputError):               # another worker has it
+                held.enter_context(self._lock_of(trial.number))
+                return optuna().trial.Trial(self._seeded(trial.number), trial._trial_id), False
+        if len(begun) >= self.args.trials:
+            return None, not running
+        if not begun:                                # main.py's own values come first, where they are in the ranges
             values = vars(optimizers.resolve(self.args))
             self.study.enqueue_trial({each.name: values[each.name] for each in self.dimensions
-                                      if each.contains(values[each.name])})
-        return len(trials) < self.args.trials or any(trial.state == self.states.WAITING for trial in trials)
+                                      if each.contains(values[each.name])}, skip_if_exists=True)
+        trial = self._seeded(len(begun)).ask()
+        held.enter_context(self._lock_of(trial.number))
+        return trial, False
 
-    def _run_trial(self, environment, chosen):
-        """chosen: called once the trial is marked as running."""
+    def _lock_of(self, number):
+        return exclusive(f"{self.run_files(number).stem}.worker")
+
+    def _seeded(self, number):
+        """The study as the trial of that number sees it: another seed for each, whichever process draws it."""
         samplers, pruners, args = optuna().samplers, optuna().pruners, self.args
-        begun = sum(trial.state != self.states.WAITING for trial in self.study.get_trials(deepcopy=False))
-        seed = (args.seed * 1_000_003 + begun) % 2**32         # of each trial another, whichever process draws it
-        study = optuna().load_study(
+        seed = (args.seed * 1_000_003 + number) % 2**32
+        return optuna().load_study(
             study_name=self.study.study_name, storage=self.study._storage,
             sampler=samplers.TPESampler(n_startup_trials=5, seed=seed) if args.sampler == "tpe" else
             samplers.RandomSampler(seed=seed),
             pruner=pruners.SuccessiveHalvingPruner(args.min_epochs, args.reduction) if args.pruner == "halving" else
             pruners.HyperbandPruner(args.min_epochs, args.epochs, args.reduction) if args.pruner == "hyperband" else
             pruners.NopPruner())
-        try:
-            study.optimize(lambda trial: self._train(trial, environment, chosen), n_trials=1, callbacks=[self._log],
-                           catch=(Ended, optuna().exceptions.UpdateFinishedTrialError))
-        except ValueError as error:
-            if "Cannot tell a FAIL trial" not in str(error):
-                raise
-            warn("a trial gave no sign of life for so long that others took it for dead: it is continued")
 
-    def _train(self, trial, environment, chosen):
-        """Run a trial's main.py, or continue it -> the lowest validation loss."""
-        files, epochs, losses = self.run_files(run_of(trial)), self.args.epochs, []
+    def _train(self, trial, environment):
+        """Run a trial's main.py, or continue it, and tell the study how it ended, if it has."""
+        files, epochs, losses, pruned = self.run_files(trial.number), self.args.epochs, [], False
         values = {each.name: each.suggest(trial) for each in self.dimensions}
-        trial.set_user_attr("begun", trial.number)
-        chosen()
+        reported = self.study.get_trials(deepcopy=False)[trial.number].last_step or 0
         with exclusive(files.lock, wait=True):       # a main.py whose search was killed may still be saving
             pass
         with open(f"{files.stem}.log", "ab") as output:
             process = start([*self.command(values, epochs, files.best), "--no-test"], output, environment)
         try:
             running = True
-            while running:
+            while running and not pruned:
                 running = process.poll() is None
                 for loss in losses_of(files.log)[len(losses):epochs]:
                     losses.append(loss)
-                    trial.report(loss, len(losses))
-                    if len(losses) < epochs and trial.should_prune():
-                        raise optuna().TrialPruned
+                    if len(losses) > reported:
+                        trial.report(loss, len(losses))
+                    pruned = reported <= len(losses) < epochs and trial.should_prune()
+                    if pruned:
+                        break
                 if running and self.stopping.wait(0.1):
-                    raise Ended
+                    return
         finally:
             process.terminate()
             status = process.wait()
-        if status == 0 and len(losses) == epochs and losses[-1] < math.inf:
-            return losses[-1]
-        return self._explain(trial, status, losses, f"{files.stem}.log")
+        if pruned:
+            self.study.tell(trial.number, state=self.states.PRUNED)
+        elif status == 0 and len(losses) == epochs and losses[-1] < math.inf:
+            self.study.tell(trial.number, losses[-1])
+        elif reason := self._why_failed(trial, status, losses, f"{files.stem}.log"):
+            trial.set_user_attr("reason", reason)
+            self.study.tell(trial.number, state=self.states.FAIL)
+        self._log(self.study.get_trials(deepcopy=False)[trial.number])
 
-    def _explain(self, trial, status, losses, output):
-        """Raise Ended, with a "reason" where the trial is not to be continued."""
-        reason = NO_LOSS if status == 0 and losses else last_words(output)
+    def _why_failed(self, trial, status, losses, output):
+        """Why a trial whose main.py has ended has failed; None where it is to be continued."""
         if status > 128 or -status in Interruption.SIGNALS:
-            raise Ended                              # others have asked it to stop
+            return None                              # others have asked it to stop
         if status < 0:
             killed = [*trial.user_attrs.get("killed", []), len(losses)]
             trial.set_user_attr("killed", killed)
-            if killed[-KILLS:] != [len(losses)] * KILLS:
-                raise Ended
-            reason = f"killed {KILLS} times in epoch {len(losses) + 1}, by {signal.Signals(-status).name}"
-        trial.set_user_attr("reason", reason)
-        raise Ended
+            return (f"killed {KILLS} times in epoch {len(losses) + 1}, by {signal.Signals(-status).name}"
+                    if killed[-KILLS:] == [len(losses)] * KILLS else None)
+        return NO_LOSS if status == 0 and losses else last_words(output)
 
-    def _log(self, study, trial):
-        outcome = (f"failed: {trial.user_attrs['reason']}" if "reason" in trial.user_attrs else
-                   "its process has ended: it will be continued" if trial.state == self.states.FAIL else
+    def _log(self, trial):
+        outcome = (f"failed: {trial.user_attrs['reason']}" if trial.state == self.states.FAIL else
+                   "its process has ended: it will be continued" if trial.state == self.states.RUNNING else
                    f"valid loss {trial.value:6.3f} | valid ppl {perplexity(trial.value):8.2f}"
                    f"{' | pruned' if trial.state == self.states.PRUNED else ''}")
         values = (f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}"
                   for name, value in trial.params.items())
-        log(f"| trial {run_of(trial):3d} | {len(trial.intermediate_values):3d} epochs | {outcome} | "
-            f"{' '.join(values)}")
+        log(f"| trial {trial.number:3d} | {len(trial.intermediate_values):3d} epochs | {outcome} | {' '.join(values)}")
 
     def leave_best(self):
         """Put the best run so far under `--save`, tested by the command that makes it -> whether there is one.
 
         What was there before has a numbered name then.
         """
-        trials, files = self.trials(), self.files
-        ended = [(trial.value, run) for run, trial in trials.items() if trial.value is not None and
-                 trial.state in (self.states.COMPLETE, self.states.PRUNED) and math.isfinite(trial.value)]
+        files = self.files
+        ended = [trial for trial in self.study.get_trials(deepcopy=False)
+                 if trial.state.is_finished() and trial.value is not None and trial.value < math.inf]
         if not ended:
             return False
-        loss, run = min(ended)
-        source = self.run_files(run)
+        best = min(ended, key=lambda trial: trial.value)
+        source = self.run_files(best.number)
         epochs = len(checkpoint.read(source.state)["losses"]["history"])
         with lock(self.folder), open(os.path.join(self.folder, "best.log"), "ab") as output:
-            if self.study.user_attrs.get("best") != [run, epochs] or not os.path.exists(files.best):
+            if self.study.user_attrs.get("best") != [best.number, epochs] or not os.path.exists(files.best):
                 files.set_aside()
                 for old, new in (source.state, files.state), (source.best, files.best), (source.log, files.log):
                     atomic_copy(old, new)
-                if start(self.command(trials[run].params, epochs, files.best), output).wait():
+                if start(self.command(best.params, epochs, files.best), output).wait():
                     warn(f"{files.best} could not be tested: {last_words(output.name)}")
                 else:
-                    self.study.set_user_attr("best", [run, epochs])
-        log(f"| best: trial {run} | valid ppl {perplexity(loss):.2f} | model {files.best}"
+                    self.study.set_user_attr("best", [best.number, epochs])
+        log(f"| best: trial {best.number} | valid ppl {perplexity(best.value):.2f} | model {files.best}"
             + (f", result {files.result}" if os.path.exists(files.result) else ""))
         return True
 
@@ -348,8 +332,7 @@ def open_study(args, url, flags):
     folder, name = folder_of(args.save), os.path.basename(Files(args.save).stem)
     os.makedirs(folder, exist_ok=True)
     with lock(folder):
-        storage = optuna().storages.RDBStorage(url, heartbeat_interval=HEARTBEAT, grace_period=GRACE)
-        study = optuna().create_study(storage=storage, study_name=name, load_if_exists=True)
+        study = optuna().create_study(storage=url, study_name=name, load_if_exists=True)
         if study.trials and args.resume is None:
             raise InputError(f"{folder} holds a search already: --resume auto continues it; or choose another --save")
         bound = {name: getattr(args, name) for name, flag in flags.items() if (flag.kept and name in args.given) or
@@ -398,7 +381,7 @@ def main(argv=None):
             f"`optuna-dashboard {url}` shows them")
         stop = run(search, environments(args.workers, args.device))
         if not search.leave_best() and not stop:
-            reasons = [trial.user_attrs.get("reason", NO_LOSS) for trial in search.trials().values()]
+            reasons = [trial.user_attrs.get("reason", NO_LOSS) for trial in search.study.trials]
             raise InputError(f"all trials failed, the last one: {reasons[-1]}; see {search.folder}")
         if stop:
             log(f"| {stop}; everything is saved in {search.folder}", f"| to continue: {resume_command()}")

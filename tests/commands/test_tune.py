@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from types import SimpleNamespace
 
 import pytest
@@ -99,11 +99,9 @@ def test_a_search_is_continued_when_asked_to_and_with_its_flags(folder, refuse, 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A folder to search in, with the stand-in for main.py, and trials that are soon taken for dead."""
+    """A folder to search in, with the stand-in for main.py."""
     (tmp_path / "stand_in.py").write_text(STAND_IN)
     monkeypatch.setattr(tune, "MAIN", tmp_path / "stand_in.py")
-    monkeypatch.setattr(tune, "HEARTBEAT", 1)
-    monkeypatch.setattr(tune, "GRACE", 3)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -125,7 +123,11 @@ def search(toy="toy", limit=8, alpha="0:3", words=()):
 def run(workers=1, **how):
     found = search(**how)
     assert tune.run(found, [None] * workers) is None
-    return found.trials()
+    return trials_of(found)
+
+
+def trials_of(search):
+    return {trial.number: trial for trial in search.study.trials}
 
 
 def check(trials, limit):
@@ -231,23 +233,20 @@ def test_trials_that_go_wrong_fail_with_a_reason_and_the_search_goes_on(folder):
 def test_a_time_limit_stops_and_another_process_goes_on(folder):
     stopped = search(limit=5, words=["--max-minutes", "0.02"])
     stop = tune.run(stopped, [None, None])
-    assert stop.status == 0 and 0 < len(stopped.trials()) <= 5
-    assert not any(trial.state.name == "RUNNING" for trial in stopped.trials().values())
+    assert stop.status == 0 and 0 < len(stopped.study.trials) <= 5
     check(run(limit=5), 5)
 
 
-def test_a_trial_that_others_took_for_dead_is_continued(folder):
-    found = search(limit=2)
-    optimize, states = found._train, optuna.trial.TrialState
-
-    def declared_dead(trial, *rest):
-        if trial.number == 1:
-            found.study.tell(trial.number, state=states.FAIL)
-        return optimize(trial, *rest)
-
-    found._train = declared_dead
-    assert tune.run(found, [None]) is None
-    check(found.trials(), 2)
+def test_a_trial_that_another_worker_has_is_left_to_it(folder):
+    """One whose worker is gone is taken at once; the system drops the lock of one that was killed."""
+    first, second = search(limit=1), search(limit=1)
+    with ExitStack() as held:
+        trial, _ = first._next(held)
+        assert trial.number == 0
+        assert second._next(held) == (None, False)                 # to be waited for
+    assert second._next(held)[0].number == 0
+    held.close()
+    check(run(limit=1), 1)
 
 
 def test_half_a_line_of_a_log_is_no_epoch(tmp_path):
@@ -277,7 +276,7 @@ def tune_script(*words, **how):
 def trials(folder, name="t"):
     """The trials of a search, by the number of their run."""
     study = optuna.load_study(study_name=name, storage=f"sqlite:///{folder}/{name}.search/study.db")
-    return {tune.run_of(trial): trial for trial in study.trials}
+    return {trial.number: trial for trial in study.trials}
 
 
 def check_against_uninterrupted(folder, toy, run, trial):
@@ -313,9 +312,7 @@ def test_a_search_leaves_the_best_trial_as_a_run(toy, tmp_path):
 
 def start(*words, cwd):
     log = open(cwd / "output.txt", "a")
-    code = (f"import sys; sys.path[:0] = [{str(ROOT)!r}]; sys.argv[0] = 'tune.py'; import tune; "
-            "tune.HEARTBEAT, tune.GRACE = 1, 4; tune.errors.run(tune.main)")
-    return subprocess.Popen([sys.executable, "-c", code, *map(str, words)], cwd=cwd, stdout=log, stderr=log)
+    return subprocess.Popen([sys.executable, str(ROOT / "tune.py"), *map(str, words)], cwd=cwd, stdout=log, stderr=log)
 
 
 @pytest.mark.slow

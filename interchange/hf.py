@@ -141,6 +141,7 @@ def write(contents, state, folder, words_seen, prepend_eos=False):
               "auto_map": {name: f"{CODE[:-3]}.{model}" for name, model in {"AutoConfig": "AWDLSTMConfig",
                                                                             **MODELS}.items()},
               "cell": settings["model"], "vocab_size": len(words) + 1, **{name: settings[name] for name in SHAPE},
+              "cutoffs": settings["cutoffs"] or [],      # those of a mixture are None
               "mixtures": settings["mixtures"] if settings["softmax"] == "mixture" else 0,
               "nhidlast": width_of_last(settings), "tie_word_embeddings": settings["tied"], "dtype": "float32", **ids,
               "words_seen": words_seen, "settings": exported_settings(settings, without=(*SHAPE, *IN_CONFIG)),
@@ -180,11 +181,11 @@ def read(folder, vocab_file):
     check_words(words, len(words), os.path.join(folder, TOKENIZER))
     settings = config["settings"] if isinstance(config.get("settings"), dict) else {}
     shape = {name: config[name] for name in SHAPE if name in config}
+    shape["cutoffs"] = config.get("cutoffs") or (None if config.get("mixtures") else [])
     if config.get("mixtures"):
         shape |= {"softmax": "mixture", "mixtures": config["mixtures"]}
     return tensors, words, {**settings, **shape, **{name: config.get(name) for name in ("nhidlast", "words_seen",
-                            "tokenizer")}, "model": config.get("cell"), "cutoffs": config.get("cutoffs") or [],
-                            "tied": tied}
+                            "tokenizer")}, "model": config.get("cell"), "tied": tied}
 
 
 def read_weights(path):

@@ -40,7 +40,7 @@ class AWDLSTMConfig(PretrainedConfig):
                  mogrifier_rank=0, settings=None, words_seen=None, use_cache=True, **kwargs):
         self.cell, self.vocab_size = cell, vocab_size
         self.emsize, self.nhid, self.nhidlast, self.nlayers = emsize, nhid, nhidlast, nlayers
-        self.skip_output, self.cutoffs, self.mixtures = skip_output, list(cutoffs), mixtures
+        self.skip_output, self.cutoffs, self.mixtures = skip_output, list(cutoffs or ()), mixtures
         self.gate, self.rhn_depth = gate, rhn_depth
         self.mogrifier_rounds, self.mogrifier_rank = mogrifier_rounds, mogrifier_rank
         self.settings, self.words_seen, self.use_cache = settings or {}, words_seen, use_cache

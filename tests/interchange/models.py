@@ -25,7 +25,8 @@ def contents_of(words=WORDS, **settings):
     """A checkpoint's contents: two layers of 9 units over vectors of 5, unless told otherwise."""
     torch.manual_seed(1)
     flags = checkpoint.kept_flags()
-    settings = options.checked({"emsize": 5, "nhid": 9, "nlayers": 2, "cutoffs": [], "dropouti": 0.25, **settings},
+    cutoffs = None if "mixtures" in settings else []      # as main.py leaves them
+    settings = options.checked({"emsize": 5, "nhid": 9, "nlayers": 2, "cutoffs": cutoffs, "dropouti": 0.25, **settings},
                                flags, "test")
     model = network.build(settings, len(words)).eval()
     with torch.no_grad():

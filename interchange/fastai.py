@@ -68,7 +68,8 @@ def write(contents, state, folder, words_seen):
         with open(os.path.join(partial, VOCAB), "wb") as file:
             pickle.dump(words, file, protocol=2)
         with open(os.path.join(partial, SETTINGS), "w", encoding="utf-8") as file:
-            json.dump({**exported_settings(settings, without=()), "words_seen": words_seen}, file, indent=1)
+            json.dump({**exported_settings(settings, without=()), "words_seen": words_seen,
+                       "tokenizer": contents.get("tokenizer")}, file, indent=1)
 
 
 def read(path, vocab_file):

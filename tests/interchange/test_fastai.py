@@ -9,6 +9,7 @@ from models import SHAPES, WORDS, contents_of, logprobs, same_model
 
 import checkpoint
 import export
+from corpus.vocabulary import TOKENIZERS
 from interchange import fastai, settings
 from runtime.errors import InputError
 
@@ -50,6 +51,14 @@ def test_back_bit_for_bit(kind, tmp_path):
     fastai.write(contents, model.state_dict(), str(tmp_path / "out"), 5)
     found = read(tmp_path / "out")
     assert same_model(found, contents) and checkpoint.words_seen(found) == 5
+
+
+def test_the_tokenizer_comes_back(tmp_path):
+    words = ["<eos>", "<unk>", *(chr(97 + i) for i in range(22)), "▁"]
+    model, contents = contents_of(words)
+    contents["tokenizer"] = TOKENIZERS["chars"](lower=True).state()
+    fastai.write(contents, model.state_dict(), str(tmp_path / "out"), 5)
+    assert read(tmp_path / "out")["tokenizer"] == contents["tokenizer"]
 
 
 def test_files_of_fastais_own(out, tmp_path):

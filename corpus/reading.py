@@ -11,6 +11,7 @@ from runtime.errors import InputError
 
 BLOCK = 4 * 2**20  # bytes of text in hand at a time
 LONGEST_LINE = 2**28  # characters; a line must fit into memory several times
+COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}  # first bytes of
 
 
 def short(word):
@@ -23,8 +24,8 @@ def naming(file):
     try:
         yield
     except OSError as error:
-        advice = ("" if isinstance(error, FileNotFoundError) else "; give the name of a file"
-                  if isinstance(error, IsADirectoryError) else "; check its permissions")
+        advice = {IsADirectoryError: "; give the name of a file", PermissionError: "; check its permissions",
+                  NotADirectoryError: f"; {os.path.dirname(str(error.filename))} is no folder"}.get(type(error), "")
         raise InputError(f"{error.filename or file}: cannot be read ({error.strerror}){advice}") from error
     except InputError as error:
         raise InputError(str(error) if str(error).startswith(f"{file}: ") else f"{file}: {error}") from None
@@ -50,6 +51,15 @@ def files_in(paths):
     return files
 
 
+def _advice(start):
+    """What to do with a file that is no text, by its first bytes."""
+    for mark, program in COMPRESSED.items():
+        if start.startswith(mark):
+            return f"it is compressed by {program}; decompress it first"
+    return ("it is a zip archive, as models are; give a text" if start.startswith(b"PK\3\4") else
+            "convert it to UTF-8 text")
+
+
 def blocks(file, size):
     """Yield the text of a file, a path or a descriptor, as it comes of `size` bytes each; at the end, of what is left.
 
@@ -58,18 +68,19 @@ def blocks(file, size):
     # Not line by line: a text may be one line of 100 MB.
     utf8 = codecs.getincrementaldecoder("utf-8-sig")()  # without a leading BOM
     decoder = io.IncrementalNewlineDecoder(utf8, translate=True)  # CRLF and CR become "\n"
-    last, read = "\n", 0
+    last, read, start = "\n", 0, b""
     with open(file, "rb") as stream:
         while True:
             block = stream.read(size)
+            start = start or block[:6]
             if b"\0" in block:
-                raise InputError(f"byte {read + block.index(0)} is NUL; convert it to UTF-8 text")
+                raise InputError(f"byte {read + block.index(0)} is NUL; {_advice(start)}")
             read += len(block)
             try:
                 text = decoder.decode(block, final=not block)
             except UnicodeDecodeError as error:  # the bytes it holds end where we have read to
                 offset = read - len(error.object) + error.start
-                raise InputError(f"byte {offset} is not UTF-8; convert it to UTF-8 text") from None
+                raise InputError(f"byte {offset} is not UTF-8; {_advice(start)}") from None
             last = text[-1:] or last
             if not block and last != "\n":
                 text += "\n"  # the last line ends, too

@@ -1,6 +1,9 @@
 """data.py and corpus_cache.py against a plain loop over the text files."""
 
+import bz2
+import gzip
 import json
+import lzma
 import os
 import pathlib
 import random
@@ -202,7 +205,7 @@ BAD = {
     "BOM and Latin-1": (b"\xef\xbb\xbfabc d\xe9f\n", "byte 8 is not UTF-8"),
     "cut character": ("abcde \u732b".encode()[:-1], "byte 6 is not UTF-8"),
     "surrogate": (b"abcd \xed\xa0\x80 e\n", "byte 5 is not UTF-8"),
-    "UTF-16": ("hello\n".encode("utf-16"), "byte "),
+    "UTF-16": ("hello\n".encode("utf-16"), "convert it to UTF-8"),
 }
 
 
@@ -214,6 +217,14 @@ def test_bad_text_is_named(tmp_path, monkeypatch, name, split, block):
     folder = write(tmp_path / "corpus", **{split: BAD[name][0]})
     message = refusal(Corpus, folder, cache=None)
     assert message.startswith(f"{folder / split}.txt: ") and BAD[name][1] in message
+
+
+@pytest.mark.parametrize(("compress", "says"), [
+    (gzip.compress, "compressed by gzip"), (bz2.compress, "compressed by bzip2"), (lzma.compress, "compressed by xz"),
+    (lambda text: b"PK\3\4" + gzip.compress(text), "a zip archive")])
+def test_compressed_text_is_called_that(compress, says, tmp_path):
+    folder = write(tmp_path / "corpus", valid=compress(b"a b c\n" * 99))
+    assert says in refusal(Corpus, folder, cache=None)
 
 
 @pytest.mark.parametrize("block", [6_000_000, 300_000])

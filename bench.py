@@ -29,8 +29,8 @@ from evaluation.text_files import check_outputs
 from model import count_parameters, model_flags, resolve, supports
 from nt_asgd import NTASGD
 from ops.graphs import Graphs, Recording
-from ops.steps import has_compiled_steps
 from ops.update import update
+from ops.window import has_compiled_steps
 from runtime import devices, options, record, values
 from runtime.devices import peak_memory_mib
 from runtime.errors import InputError

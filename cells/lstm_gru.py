@@ -10,9 +10,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from cells.cell import Cell, masked
-from ops.cudnn import recur_by_torch, recur_flat
+from ops.cudnn import KERNELS, recur_by_torch, recur_flat
 from ops.recurrence import pays, recur
 from ops.repeated import repeated
+from ops.window import has_compiled_steps
 from runtime.errors import InputError
 from runtime.options import ARCHITECTURE, Flag
 from runtime.values import real
@@ -38,17 +39,34 @@ class Gated(Cell):
         """DropConnect (section 2): one mask on the hidden-to-hidden matrix for all time steps of the window."""
         weight_hh = self.weight_dropped(self.weight_hh_l0)
         weights = self.weight_ih_l0, weight_hh, self.bias_ih_l0, self.bias_hh_l0
-        mask = self.state_mask((hidden[0] if self.kind == "LSTM" else hidden)[0])              # for all T
-        masks = self.input_masks(x)
-        if masks is not None:
-            return recur(self.kind, self.masked_products(x, masks), hidden, None, *weights[1:], self.matmul_dtype, mask)
-        if mask is not None:
-            return recur(self.kind, x, hidden, *weights, self.matmul_dtype, mask)
-        if x.is_cuda:
-            return recur_flat(self.kind, x, hidden, *weights, self.matmul_dtype)
-        if self.matmul_dtype or pays(self.kind, x, weight_hh):
-            return recur(self.kind, x, hidden, *weights, self.matmul_dtype)
-        return recur_by_torch(self.kind, x, hidden, weights)
+        state = hidden if isinstance(hidden, tuple) else (hidden,)
+        mask, input_masks = self.state_mask(state[0][0]), self.input_masks(x)                  # for all T
+        if self.kind in KERNELS and mask is None and input_masks is None:
+            if x.is_cuda:
+                return recur_flat(self.kind, x, hidden, *weights, self.matmul_dtype)
+            if not self.matmul_dtype and not pays(self.kind, x, weight_hh):
+                return recur_by_torch(self.kind, x, hidden, weights)
+        if not has_compiled_steps(self.matmul_dtype or x.dtype, x):
+            return self.step_by_step(x, state, weight_hh, mask, input_masks)
+        if input_masks is not None:
+            x, weights = self.masked_products(x, input_masks), (None, *weights[1:])
+        return recur(self.kind, x, hidden, *weights, self.matmul_dtype, mask)
+
+    def step_by_step(self, x, state, weight_hh, mask, input_masks=None):
+        """The same in operators of torch, differentiated by autograd."""
+        state, outputs, bias, masks_of_gates = [part[0] for part in state], [], self.bias_hh_l0, False
+        if mask is not None and mask.dim() == 3:
+            weight_hh, masks_of_gates = weight_hh.unflatten(0, (self.gates, -1)), True         # (G, H, H)
+            bias = bias.unflatten(0, (self.gates, 1, -1))                                      # (G, 1, H)
+        product = repeated(weight_hh, x.size(1), bias, self.matmul_dtype)
+        x_gates = (self.product(x, self.weight_ih_l0) if input_masks is None else
+                   self.masked_products(x, input_masks)) + self.bias_ih_l0
+        for each in x_gates:                                                                   # (B, G·H)
+            h_gates = product(masked(state[0], mask))
+            state = self.step(each, h_gates.transpose(0, 1).flatten(1) if masks_of_gates else h_gates, *state)
+            outputs.append(state[0])
+        after = tuple(part[None] for part in state)
+        return torch.stack(outputs), after if len(after) > 1 else after[0]                     # (T, B, H), (1, B, H)
 
     def state_mask(self, state):
         """As of every cell, (B, H); with `untied_masks` one for each gate (G, B, H)."""
@@ -80,7 +98,6 @@ class LSTM(Gated):
     The gates are i, f, g, o, in this order; with --gate coupled, f, g, o. All but the plain one have one bias,
     `bias_ih_l0`, as those published.
     """
-    kind = "LSTM"
     flags = (Flag("gate", "plain", "an LSTM's input gate: plain, its own; capped, that but at most 1 minus the forget "
                   "gate; or coupled, 1 minus the forget gate", choices=GATES, kept=ARCHITECTURE),
              Flag("forget_bias", None, "initial bias of an LSTM's forget gates; if not given small and random, as all "
@@ -105,6 +122,10 @@ class LSTM(Gated):
                     nn.init.constant_(bias.chunk(self.gates)[self.gates - 3], value)
 
     @property
+    def kind(self):
+        return "LSTM" if self.settings["gate"] == "plain" else f"{self.settings['gate']} LSTM"
+
+    @property
     def gates(self):
         return 3 if self.settings["gate"] == "coupled" else 4
 
@@ -112,32 +133,13 @@ class LSTM(Gated):
         h = super().zero_state(bsz)
         return h, h.clone()
 
-    def forward(self, x, hidden):
-        if self.settings["gate"] == "plain":
-            return super().forward(x, hidden)
-        weight_hh, mask = self.weight_dropped(self.weight_hh_l0), self.state_mask(hidden[0][0])
-        if not x.is_cpu:
-            return self.step_by_step(x, hidden, weight_hh, mask)
-        return recur(f"{self.settings['gate']} LSTM", x, hidden, self.weight_ih_l0, weight_hh, self.bias_ih_l0, None,
-                     self.matmul_dtype, mask)
-
-    def step_by_step(self, x, hidden, weight_hh, mask):
-        """The same in operators of torch, differentiated by autograd."""
-        h, c, outputs = hidden[0][0], hidden[1][0], []
-        h_gates = repeated(weight_hh, len(h), dtype=self.matmul_dtype)
-        for x_gates in self.product(x, self.weight_ih_l0, self.bias_ih_l0):                    # (B, G·H)
-            h, c = self.step(x_gates + h_gates(masked(h, mask)), c)
-            outputs.append(h)
-        return torch.stack(outputs), (h[None], c[None])                                        # (T, B, H), (1, B, H)
-
-    def step(self, gates, c):
-        """gates (B, G·H) before their non-linearities, c (B, H) -> new h and c."""
-        *i, f, g, o = gates.chunk(self.gates, 1)
+    def step(self, x_gates, h_gates, h, c):
+        """Products (B, G·H), with biases; h, c (B, H) -> new h and c."""
+        *i, f, g, o = (x_gates + h_gates).chunk(self.gates, 1)
         f = f.sigmoid()
-        if self.settings["gate"] == "plain":
-            i = i[0].sigmoid()
-        else:
-            i = torch.minimum(1 - f, i[0].sigmoid()) if i else 1 - f
+        i = i[0].sigmoid() if i else 1 - f
+        if self.settings["gate"] == "capped":
+            i = torch.minimum(1 - f, i)
         c = f * c + i * g.tanh()
         return o.sigmoid() * c.tanh(), c
 
@@ -145,3 +147,9 @@ class LSTM(Gated):
 class GRU(Gated):
     """State: h (1, B, H)."""
     kind, gates = "GRU", 3
+
+    def step(self, x_gates, h_gates, h):
+        """Products (B, 3H), with biases; h (B, H) -> new h."""
+        (x_r, x_z, x_n), (h_r, h_z, h_n) = x_gates.chunk(3, 1), h_gates.chunk(3, 1)
+        r, z = (x_r + h_r).sigmoid(), (x_z + h_z).sigmoid()
+        return torch.lerp((x_n + r * h_n).tanh(), h, z),

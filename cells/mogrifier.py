@@ -9,6 +9,7 @@ from cells.cell import masked
 from cells.lstm_gru import LSTM
 from ops.mogrifier import recur_mogrifier
 from ops.repeated import repeated
+from ops.window import has_compiled_steps
 from runtime.options import ARCHITECTURE, Flag
 from runtime.values import few, number
 
@@ -46,11 +47,10 @@ class Mogrifier(LSTM):
 
     def forward(self, x, hidden):
         weight_hh, mask = self.weight_dropped(self.weight_hh_l0), self.state_mask(hidden[0][0])        # mask: for all T
-        if not x.is_cpu:
+        if not has_compiled_steps(self.matmul_dtype or x.dtype, x):
             return self.step_by_step(x, hidden, weight_hh, mask)
-        kind = {"plain": "LSTM"}.get(self.settings["gate"], f"{self.settings['gate']} LSTM")
         rounds = [(*(factor.weight for factor in factors), factors[-1].bias) for factors in self.rounds]
-        return recur_mogrifier(kind, x, hidden, self.weight_ih_l0, weight_hh, self.bias_ih_l0, rounds,
+        return recur_mogrifier(self.kind, x, hidden, self.weight_ih_l0, weight_hh, self.bias_ih_l0, rounds,
                                self.matmul_dtype, mask)
 
     def step_by_step(self, x, hidden, weight_hh, mask):
@@ -64,7 +64,7 @@ class Mogrifier(LSTM):
                 for product in factors:
                     gate = product(gate)
                 scaled[turn % 2] = 2 * gate.sigmoid() * scaled[turn % 2]
-            h, c = self.step(x_gates(scaled[0]) + h_gates(scaled[1]), c)
+            h, c = self.step(x_gates(scaled[0]), h_gates(scaled[1]), h, c)
             outputs.append(h)
         return torch.stack(outputs), (h[None], c[None])                                        # (T, B, H), (1, B, H)
 

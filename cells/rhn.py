@@ -8,6 +8,7 @@ from torch import nn
 from cells.cell import Cell, masked
 from ops.highway import recur_highway
 from ops.repeated import repeated
+from ops.window import has_compiled_steps
 from runtime.options import ARCHITECTURE, Flag
 from runtime.values import few, real
 
@@ -41,7 +42,7 @@ class RHN(Cell):
     def forward(self, x, hidden):
         mask = self.state_mask(hidden[0])                                                      # (B, H), for all T and D
         weights = [self.weight_dropped(weight) for weight in self.weight_hh]
-        if not x.is_cpu:
+        if not has_compiled_steps(self.matmul_dtype or x.dtype, x):
             return self.step_by_step(x, hidden, weights, mask)
         return recur_highway(x, hidden, self.weight_ih, weights, self.bias, self.matmul_dtype, mask)
 

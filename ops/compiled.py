@@ -13,6 +13,7 @@ import subprocess
 import tempfile
 import warnings
 from contextlib import contextmanager, suppress
+from ctypes import c_int64, c_void_p
 from functools import cache
 from pathlib import Path
 
@@ -44,6 +45,12 @@ def library(name):
         return ctypes.CDLL(str(compiled))
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def call(function, *arguments):
+    """Call a function of a `library`: whole numbers go in with 64 bits, of tensors where they are, of None nothing."""
+    function(*(c_int64(each) if isinstance(each, int) else c_void_p(each if each is None else each.data_ptr())
+               for each in arguments))
 
 
 def _compile(compiler, flags, source, target):

@@ -4,8 +4,6 @@ A segment of dynamic evaluation has five tokens, and a step of it one row: readi
 T rows, O outputs, K inputs.
 """
 from contextlib import contextmanager
-from ctypes import c_int64 as integer
-from ctypes import c_void_p as pointer
 from typing import NamedTuple
 
 import torch
@@ -23,12 +21,11 @@ def times(weight):
         if library is None:
             return x @ weight.t()
         out = x.new_empty(len(x), len(weight))
-        sizes = map(integer, (len(x), *matrix.shape))
-        arrays = (pointer(each.data_ptr()) for each in (x, matrix, out))
+        given = len(x), *matrix.shape, x, matrix, out
         if is_transposed:
-            library.across(*sizes, *arrays, integer(torch.get_num_threads()))
+            compiled.call(library.across, *given, torch.get_num_threads())
         else:
-            library.along(*sizes, *arrays)
+            compiled.call(library.along, *given)
         return out
     is_transposed = not weight.is_contiguous()
     matrix = weight.t() if is_transposed else weight
@@ -41,7 +38,7 @@ def outer(g, x):
     if library is None:
         return g.t() @ x
     out = x.new_empty(g.size(1), x.size(1))
-    library.outer(*map(integer, (len(g), *out.shape)), *(pointer(each.data_ptr()) for each in (g, x, out)))
+    compiled.call(library.outer, len(g), *out.shape, g, x, out)
     return out
 
 
@@ -107,20 +104,23 @@ class _Linear(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, weight, bias):
-        ctx.save_for_backward(x, weight)
-        return times(weight)(x) + bias
+        if ctx is not None:
+            ctx.save_for_backward(x, weight)
+        products = times(weight)(x)
+        return products if bias is None else products + bias
 
     @staticmethod
     @once_differentiable
     def backward(ctx, g):
         x, weight = ctx.saved_tensors
         g = g.contiguous()
-        return times(weight.t())(g), gradient(weight, g, x), g.sum(0)
+        return (times(weight.t())(g) if ctx.needs_input_grad[0] else None, gradient(weight, g, x),
+                g.sum(0) if ctx.needs_input_grad[2] else None)
 
 
-def linear(x, weight, bias):
+def linear(x, weight, bias=None):
     """x (T, K), weight (O, K), bias (O,) -> (T, O), as torch's, with a gradient of the weight that can be left out."""
-    return _Linear.apply(x, weight, bias)
+    return _Linear.apply(x, weight, bias) if torch.is_grad_enabled() else _Linear.forward(None, x, weight, bias)
 
 
 class _Lookup(torch.autograd.Function):

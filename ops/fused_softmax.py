@@ -3,8 +3,6 @@
 N rows, V words.
 """
 import warnings
-from ctypes import c_int64 as integer
-from ctypes import c_void_p as pointer
 from functools import cache
 
 import torch
@@ -39,10 +37,8 @@ def _on_cpu(logits, bias, targets, dtype):
     slope = None if dtype is None else logits if dtype == logits.dtype else torch.empty_like(logits, dtype=dtype)
     logprobs, at_target = bias.new_empty(len(logits)), bias.new_empty(len(logits))
     types = [str(each).removeprefix("torch.") for each in (logits.dtype, dtype or logits.dtype)]
-    arrays = (logits, bias.contiguous(), targets.contiguous(), logprobs, at_target)
-    getattr(compiled.library("softmax"), "softmax_{}_{}".format(*types))(
-        *map(integer, logits.shape), *(pointer(array.data_ptr()) for array in arrays),
-        pointer(None if slope is None else slope.data_ptr()))
+    function = getattr(compiled.library("softmax"), "softmax_{}_{}".format(*types))
+    compiled.call(function, *logits.shape, logits, bias.contiguous(), targets.contiguous(), logprobs, at_target, slope)
     return logprobs, at_target, slope
 
 

@@ -1,7 +1,4 @@
 """Passes over a bfloat16 matrix on a CPU that torch makes in several: ops/kernels/matrices.cpp. Else torch's own."""
-from ctypes import c_int64 as integer
-from ctypes import c_void_p as pointer
-
 import torch
 
 from ops import compiled
@@ -13,7 +10,7 @@ def transposed(x):
     if library is None:
         return x.t().contiguous()
     out = x.new_empty(x.size(1), x.size(0))
-    library.transpose_bfloat16(*map(integer, x.shape), pointer(x.data_ptr()), pointer(out.data_ptr()))
+    compiled.call(library.transpose_bfloat16, *x.shape, x, out)
     return out
 
 
@@ -23,7 +20,7 @@ def column_sums(x, dtype):
     if library is None:
         return x.sum(0, dtype=dtype)
     out = x.new_empty(x.size(1), dtype=dtype)
-    library.column_sums_bfloat16(*map(integer, x.shape), pointer(x.data_ptr()), pointer(out.data_ptr()))
+    compiled.call(library.column_sums_bfloat16, *x.shape, x, out)
     return out
 
 

@@ -55,7 +55,7 @@ class _Mogrifier(torch.autograd.Function):
         states = states_from(masked[0], length, dtype) if narrow else masked                   # in the matmul dtype
         gates = every_step((*x.shape[:2], len(weight_ih)), x, keep)                    # (T, B, G·H)
 
-        window = Window(length, dtype, x)
+        window = Window(length, dtype)
         exact, multiplied, rounds = [[x], [masked[:-1]]], [[x.to(dtype)], [states[:-1]]], []
         for turn, (maps, bias_of_turn) in enumerate(zip(weights, (turn[-1] for turn in turns))):
             versions, shape = exact[turn % 2], exact[turn % 2][0].shape
@@ -94,7 +94,7 @@ class _Mogrifier(torch.autograd.Function):
         before = torch.cat([torch.zeros_like(d_output[:1]), d_output[:-1]])            # of the output a step earlier
         dh, nothing = d_output[-1] + dh, torch.zeros_like(dc, dtype=dtype)             # (B, H)
 
-        window = Window(length, dtype, dc, backwards=True)
+        window = Window(length, dtype, backwards=True)
         window.step(f"{ctx.cell_kind}_backward", dh, nothing, dc, gates, cells[:-1], cells[1:], d_gates)
         window.product(weight_ih.t(), d_gates, carry[0])
         window.product(weight_hh.t(), d_gates, carry[1])

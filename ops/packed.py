@@ -1,7 +1,5 @@
 """A product with a weight that is used many times: laid out once, in the way that is the fastest on this machine."""
-from ctypes import c_int64 as integer
-from ctypes import c_void_p as pointer
-from ctypes import cast
+from ctypes import c_void_p, cast
 from functools import cache, partial
 
 import torch
@@ -20,7 +18,8 @@ def packed(weight, rows, uses=FEW):
     The weight is laid out once so that each product reads it from front to back. General matrix products, which order
     the matrix anew or read it across at every call, take up to twice as long for that. Of the ways to do it that there
     are here, the fastest is taken: the products are timed once on a machine (`runtime.fastest`).
-    uses: how many products will be made; for few in float32 the weight is read as it lies.
+    uses: how many products will be made; for few in float32 the weight is read as it lies. With a dimension before the
+    others in weight and x it is torch's product.
     Not differentiable: for use inside an autograd function. The weight may not change while the function is in use.
     """
     ways = _ways(weight)
@@ -40,8 +39,8 @@ def power_of_two(rows):
 
 def _ways(weight):
     """The functions (weight, rows) -> product that can be used for such a weight, by name."""
-    ways = {"plain": lambda weight, rows: lambda x: x @ weight.t()}
-    if not weight.is_cpu:
+    ways = {"plain": lambda weight, rows: lambda x: x @ weight.mT}
+    if not weight.is_cpu or weight.dim() > 2:
         return ways
     if weight.dtype == torch.bfloat16 and weight.numel() < SMALL and compiled.library("product"):
         return {"panels": Panels, **ways}           # oneDNN takes longer for a call than for the product
@@ -88,13 +87,11 @@ class Panels:
         library, name = compiled.library("product"), str(weight.dtype).removeprefix("torch.")
         (self.outputs, self.inputs), width = weight.shape, library.panel_width()
         self.panels = torch.empty(-(-self.outputs // width) * self.inputs * width)
-        getattr(library, f"pack_{name}")(integer(self.outputs), integer(self.inputs), pointer(weight.data_ptr()),
-                                         *map(integer, weight.stride()), pointer(self.panels.data_ptr()))
+        compiled.call(getattr(library, f"pack_{name}"), *weight.shape, weight, *weight.stride(), self.panels)
         self._multiply = getattr(library, f"product_{name}")
-        self.native = cast(self._multiply, pointer).value
+        self.native = cast(self._multiply, c_void_p).value
 
     def __call__(self, x):
         x, out = x.contiguous(), x.new_empty(len(x), self.outputs)
-        self._multiply(integer(len(x)), integer(self.outputs), integer(self.inputs), pointer(x.data_ptr()),
-                       pointer(self.panels.data_ptr()), pointer(out.data_ptr()))
+        compiled.call(self._multiply, len(x), self.outputs, self.inputs, x, self.panels, out)
         return out

@@ -4,7 +4,8 @@ What is usually done step by step is put together here: the products with the in
 the loop; the loop itself holds the product with the state, whose weight is packed once per window, and one pass of
 pointwise work; the gradients of both weights are one product each, made after it.
 
-The product is in ops/packed.py, the pointwise work in ops/steps.py, the loop in ops/window.py.
+The product is in ops/packed.py, the pointwise work in ops/kernels/cells.cpp, the loop in ops/window.py, which has to be
+asked whether it is compiled here (`has_compiled_steps`).
 
 T window length, B batch size, I width of the input, H hidden units, G gates (4 in an LSTM, 3 in a GRU), N = T·B.
 """
@@ -17,27 +18,16 @@ from ops import few
 from ops.cudnn import recur_by_torch
 from ops.matrices import column_sums
 from ops.packed import FEW, power_of_two
-from ops.steps import has_compiled_steps
-from ops.window import Result, Window
+from ops.window import Result, Window, has_compiled_steps
 from runtime.fastest import milliseconds
 
 NARROW = {"LSTM": 64, "GRU": 1}             # hidden units of a layer from which on it is measured what is faster
 TYPICALLY_PAYS = {"LSTM": 350, "GRU": 1}    # from which on `recur` is, where it cannot be remembered
 
 
-def input_gates(x, weight_ih):
-    """The input in the weight's dtype (N, I), and its products with the weight for all steps (T, B, G·H)."""
-    inputs = x.flatten(0, 1).to(weight_ih.dtype)
-    return inputs, few.times(weight_ih)(inputs).view(*x.shape[:2], -1)
-
-
-def _input(x, weight_ih, dtype):
-    """`input_gates` with the weight in `dtype` between them; without a weight x (T, B, G·H) is what they would give."""
-    if weight_ih is None:
-        return None, None, x.to(dtype).contiguous()
-    weight_ih = weight_ih.to(dtype)
-    inputs, x_gates = input_gates(x, weight_ih)
-    return inputs, weight_ih, x_gates
+def input_gates(x, weight_ih, dtype):
+    """x (T, B, I), weight (G·H, I) -> their products (T, B, G·H) in `dtype`, differentiable in both."""
+    return few.linear(x.flatten(0, 1).to(dtype), weight_ih.to(dtype)).view(*x.shape[:2], -1)
 
 
 def states_from(start, steps, dtype):
@@ -118,13 +108,6 @@ def take(ctx):
     return arrays
 
 
-def _input_gradient(ctx, d_gates, weight_ih, like):
-    if not ctx.needs_input_grad[3]:
-        return None
-    d_inputs = d_gates if weight_ih is None else few.times(weight_ih.t())(d_gates)
-    return d_inputs.to(like.dtype).view(*like.shape[:2], -1)                 # (T, B, I)
-
-
 def weight_gradient(weight, d_gates, inputs, float_type):
     """weight (G·H, I or H), d_gates (N, G·H), inputs (N, I or H) -> as weight; None where `few.unformed` has it."""
     gradient = few.gradient(weight, d_gates, inputs)
@@ -132,80 +115,79 @@ def weight_gradient(weight, d_gates, inputs, float_type):
 
 
 class _LSTM(torch.autograd.Function):
+    """The products with the input, x_gates (T, B, G·H) in the matmul dtype, are written over."""
 
     @staticmethod
-    def forward(ctx, dtype, keep, mask, x, h, c, weight_ih, weight_hh, bias_ih, bias_hh, kind):
+    def forward(ctx, keep, mask, x_gates, h, c, weight_hh, bias_ih, bias_hh, kind):
+        length, dtype = len(x_gates), x_gates.dtype
         weight_hh = weight_hh.to(dtype)
         bias = bias_ih if bias_hh is None else bias_ih + bias_hh
-        inputs, weight_ih, x_gates = _input(x, weight_ih, dtype)                      # (N, I), (4H, I), (T, B, 4H)
-        gates = every_step(x_gates.shape, x, keep) if dtype != x.dtype or inputs is None else x_gates
-        cells = states_from(c, len(x), x.dtype)                                              # (T + 1, B, H)
-        outputs, states = _states(h, len(x), dtype, mask)
-        window = Window(len(x), dtype, x)
+        gates = every_step(x_gates.shape, h, keep) if dtype != h.dtype else x_gates
+        cells = states_from(c, length, h.dtype)                                              # (T + 1, B, H)
+        outputs, states = _states(h, length, dtype, mask)
+        window = Window(length, dtype)
         window.step(f"{kind}_forward", x_gates, _multiply_state(window, weight_hh, states[:-1], mask), bias, gates,
                     cells[:-1], cells[1:], outputs[1:], states[1:])
         _mask_states(window, states[1:], mask)
         window.run()
-        ctx.save_for_backward(weight_ih, weight_hh)
-        ctx.kept, ctx.dtype, ctx.mask = (inputs, gates, cells, states), dtype, mask
+        ctx.save_for_backward(weight_hh)
+        ctx.kept, ctx.dtype, ctx.mask = (gates, cells, states), dtype, mask
         ctx.cell_kind, ctx.biases = kind, 1 if bias_hh is None else 2
         return outputs[1:], outputs[-1].clone(), cells[-1].clone()
 
     @staticmethod
     @once_differentiable
     def backward(ctx, d_output, dh, dc):
-        weight_ih, weight_hh = ctx.saved_tensors
-        inputs, gates, cells, states = take(ctx)
+        weight_hh, = ctx.saved_tensors
+        gates, cells, states = take(ctx)
         d_gates = torch.empty_like(gates, dtype=ctx.dtype) if ctx.dtype != gates.dtype else gates   # overwritten
         dc = dc.clone(memory_format=torch.contiguous_format)
         dh = Result(dh.to(ctx.dtype, copy=True, memory_format=torch.contiguous_format))        # (B, H)
-        window = Window(len(d_output), ctx.dtype, gates, backwards=True)
+        window = Window(len(d_output), ctx.dtype, backwards=True)
         window.step(f"{ctx.cell_kind}_backward", d_output.contiguous(), dh, dc, gates, cells[:-1], cells[1:], d_gates)
         _multiply_back(window, weight_hh, d_gates, dh, ctx.mask)
         window.run()
-        d_gates, float_type = d_gates.flatten(0, 1), dc.dtype                          # (N, 4H)
-        d_bias = column_sums(d_gates, float_type)
-        return (None, None, None, _input_gradient(ctx, d_gates, weight_ih, d_output), dh.value.to(float_type), dc,
-                None if inputs is None else weight_gradient(weight_ih, d_gates, inputs, float_type),
-                _state_weight_gradient(weight_hh, d_gates, states[:-1], ctx.mask, float_type), d_bias,
+        rows, float_type = d_gates.flatten(0, 1), dc.dtype                             # (N, 4H)
+        d_bias = column_sums(rows, float_type)
+        return (None, None, d_gates, dh.value.to(float_type), dc,
+                _state_weight_gradient(weight_hh, rows, states[:-1], ctx.mask, float_type), d_bias,
                 d_bias if ctx.biases == 2 else None, None)
 
 
 class _GRU(torch.autograd.Function):
 
     @staticmethod
-    def forward(ctx, dtype, keep, mask, x, h, weight_ih, weight_hh, bias_ih, bias_hh):
+    def forward(ctx, keep, mask, x_gates, h, weight_hh, bias_ih, bias_hh):
+        length, dtype = len(x_gates), x_gates.dtype
         weight_hh = weight_hh.to(dtype)
-        inputs, weight_ih, x_gates = _input(x, weight_ih, dtype)                      # (N, I), (3H, I), (T, B, 3H)
-        gates = every_step((len(x), len(h), 4 * h.size(1)), x, keep)                  # (T, B, 4H)
-        outputs, states = _states(h, len(x), dtype, mask)                                    # (T + 1, B, H)
-        window = Window(len(x), dtype, x)
+        gates = every_step((length, len(h), 4 * h.size(1)), h, keep)                   # (T, B, 4H)
+        outputs, states = _states(h, length, dtype, mask)                                    # (T + 1, B, H)
+        window = Window(length, dtype)
         window.step("gru_forward", x_gates, _multiply_state(window, weight_hh, states[:-1], mask), bias_ih, bias_hh,
                     gates, outputs[:-1], outputs[1:], states[1:])
         _mask_states(window, states[1:], mask)
         window.run()
-        ctx.save_for_backward(weight_ih, weight_hh)
-        ctx.kept, ctx.dtype, ctx.mask = (inputs, gates, outputs, states), dtype, mask
+        ctx.save_for_backward(weight_hh)
+        ctx.kept, ctx.dtype, ctx.mask = (gates, outputs, states), dtype, mask
         return outputs[1:], outputs[-1].clone()
 
     @staticmethod
     @once_differentiable
     def backward(ctx, d_output, dh):
-        weight_ih, weight_hh = ctx.saved_tensors
-        inputs, gates, outputs, states = take(ctx)
+        weight_hh, = ctx.saved_tensors
+        gates, outputs, states = take(ctx)
         dx_gates = gates.new_empty(*gates.shape[:2], len(weight_hh), dtype=ctx.dtype)  # (T, B, 3H)
         dh_gates = torch.empty_like(dx_gates)
         carry = torch.zeros_like(dh, memory_format=torch.contiguous_format)                    # (B, H)
         dh = Result(dh.to(ctx.dtype, copy=True, memory_format=torch.contiguous_format))
-        window = Window(len(d_output), ctx.dtype, gates, backwards=True)
+        window = Window(len(d_output), ctx.dtype, backwards=True)
         window.step("gru_backward", d_output.contiguous(), dh, carry, gates, outputs[:-1], dx_gates, dh_gates)
         _multiply_back(window, weight_hh, dh_gates, dh, ctx.mask)
         window.run()
-        dx_gates, dh_gates, float_type = dx_gates.flatten(0, 1), dh_gates.flatten(0, 1), carry.dtype   # (N, 3H)
-        return (None, None, None, _input_gradient(ctx, dx_gates, weight_ih, d_output), dh.value.to(float_type) + carry,
-                None if inputs is None else weight_gradient(weight_ih, dx_gates, inputs, float_type),
+        dh_gates, float_type = dh_gates.flatten(0, 1), carry.dtype                     # (N, 3H)
+        return (None, None, dx_gates, dh.value.to(float_type) + carry,
                 _state_weight_gradient(weight_hh, dh_gates, states[:-1], ctx.mask, float_type),
-                column_sums(dx_gates, float_type), column_sums(dh_gates, float_type))
+                column_sums(dx_gates.flatten(0, 1), float_type), column_sums(dh_gates, float_type))
 
 
 def recur(kind, x, hidden, weight_ih, weight_hh, bias_ih, bias_hh, dtype=None, mask=None):
@@ -216,14 +198,16 @@ def recur(kind, x, hidden, weight_ih, weight_hh, bias_ih, bias_hh, dtype=None, m
     at most 1 minus the forget gate; a coupled one's is that, and G is 3: f, g, o (1707.05589). dtype: the matmul dtype,
     by default that of `x`; with torch.bfloat16 accumulation, states, gates and all that is returned stay as `x` is.
     mask (B, H): factors on the state wherever weight_hh is multiplied by it, the same at every step; or (G, B, H), for
-    each gate its own. weight_ih may be None: then x (T, B, G·H) are the products that it would make.
+    each gate its own. weight_ih may be None: then x (T, B, G·H) are the products that it would make, and are lost.
     """
-    rest = dtype or x.dtype, torch.is_grad_enabled(), mask, x
-    weights = (weight_ih, weight_hh, bias_ih, bias_hh)
+    dtype = dtype or x.dtype
+    x_gates = x.to(dtype).contiguous() if weight_ih is None else input_gates(x, weight_ih, dtype)
+    given, biases = (torch.is_grad_enabled(), mask, x_gates), (bias_ih, bias_hh)
     if kind != "GRU":
-        output, h, c = _LSTM.apply(*rest, hidden[0][0], hidden[1][0], *weights, kind.lower().replace(" ", "_"))
+        output, h, c = _LSTM.apply(*given, hidden[0][0], hidden[1][0], weight_hh, *biases,
+                                   kind.lower().replace(" ", "_"))
         return output, (h[None], c[None])
-    output, h = _GRU.apply(*rest, hidden[0], *weights)
+    output, h = _GRU.apply(*given, hidden[0], weight_hh, *biases)
     return output, h[None]
 
 

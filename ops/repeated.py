@@ -14,6 +14,7 @@ from ops.packed import packed
 def repeated(weight, rows, bias=None, dtype=None):
     """weight (O, I), bias (O,) -> a function x (rows, I) -> x @ weight.t() + bias (rows, O).
 
+    Or G of them side by side: weight (G, O, I), bias (G, 1, O), x (G, rows, I) -> (G, rows, O).
     Differentiable in all three, once; any number of uses. dtype: the matmul dtype, by default that of `weight`; sums,
     and what is returned, stay as `x` is.
     """
@@ -32,12 +33,12 @@ class _Uses:
 
     def back(self, gradient):
         if self.product_back is None:
-            self.product_back = packed(self.weight.t(), self.rows)
+            self.product_back = packed(self.weight.mT, self.rows)
         return self.product_back(gradient)
 
     def take(self):
         """-> inputs (N, I), gradients (N, O)."""
-        uses = torch.cat(self.inputs), torch.cat(self.gradients)
+        uses = torch.cat(self.inputs, -2), torch.cat(self.gradients, -2)
         self.inputs, self.gradients = [], []
         return uses
 
@@ -57,8 +58,9 @@ class _StandIn(torch.autograd.Function):
         if not ctx.uses.inputs:
             return None, None, None
         inputs, gradients = ctx.uses.take()
-        d_bias = None if ctx.uses.bias is None else gradients.sum(0, dtype=ctx.dtype)
-        return None, (gradients.t() @ inputs).to(ctx.dtype), d_bias
+        bias = ctx.uses.bias
+        d_bias = None if bias is None else gradients.sum(-2, dtype=ctx.dtype).view_as(bias)
+        return None, (gradients.mT @ inputs).to(ctx.dtype), d_bias
 
 
 class _Use(torch.autograd.Function):

@@ -1,7 +1,4 @@
 """The update of dynamic evaluation (1709.07432), in one pass over memory where it can be compiled."""
-from ctypes import c_int64 as integer
-from ctypes import c_void_p as pointer
-
 import torch
 
 from ops import compiled
@@ -24,8 +21,7 @@ def update(weights, trained, decays, gradients, rates):
         factors = gradient if isinstance(gradient, Product) else (gradient,)
         function = library.update_product if isinstance(gradient, Product) else library.update
         sizes = (len(gradient.g), *weight.shape) if isinstance(gradient, Product) else (weight.numel(),)
-        function(integer(decay.dim() == 0), *map(integer, sizes),
-                 *(pointer(each.data_ptr()) for each in (weight, start, decay, rate, *factors)))
+        compiled.call(function, int(decay.dim() == 0), *sizes, weight, start, decay, rate, *factors)
 
 
 def _usable(weights, trained, decays, gradients, rates):

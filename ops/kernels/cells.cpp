@@ -1,8 +1,9 @@
 // One time step of the recurrent cells, forward and backward: everything but the matrix products, in one pass.
 //
 // B rows, H hidden units. P is the type that products are made in, float or bfloat16; states and gates are float.
-// Gates lie as in torch: an LSTM's i, f, g, o (COUPLED f, g, o) and a GRU's r, z, n, each H wide, side by side in a row. The same
-// arithmetic in torch, easier to read, is in ops/steps.py. Vectorised by the compiler: no intrinsics, any processor.
+// Gates lie as in torch: an LSTM's i, f, g, o (COUPLED f, g, o) and a GRU's r, z, n, each H wide, side by side in a row.
+// The same arithmetic in torch, easier to read, is in tests/ops/steps_in_torch.py. Vectorised by the compiler: no
+// intrinsics, any processor.
 
 #include "numbers.h"
 

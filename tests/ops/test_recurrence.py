@@ -8,51 +8,48 @@ import sys
 
 import pytest
 import torch
-from conftest import ROOT, SMALL, run_script
+from conftest import ROOT, SMALL, run_script, take_form
+from steps_in_torch import Steps
 from torch import nn
 
 import ops.packed
-import ops.steps
+from cells import CELLS
 from model import RNNModel, build, set_precision
 from nt_asgd import NTASGD
 from ops import compiled, recurrence
 from ops.packed import packed
 from ops.recurrence import recur
+from ops.window import Window
 from runtime import devices
 from training.step import TrainStep
 from utils import flat_hidden
 
-CELLS = {"LSTM": nn.LSTM, "GRU": nn.GRU}
-
-
-@pytest.fixture(params=["compiled", "in torch"])
-def steps(request, monkeypatch):
-    """Both ways of computing a step."""
-    if request.param == "in torch":
-        monkeypatch.setattr(compiled, "library", lambda name: None)
-    else:
-        needs_compiler()
+MODULES = {"LSTM": nn.LSTM, "GRU": nn.GRU}
 
 
 def needs_compiler():
     """Skip where there is none; where there is one, it must be able to compile the kernels."""
     if not shutil.which("c++"):
         pytest.skip("no C++ compiler here")
-    assert compiled.library("cells") and compiled.library("product")
+    assert all(map(compiled.library, ("cells", "window", "product")))
+
+
+@pytest.fixture
+def compiler():
+    needs_compiler()
 
 
 def relative(found, expected):
     return ((found - expected).norm() / expected.norm()).item()
 
 
-@pytest.mark.parametrize("kind", CELLS)
+@pytest.mark.parametrize("kind", MODULES)
 @pytest.mark.parametrize("steps_, columns, inputs, width",
                          [(9, 5, 37, 50), (1, 1, 3, 1), (3, 25, 8, 33), (40, 2, 70, 64)])
-@pytest.mark.parametrize("types, tolerance", [((torch.float64, None), 1e-13), ((torch.float32, None), 3e-6),
-                                              ((torch.float32, torch.bfloat16), 1.5e-2)])
-def test_equals_torchs_module(steps, kind, steps_, columns, inputs, width, types, tolerance):
+@pytest.mark.parametrize("dtype, tolerance", [(None, 3e-6), (torch.bfloat16, 1.5e-2)])
+def test_equals_torchs_module(compiler, kind, steps_, columns, inputs, width, dtype, tolerance):
     torch.manual_seed(1)
-    reference = CELLS[kind](inputs, width).double()
+    reference = MODULES[kind](inputs, width).double()
     weights = [reference.weight_ih_l0, reference.weight_hh_l0, reference.bias_ih_l0, reference.bias_hh_l0]
     leaves = [torch.randn(steps_, columns, inputs).double(), *torch.randn(2, 1, columns, width).double()]
 
@@ -66,8 +63,8 @@ def test_equals_torchs_module(steps, kind, steps_, columns, inputs, width, types
 
     names = ["weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0"]
     expected = run(lambda x, h, *ws: torch.func.functional_call(reference, dict(zip(names, ws)), (x, h)), torch.float64)
-    found = run(lambda x, h, *ws: recur(kind, x, h, *ws, dtype=types[1]), types[0])
-    assert all(f.dtype == types[0] for f in found)
+    found = run(lambda x, h, *ws: recur(kind, x, h, *ws, dtype=dtype), torch.float32)
+    assert all(f.dtype == torch.float32 for f in found)
     for f, w in zip(found, expected):
         assert relative(f.double(), w) < tolerance
 
@@ -125,8 +122,10 @@ def numbers_of(shapes, in_dtype, columns, width, gates, dtype):
 
 def compare_steps(name, given, dtype):
     ours, theirs = ([None if t is None else t.clone() for t in given] for _ in range(2))
-    getattr(ops.steps.Compiled(compiled.library("cells"), str(dtype).removeprefix("torch.")), name)(*ours)
-    getattr(ops.steps.InTorch, name)(*theirs)
+    window = Window(1, dtype)
+    window.step(name, *ours)
+    window.run()
+    getattr(Steps, name)(*theirs)
     for a, b in zip(ours, theirs):
         if a is None:
             continue
@@ -136,7 +135,9 @@ def compare_steps(name, given, dtype):
 @pytest.mark.parametrize("rows", [1, 2, 6, 7, 12, 13, 20, 25, 80])
 @pytest.mark.parametrize("outputs, inputs", [(1, 1), (31, 7), (32, 16), (33, 40), (200, 3)])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
-def test_packed_products(steps, rows, outputs, inputs, dtype):
+@pytest.mark.parametrize("in_torch", [False, True])
+def test_packed_products(in_torch, rows, outputs, inputs, dtype, monkeypatch):
+    take_form(in_torch, "product", monkeypatch)
     weight, x = torch.randn(outputs, inputs).to(dtype), torch.randn(rows, inputs).to(dtype)
     for w in (weight, weight.t().contiguous().t()):
         expected = x.double() @ w.double().t()
@@ -150,7 +151,7 @@ def test_small_weights_in_bfloat16_are_multiplied_by_our_own_product():
     assert next(iter(ways)) == "panels" and "panels" not in ops.packed._ways(torch.zeros(600, 200).bfloat16())
 
 
-def test_a_second_backward_pass_is_refused():
+def test_a_second_backward_pass_is_refused(compiler):
     rnn, x = nn.LSTM(3, 4), torch.randn(2, 1, 3)
     output, _ = recur("LSTM", x, (torch.zeros(1, 1, 4),) * 2, *rnn.parameters())
     output.sum().backward(retain_graph=True)
@@ -158,7 +159,7 @@ def test_a_second_backward_pass_is_refused():
         output.sum().backward()
 
 
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", MODULES)
 @pytest.mark.parametrize("splits", [[], [20, 60]])
 @pytest.mark.parametrize("precision, tolerance", [("fp32", 1e-5), ("bf16", 2e-2)])
 def test_loss_and_gradients_against_float64(cell, splits, precision, tolerance):
@@ -191,7 +192,7 @@ def compare_with_float64(cell, words, splits, emsize, nhid, nlayers, bptt, colum
         assert relative(parameter.grad.double(), other.grad) < tolerance, name
 
 
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", MODULES)
 def test_training_in_bf16_learns(cell):
     """Two words that take turns: the loss must fall to nearly nothing, with every dropout of the recipe's kind on."""
     torch.manual_seed(4)
@@ -208,9 +209,9 @@ def test_training_in_bf16_learns(cell):
 def test_no_compiler_costs_nothing_but_time(tmp_path):
     """Without a compiler, and with one that fails, results are those of the compiled steps to rounding."""
     needs_compiler()
-    program = ("import torch\nfrom torch import nn\nfrom ops import compiled\nfrom ops.recurrence import recur\n"
-               "torch.manual_seed(0)\n"
-               "r = nn.GRU(5, 6); y, h = recur('GRU', torch.randn(4, 3, 5), torch.zeros(1, 3, 6), *r.parameters())\n"
+    program = ("import torch\nfrom cells import CELLS\nfrom ops import compiled\ntorch.manual_seed(0)\n"
+               "r = CELLS['GRU'](5, 6, settings={'dropoutr': 0.5})\n"
+               "y, h = r(torch.randn(4, 3, 5), torch.zeros(1, 3, 6))\n"
                "print(compiled.library('cells') is None, y.double().sum().item())")
     said = []
     for number, extra in enumerate([{}, {"AWD_LSTM_NATIVE": "0"}, {"CXX": "false"}, {"CXX": "/no/such/compiler"}]):
@@ -311,15 +312,19 @@ def test_precision_goes_with_the_model(toy, call, tmp_path):
 
 # ---- dropout on the state
 
-@pytest.mark.parametrize("kind", CELLS)
+@pytest.mark.parametrize("kind", MODULES)
+@pytest.mark.parametrize("in_torch", [False, True])
 @pytest.mark.parametrize("types, tolerance", [((torch.float64, None), 1e-13), ((torch.float32, None), 3e-6),
                                               ((torch.float32, torch.bfloat16), 1.5e-2)])
-def test_a_mask_on_the_state_against_a_naive_loop(steps, kind, types, tolerance):
+def test_a_mask_on_the_state_against_a_naive_loop(kind, in_torch, types, tolerance, monkeypatch):
     """The same mask at every step, wherever the hidden-to-hidden weight meets the state, and nowhere else."""
+    take_form(in_torch, "cells", monkeypatch)
     torch.manual_seed(1)
     T, B, E, H = 6, 5, 7, 33
-    reference = CELLS[kind](E, H).double()
-    weights = [reference.weight_ih_l0, reference.weight_hh_l0, reference.bias_ih_l0, reference.bias_hh_l0]
+    layer = CELLS[kind](E, H).to(types[0])
+    layer.matmul_dtype, layer.state_mask = types[1], lambda state: mask.to(types[0])
+    names = ["weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0"]
+    weights = [getattr(layer, name).double() for name in names]
     leaves = [torch.randn(T, B, E).double(), *torch.randn(2, 1, B, H).double()]
     mask = (torch.rand(B, H) > 0.4).double() / 0.6
 
@@ -347,7 +352,7 @@ def test_a_mask_on_the_state_against_a_naive_loop(steps, kind, types, tolerance)
         total = total + sum(end.pow(2).sum() for end in ends)
         return [output, *ends, *torch.autograd.grad(total, [x, h, *([c] if kind == "LSTM" else []), *ws])]
 
-    found = run(lambda *given: recur(kind, *given, dtype=types[1], mask=mask.to(types[0])), types[0])
+    found = run(lambda x, h, *ws: torch.func.functional_call(layer, dict(zip(names, ws)), (x, h)), types[0])
     for a, b in zip(found, run(naive, torch.float64), strict=True):
         assert relative(a.double(), b) <= tolerance
 
@@ -428,7 +433,7 @@ def test_a_layer_is_computed_by_what_is_faster(times, pays, monkeypatch):
     assert not recurrence.pays("GRU", x.double(), torch.zeros(1200, 400).double())
 
 
-@pytest.mark.parametrize("kind", CELLS)
+@pytest.mark.parametrize("kind", MODULES)
 def test_both_layers_that_are_timed_run(kind):
     """They are those of a model of that size, and what they are timed with leaves no gradient behind."""
     needs_compiler()
@@ -438,7 +443,7 @@ def test_both_layers_that_are_timed_run(kind):
     assert torch.equal(torch.get_rng_state(), state)
 
 
-@pytest.mark.parametrize("kind", CELLS)
+@pytest.mark.parametrize("kind", MODULES)
 def test_dropout_on_the_state_is_of_training_and_learns(kind):
     torch.manual_seed(0)
     model = RNNModel(kind, 40, 10, 14, 2, 0, 0, 0, 0, dropoutr=0.5)
@@ -462,7 +467,7 @@ def test_a_qrnn_has_no_state_to_drop(toy, tmp_path):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("kind", ["LSTM", "GRU"])
-def test_without_a_graph_the_same_comes_out(kind, dtype):
+def test_without_a_graph_the_same_comes_out(compiler, kind, dtype):
     """There the gates of one step are written over by the next."""
     torch.manual_seed(4)
     gates, states = (4, 2) if kind == "LSTM" else (3, 1)

@@ -4,31 +4,31 @@ import shutil
 import pytest
 import torch
 
-from ops import compiled
+from ops import compiled, packed
 from ops.window import Result, Window
 
 T, B, H = 7, 3, 5
 
 
-@pytest.fixture(params=["compiled", "in torch"])
-def library(request, monkeypatch):
-    if request.param == "in torch":
-        monkeypatch.setattr(compiled, "library", lambda name: None)
-    elif not shutil.which("c++"):
-        pytest.skip("no C++ compiler here")
-    else:
-        assert compiled.library("window")
-    return request.param
+pytestmark = pytest.mark.skipif(not shutil.which("c++"), reason="no C++ compiler here")
+
+
+@pytest.fixture(params=["compiled", "by torch"])
+def products(request, monkeypatch):
+    """Of weights: compiled, or by torch, which gives another tensor at every step."""
+    assert compiled.library("window") and compiled.library("product")
+    if request.param == "by torch":
+        monkeypatch.setattr(packed, "_ways", lambda weight: {"plain": lambda weight, rows: lambda x: x @ weight.t()})
 
 
 @pytest.mark.parametrize("backwards", [False, True])
 @pytest.mark.parametrize("between", ["nothing", "a function of torch", "another tensor at every step"])
-def test_every_step_takes_what_the_one_before_has_written(library, between, backwards):
+def test_every_step_takes_what_the_one_before_has_written(products, between, backwards):
     """s ← (W s, then perhaps doubled) + x_t, all s kept, and the last one over again."""
     torch.manual_seed(0)
     weight, x, start, kept = torch.randn(H, H) / 3, torch.randn(T, B, H), torch.randn(B, H), torch.empty(T, B, H)
     state, at_all_steps = start.clone(), torch.empty(1, B, H).expand(T, B, H)
-    window = Window(T, torch.float32, start, backwards)
+    window = Window(T, torch.float32, backwards)
     product = window.product(weight, state)
     if between == "a function of torch":
         window.call(lambda each: each.mul_(2), product)
@@ -46,11 +46,11 @@ def test_every_step_takes_what_the_one_before_has_written(library, between, back
     torch.testing.assert_close(at_all_steps[0], expected)
 
 
-def test_a_result_is_read_before_it_is_written(library):
+def test_a_result_is_read_before_it_is_written(products):
     """As a gradient that a step takes from the step after it."""
     weight, carried = torch.full((H, H), 0.1), Result(torch.ones(B, H))
     x, seen = torch.arange(T * B * H, dtype=torch.float32).view(T, B, H), torch.empty(T, B, H)
-    window = Window(T, torch.float32, x)
+    window = Window(T, torch.float32)
     window.step("state_gradient", torch.zeros(B, H), carried, torch.zeros(B, H), None, seen)
     window.product(weight, x, carried)
     window.run()

@@ -1,23 +1,12 @@
-"""One time step of a recurrent cell without its matrix products, forward and backward.
+"""One time step of a recurrent cell without its matrix products, forward and backward: what cells.cpp computes.
 
-Compiled where there is a compiler (ops/kernels/cells.cpp), else in torch: that form is the definition that the compiled
-one is tested against. `x_gates` and `h_gates` are the products with the input and with the state before, in the matmul
-dtype; all else is in the dtype of the states.
-
-B batch size, H hidden units, W width of what a Mogrifier scales.
+`x_gates` and `h_gates` are the products with the input and with the state before, in the matmul dtype; all else is in
+the dtype of the states. B batch size, H hidden units, W width of what a Mogrifier scales.
 """
-from ctypes import c_int64 as integer
-from ctypes import c_void_p as pointer
-from ctypes import cast
-from functools import cache
-
 import torch
-from torch import Tensor
-
-from ops import compiled
 
 
-class InTorch:
+class Steps:
     """The arithmetic. Every tensor (B, n·H) named in the comment on the right is written."""
 
     @staticmethod
@@ -135,40 +124,3 @@ def _lstm_gradients(d_out, d_h, dc, i, f, g, o, c_before, c):
     d_cell = torch.addcmul(dc, dh * o, 1 - t * t)
     torch.mul(d_cell, f, out=dc)
     return d_cell * g, d_cell * c_before * f * (1 - f), d_cell * i * (1 - g * g), dh * t * o * (1 - o)
-
-
-class Compiled:
-    """The same functions on the same tensors, contiguous ones, by one call into the library each."""
-
-    def __init__(self, library, name):
-        for step in (each for each in vars(InTorch) if not each.startswith("_")):
-            setattr(self, step, _on_tensors(getattr(library, f"{step}_{name}")))
-
-
-def _on_tensors(function):
-    function.restype = None
-    address = Tensor.data_ptr
-
-    def step(*tensors):
-        rows, width = tensors[-3].shape         # in each of them the third from the end is (B, H)
-        function(integer(rows), integer(width), *[pointer(each if each is None else address(each)) for each in tensors])
-    step.native = cast(function, pointer).value         # the address of its function of rows, width and the tensors
-    return step
-
-
-def pointwise_steps(dtype, states):
-    """The functions of `InTorch` for products of `dtype` and such `states`."""
-    if has_compiled_steps(dtype, states):
-        return _compiled(dtype)
-    return InTorch
-
-
-@cache
-def _compiled(dtype):
-    return Compiled(compiled.library("cells"), str(dtype).removeprefix("torch."))
-
-
-def has_compiled_steps(dtype, states):
-    """Whether the steps are compiled for products of `dtype` and such `states`, compiling them if need be."""
-    return (states.is_cpu and states.dtype == torch.float32 and dtype in (torch.float32, torch.bfloat16)
-            and compiled.library("cells") is not None)

@@ -1,14 +1,19 @@
-"""How far a training run has come: the epochs that have ended, where the present one is, and when the loss has stalled.
+"""How far a training run has come: the epochs that have ended, where the present one is, its losses, and when the loss
+has stalled.
 
 With --turn-steps turns of so many steps take the epochs' place.
 """
+import math
 from operator import index
+
+import torch
 
 from checkpoint import words_seen
 from evaluation.stalling import has_no_new_best, has_stalled
 from runtime.errors import InputError
+from runtime.log import log
 from runtime.meter import Meter
-from training.losses import Losses
+from runtime.signals import Stop
 from training.settings import TrainingConfig
 
 CLOSE = 0.99       # share of the words of --save-at-words that is enough at the end: held-out text is not read
@@ -27,7 +32,8 @@ class Progress:
         self.config, self.unit = config, "turn" if config.turn_steps else "epoch"
         self.words_before, self.words_per_token = words_before, words_per_token
         self.marks = []                                           # of --save-at-words, those that are still to come
-        self.losses = Losses(config)
+        self.waiting = []                                         # (batch, loss, tokens) still on the device
+        self.skipped = self.skipped_in_a_row = 0                  # steps without a finite loss or gradient
         self.history = []
         self.switch_epoch, self.switch_reason = None, None
         self.stall_epoch = 0                                      # after which the rate was last divided for a stall
@@ -41,7 +47,7 @@ class Progress:
     def add_batch(self, loss, tokens):
         """Count a step by what it gave: its mean loss, a scalar on the device, over so many tokens."""
         self.batch += 1
-        self.losses.add(self.batch, loss, tokens)
+        self.waiting.append((self.batch, loss, tokens))
 
     def begin_interval(self):
         self.interval = Meter()
@@ -71,15 +77,39 @@ class Progress:
             "words": self.words_of_epoch(), "tokens_per_second": tokens_per_second,
             "peak_memory_mib": peak_memory_mib})
 
+    # ---- losses of steps, fetched from the device when they are wanted
+
     def fetch_losses(self):
-        """Wait for the losses that are still on the device, and count them."""
-        self.losses.fetch(self.meter, self.interval)
+        """Count the losses that are still on the device. It waits for that, so it is not done every step."""
+        fetched = torch.stack([loss for _, loss, _ in self.waiting]).tolist() if self.waiting else []
+        for (batch, _, tokens), loss in zip(self.waiting, fetched):
+            if math.isnan(loss):
+                self.skipped += 1
+                self.skipped_in_a_row += 1
+                log(f"| WARNING: batch {batch}: loss or gradient not finite, the step is skipped "
+                    f"({self.skipped} so far)")
+                continue
+            self.skipped_in_a_row = 0
+            self.meter.add(loss, tokens)
+            self.interval.add(loss, tokens)
+        self.waiting.clear()
+
+    @property
+    def diverged(self):
+        """Whether so many steps in a row as --max-bad-steps were not finite."""
+        return self.skipped_in_a_row >= self.config.max_bad_steps
+
+    def stop_if_diverged(self):
+        """Raise a Stop with advice where training has diverged."""
+        if self.diverged:
+            raise Stop(f"{self.skipped_in_a_row} steps in a row gave no finite loss or gradient; lower --lr (now "
+                       f"{self.config.lr:g}) or --clip (now {self.config.clip:g})", 1)
 
     # ---- words between white space that the model has read
 
     def words_of_epoch(self):
         """In the present epoch, those included whose losses are still on the device."""
-        tokens = self.meter.tokens + sum(tokens for _, _, tokens in self.losses.waiting)
+        tokens = self.meter.tokens + sum(tokens for _, _, tokens in self.waiting)
         return round(tokens * self.words_per_token)
 
     def words_read(self):
@@ -135,7 +165,7 @@ class Progress:
 
     def state_dict(self):
         """All but the history, which stands beside it in a checkpoint."""
-        return {"batch": self.batch, "meter": self.meter.state_dict(), "skipped": self.losses.skipped,
+        return {"batch": self.batch, "meter": self.meter.state_dict(), "skipped": self.skipped,
                 "finished": self.finished, "switch_epoch": self.switch_epoch, "switch_reason": self.switch_reason,
                 "stall_epoch": self.stall_epoch}
 
@@ -144,7 +174,7 @@ class Progress:
         if not _is_plain({**state, "meter": None}):
             raise TypeError("not a state of progress")
         self.history = [_plain_epoch(epoch) for epoch in history]
-        self.batch, self.losses.skipped = index(state["batch"]), index(state["skipped"])
+        self.batch, self.skipped = index(state["batch"]), index(state["skipped"])
         self.meter.load_state_dict(state["meter"])
         self.stall_epoch = index(state.get("stall_epoch", 0))
         self.switch_epoch, self.switch_reason = state["switch_epoch"], state["switch_reason"]

@@ -96,7 +96,7 @@ class Run:
                 due = display.go_to(done)
                 if loss.is_cpu or due or done >= total:
                     progress.fetch_losses()
-                    progress.losses.stop_if_diverged()
+                    progress.stop_if_diverged()
                 if due:
                     display.show(self.rate)
                 self._save_at_words()
@@ -164,8 +164,8 @@ class Run:
     def save_state(self):
         """Write all that continuing exactly needs -> whether it was written. What has diverged is not kept."""
         self.progress.fetch_losses()
-        if self.progress.losses.diverged or not is_finite(self.model):
-            reason = "training has diverged" if self.progress.losses.diverged else "the weights are not finite"
+        if self.progress.diverged or not is_finite(self.model):
+            reason = "training has diverged" if self.progress.diverged else "the weights are not finite"
             warn(f"{reason}: this state is not saved")
             return False
         return self.checkpoints.save_state({**self._contents(self.checkpoints.best_loss), **self.state_dict()})

@@ -77,7 +77,7 @@ def log_where(run, stop, saved):
     state = run.files.state
     where = (f"everything is saved in {state}" if saved else
              f"the last good state is in {state}" if os.path.exists(state) else "no state is saved")
-    if run.progress.losses.diverged:               # the same command would diverge again
+    if run.progress.diverged:               # the same command would diverge again
         rate = f"{run.rate / 4:g}"
         command = resume_command("--lr", rate, resume=os.path.exists(state))
         log(f"| {stop}; {where}", f"| with a lower rate: {command}")

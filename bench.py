@@ -25,8 +25,8 @@ from evaluation import dynamic
 from evaluation.loss import evaluate, evaluating, window_loss, windows
 from evaluation.neural_cache import cache_logprobs
 from evaluation.scoring import sample_score
-from evaluation.text_files import check_outputs
-from model import count_parameters, model_flags, resolve, supports
+from evaluation.text_files import check_outputs, writing
+from model import ModelConfig, count_parameters, model_flags, resolve
 from nt_asgd import NTASGD
 from ops.graphs import Graphs, Recording
 from ops.update import update
@@ -35,7 +35,6 @@ from runtime import devices, options, record, values
 from runtime.devices import peak_memory_mib
 from runtime.errors import InputError
 from runtime.options import Flag, flags_of
-from runtime.paths import atomic_write, check_output
 from runtime.processes import single_process_group
 from training.compose import compose
 from training.plain import MODULES, Plain, is_plain
@@ -251,14 +250,11 @@ def make_parser():
 def main(argv=None):
     args = options.parse(make_parser(), argv)
     if args.json:
-        check_output(args.json)
         check_outputs([args.json], [])
     with tempfile.TemporaryDirectory(dir=args.folder):           # where that cannot be, it is said before the timing
         pass
-    compute = devices.prepare(args, supports(vars(args)))
-    device = compute.device
-    args = args.replaced(device=str(device), precision=compute.precision, cutoffs=args.cutoffs or [])
-    args = resolve(args, args.words)
+    args, compute = devices.prepare(args, ModelConfig.of(vars(args)).supported)
+    args, device = resolve(args.replaced(cutoffs=args.cutoffs or []), args.words), compute.device
     if args.against and not is_plain(args):
         raise InputError(f"--against plain is for --model {' or '.join(MODULES)} with the full softmax and no option "
                          "that torch has no module for, such as --skip-output or --gate")
@@ -297,7 +293,7 @@ def main(argv=None):
               + (f"{value:.4g}" if not isinstance(value, dict) else
                  f"{value['median']:.3f} ({value['low']:.3f} to {value['high']:.3f})"))
     if args.json:
-        with atomic_write(args.json) as file:
+        with writing(args.json) as file:
             json.dump({"figures": figures, **notes, "settings": args.settings(), "torch": torch.__version__,
                        "machine": record.device_name(device), "threads": torch.get_num_threads(),
                        "capability": torch.backends.cpu.get_cpu_capability()}, file, indent=1)

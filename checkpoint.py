@@ -298,9 +298,8 @@ def open_model(args, corpus_flags=options.DATA):
     contents = load(path)
     precision = [flag for flag in options.running() if flag.name == "precision"]
     args = options.inherit(args, contents["settings"], path, (*corpus_flags, *precision))
-    compute = devices.prepare(args, network.supports(contents["settings"]))
-    args = args.replaced(device=str(compute.device), precision=compute.precision,
-                         **{UNTRAINED_UNK: contents["settings"][UNTRAINED_UNK]})
+    args, compute = devices.prepare(args, network.ModelConfig.of(contents["settings"]).supported)
+    args = args.replaced(**{UNTRAINED_UNK: contents["settings"][UNTRAINED_UNK]})
     vocabulary = read_as(vocabulary_of(contents), getattr(args, "split_words", None),
                          getattr(args, "lower", None))
     return Opened(path, args, vocabulary, compute, restore(contents, path, compute))

@@ -11,7 +11,6 @@ from evaluation.text_files import check_outputs, writing
 from runtime import options, values
 from runtime.errors import InputError
 from runtime.options import Flag
-from runtime.paths import check_output
 
 
 def reported(ids, words, interval):
@@ -55,8 +54,6 @@ def make_parser():
 def main(argv=None):
     path, args, vocabulary, compute, model = open_model(options.parse(make_parser(), argv), corpus_flags=())
     prompt = encode(args.prompt, vocabulary)
-    if args.outf != "-":
-        check_output(args.outf)
     check_outputs([args.outf], [path])
     behind = "" if not args.prompt or args.prompt[-1].isspace() else vocabulary.tokenizer.separator
     start = vocabulary.index(EOS) if EOS in vocabulary else 0   # a text begins where a line has ended

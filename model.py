@@ -268,14 +268,9 @@ def model_flags():
     return (*flags_of(ModelConfig), *options.own_flags(CELLS), *options.own_flags(SOFTMAXES))
 
 
-def supports(settings):
-    """Which of `OPTIONAL` and "bf16" the cell and the softmax in `settings` (a dict) support."""
-    return ModelConfig.of(settings).supported
-
-
 def check(config):
-    """Raise ValueError for an unknown cell or softmax or for widths that do not fit, InputError for options that a cell
-    does not honour."""
+    """Raise ValueError for an unknown cell or softmax, InputError for options that a cell does not honour and for
+    widths that do not fit."""
     for name, known in (config.model, CELLS), (config.softmax, SOFTMAXES):
         if name not in known:
             raise ValueError(f"{name!r} is none of {', '.join(known)}")
@@ -285,12 +280,12 @@ def check(config):
     if config.untied_masks and config.per_step_dropout:
         raise InputError("--untied-masks has masks for a window, --per-step-dropout for every step; leave one out")
     if config.skip_output and config.features != config.nhid and config.nlayers > 1:
-        raise ValueError(f"outputs of width {config.nhid} and {config.features} cannot be summed")
+        raise InputError("--skip-output sums the outputs of layers of one width; leave --nhidlast out")
 
 
 def refuse_unsupported(args):
     """InputError for a flag that was typed, and that the cell or the softmax in `args` does not honour."""
-    supported = supports(vars(args))
+    supported = ModelConfig.of(vars(args)).supported
     owners = {}
     for name, entry in (*CELLS.items(), *SOFTMAXES.items()):
         for flag in entry.flags:
@@ -307,7 +302,7 @@ def refuse_unsupported(args):
 
 def resolve(args, ntoken):
     """The flags with all that a model of `ntoken` words decides itself, where nothing was typed -> Arguments."""
-    unsupported = OPTIONAL - supports(vars(args))
+    unsupported = OPTIONAL - ModelConfig.of(vars(args)).supported
     none = {name: type(vars(args)[name])() for name in unsupported}                   # 0.0, or False
     return args.replaced(**none, **SOFTMAXES[args.softmax].resolve(vars(args), ntoken))
 
@@ -315,8 +310,6 @@ def resolve(args, ntoken):
 def build(settings, ntoken):
     """The network as the flags in `settings` (a dict, or a ModelConfig) describe it -> RNNModel."""
     config = settings if isinstance(settings, ModelConfig) else ModelConfig.of(settings)
-    if config.skip_output and config.features != config.nhid:
-        raise InputError("--skip-output sums the outputs of layers of one width; leave --nhidlast out")
     others = {each.name: getattr(config, each.name) for each in fields(config)}
     cell, width, tied, own = (others.pop(name) for name in ("model", "emsize", "tied", "own"))
     return RNNModel(cell, ntoken, width, tie_weights=tied, **others, **own)

@@ -92,7 +92,7 @@ class LanguageModel:
         asked = precision != "auto"
         place = devices.pick_device(str(device))
         precision, _ = devices.pick_precision(precision if asked else settings["precision"], place, asked,
-                                              "bf16" in network.supports(settings))
+                                              "bf16" in network.ModelConfig.of(settings).supported)
         with torch.random.fork_rng([]):          # a network draws its weights before it is given others
             model = checkpoint.restore(contents, path, devices.Compute(torch.device(place), precision))
         vocabulary = checkpoint.vocabulary_of(contents)

@@ -4,7 +4,7 @@ from contextlib import contextmanager
 
 from runtime.errors import InputError
 from runtime.log import data_stream
-from runtime.paths import atomic_write
+from runtime.paths import atomic_write, check_output
 
 
 @contextmanager
@@ -28,15 +28,15 @@ def writing(path):
 
 
 def _is_special(path):
-    return os.path.exists(path) and not os.path.isfile(path)
+    return os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)
 
 
 def check_outputs(outputs, inputs):
     """Say now, not after the work, that one of `outputs` cannot be written, or stands in for another file."""
     taken = {os.path.realpath(path) for path in inputs if path not in (None, "-")}
     for path in outputs:
-        if os.path.isdir(path):
-            raise InputError(f"{path} is a folder; give the name of a file")
+        if path != "-" and not _is_special(path):
+            check_output(path)
         name = path if path == "-" else os.path.realpath(path)
         if name in taken:
             what = "standard output" if path == "-" else path

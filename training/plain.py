@@ -21,13 +21,11 @@ def is_plain(args):
 class Plain(nn.Module):
     """nn.LSTM or nn.GRU, F.dropout on the weight, nn.CrossEntropyLoss, SGD; with the weights of an RNNModel, copied.
 
-    It computes the same as that. args: the flags. Raises ValueError for a model that torch has no modules for.
+    It computes the same as that. args: the flags, of which `is_plain` holds.
     """
 
     def __init__(self, model, args):
         super().__init__()
-        if not is_plain(args):
-            raise ValueError("torch has modules for LSTM and GRU and the full softmax only")
         self.args, self.drop, self.loss = args, LockedDropout(), nn.CrossEntropyLoss()
         self.encoder = nn.Embedding.from_pretrained(model.encoder.weight.detach().clone(), freeze=False,
                                                     padding_idx=model.encoder.padding_idx)

@@ -2,7 +2,7 @@
 import argparse
 from dataclasses import dataclass
 
-from model import supports
+from model import ModelConfig
 from runtime.errors import InputError
 from runtime.options import Flag
 from training.optimizers import OPTIMIZERS
@@ -93,6 +93,7 @@ def default(args):
     was not typed and has an effect.
     """
     rate = OPTIMIZERS[args.optimizer].lr
-    without = set(args.given) | ({"wdrop"} - supports(vars(args))) | ({"dropouth"} if args.nlayers == 1 else set())
+    supported = ModelConfig.of(vars(args)).supported
+    without = args.given | ({"wdrop"} - supported) | ({"dropouth"} if args.nlayers == 1 else set())
     return [word for word in (*REGULARISATION, f"lr=log:{rate / 20:g}:{5 * rate:g}")
             if word.partition("=")[0] not in without]

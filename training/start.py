@@ -5,13 +5,13 @@ import torch
 
 import checkpoint
 from data import Corpus, read_corpus, untrained_unk
-from model import build, count_parameters, refuse_unsupported, resolve, set_precision, supports
+from model import ModelConfig, build, count_parameters, refuse_unsupported, resolve, set_precision
 from runtime import devices
 from runtime.log import warn
 from runtime.options import Arguments, inherit
 from runtime.processes import ProcessGroup, init_distributed
 from softmaxes import SOFTMAXES
-from training.state import continued, find_state
+from training.state import find_state
 
 
 class Start(NamedTuple):
@@ -33,11 +33,11 @@ def start(parser, args, source=None, stage="", plan=lambda args: args):
     if source:
         args = inherit(args, source["settings"], args.save, checkpoint.kept_flags())
     resumed = find_state(args, flags, stage)
-    args = continued(args, resumed, flags)
+    if resumed:
+        args = inherit(args, resumed[1]["settings"], resumed[0], flags)
     refuse_unsupported(args)
     args = plan(args)
-    compute = devices.prepare(args, supports(vars(args)))
-    args = args.replaced(device=str(compute.device), precision=compute.precision)
+    args, compute = devices.prepare(args, ModelConfig.of(vars(args)).supported)
     saved, softmax = source or (resumed and resumed[1]), SOFTMAXES[args.softmax]
     corpus = read_corpus(args, saved and checkpoint.vocabulary_of(saved),
                          lambda ntoken: softmax.sorts_vocabulary(vars(resolve(args, ntoken))))

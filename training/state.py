@@ -16,7 +16,7 @@ from contextlib import contextmanager
 import torch
 
 import checkpoint
-from runtime import options, record
+from runtime import record
 from runtime.errors import InputError
 from runtime.log import log
 from runtime.paths import atomic_copy, atomic_write
@@ -51,11 +51,6 @@ def find_state(args, flags, stage=""):
         raise InputError(f"{path} holds a model but not the state of a run; finetune.py trains it further")
     checkpoint.check_shapes(contents, path)
     return path, contents
-
-
-def continued(args, resumed, flags):
-    """The flags with those that were not typed taken from the state -> Arguments; resumed: as of `find_state`."""
-    return options.inherit(args, resumed[1]["settings"], resumed[0], flags) if resumed else args
 
 
 @contextmanager

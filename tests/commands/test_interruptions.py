@@ -90,15 +90,22 @@ def test_scripts_that_only_print_end_quietly(trained, tmp_path):
     assert process.wait(timeout=120) in (0, 1) and "Traceback" not in process.stderr.read()
 
 
-@pytest.mark.parametrize(("script", "words"), [
-    ("main.py", ["--save"]), ("generate.py", ["--outf"]), ("bench.py", ["--words", "50", *SMALL[:6], "--json"])])
-def test_a_device_is_not_replaced(script, words, toy, trained, tmp_path):
+def test_a_device_is_not_replaced(toy, tmp_path):
     """As root, renaming a file over /dev/null would take its place."""
     os.mkfifo(tmp_path / "pipe")
-    given = {"main.py": ["--data", toy, *SMALL], "generate.py": ["--checkpoint", trained / "toy.pt"], "bench.py": []}
-    error = run_script(script, *given[script], *words, "pipe", cwd=tmp_path, status=1).stderr
+    error = run_script("main.py", "--data", toy, *SMALL, "--save", "pipe", cwd=tmp_path, status=1).stderr
     assert "pipe is not a regular file" in error and error.count("\n") == 1
     assert os.listdir(tmp_path) == ["pipe"]
+
+
+@pytest.mark.parametrize(("script", "words"), [
+    ("generate.py", ["--outf"]), ("bench.py", ["--words", "50", *SMALL[:6], "--runs", "1", "--json"])])
+def test_texts_are_written_to_a_device(script, words, trained, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    reader = subprocess.Popen(["cat", tmp_path / "pipe"], stdout=subprocess.PIPE, text=True)
+    model = ["--checkpoint", trained / "toy.pt"] if script == "generate.py" else []
+    run_script(script, *model, *words, "pipe", cwd=tmp_path)
+    assert len(reader.communicate(timeout=60)[0]) > 100 and os.listdir(tmp_path) == ["pipe"]
 
 
 @pytest.mark.parametrize("words", [["--epochs", 0], ["--lr", "1e30", "--epochs", 3, "--max-bad-steps", 3]])

@@ -72,5 +72,5 @@ def test_every_script_reads_such_a_model(toy, call):
 def test_layers_of_different_width_are_not_summed(toy, call):
     with pytest.raises(InputError, match="--nhidlast"):
         call("main.py", "--data", toy, *SMALL, "--skip-output", "--nhidlast", 40)
-    with pytest.raises(ValueError, match="summed"):
+    with pytest.raises(ValueError, match="layers of one width"):
         RNNModel("LSTM", V, E, H, 3, skip_output=True, nhidlast=5)

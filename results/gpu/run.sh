@@ -9,7 +9,7 @@
 #   fast     recipes/fast.sh: Penn Treebank to its test and cache, then dynamic evaluation and Monte Carlo dropout of that
 #            model; WikiText-2 and a second seed beside it where the step times say that it pays, else WikiText-2 after it
 #   ptb      recipes/ptb.sh, as far as the time goes; for the states of earlier machines see `carried`
-#   models   the trained models, in pieces (results/gpu/pieces.py): four in every call, those that no call has brought yet;
+#   models   the trained models, compressed, in pieces: four in every call, those that no call has brought yet;
 #            after `rm $WORK/pieces/*` all of them once more
 #   states   the same for what runs that have not finished continue from
 #   carried  joins the pieces in data/pieces, of this call and of earlier ones, to the files that `ptb` continues from
@@ -193,13 +193,15 @@ run_ptb() {
 
 # bring FILES...: as many of their pieces as there is room for in OUT, and that no call has brought yet
 bring() {
-    local file piece cut
+    local file piece cut total
     for file; do
         cut=$WORK/pieces/$(basename "$file")
         if [ ! "$cut.list" -nt "$file" ]; then
             rm -f "$cut".[0-9]*
-            "$PYTHON" results/gpu/pieces.py cut "$file" "$WORK/pieces" >"$cut.partial" || return
-            mv "$cut.partial" "$cut.list"
+            gzip -1 <"$file" | split -d -b 15M - "$cut." || return
+            total=$(ls "$cut".[0-9]* | wc -l)
+            for piece in "$cut".[0-9]*; do mv "$piece" "$piece-of-$(printf %02d "$total")" || return; done
+            ls "$cut".*-of-* >"$cut.partial" && mv "$cut.partial" "$cut.list"
         fi
         while read -r piece; do
             [ -e "$piece" ] || continue
@@ -233,11 +235,20 @@ run_states() {
 run_carried() {
     mkdir -p "$WORK/carried"
     mv data/pieces/*-of-* "$WORK/carried/" 2>/dev/null
-    local line
-    while read -r line; do
-        say "$line"
-        [[ $line = *": whole, in "* ]] && rm -f "$WORK/carried/${line%: whole*}".*-of-*    # never to be joined again
-    done < <("$PYTHON" results/gpu/pieces.py join "$WORK/carried" "$WORK/runs")
+    local name pieces total
+    for name in $(cd "$WORK/carried" && ls | sed 's/\.[0-9]*-of-[0-9]*$//' | sort -u); do
+        pieces=("$WORK/carried/$name".*-of-*)
+        total=$((10#${pieces[0]##*-of-}))
+        if [ ${#pieces[@]} -lt $total ]; then
+            say "$name: ${#pieces[@]} of $total pieces"
+        elif cat "${pieces[@]}" | gzip -d >"$WORK/runs/$name.partial"; then        # its checksum tells damage
+            mv "$WORK/runs/$name.partial" "$WORK/runs/$name" || return
+            rm -f "${pieces[@]}"                                                   # never to be joined again
+            say "$name: whole, in $WORK/runs"
+        else
+            say "$name: damaged"
+        fi
+    done
 }
 
 say "commit ${AWD_LSTM_COMMIT:-of this folder}, parts ${parts[*]}, $seconds s, working in $WORK"

@@ -11,9 +11,12 @@ import argparse
 import json
 import multiprocessing
 import os
+import signal
 import statistics
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from pathlib import Path
 
@@ -23,13 +26,14 @@ sys.path.insert(0, str(ROOT))
 import torch
 
 import main as training
-from model import build, resolve, set_precision
+from model import resolve
 from ops.graphs import Recording
 from runtime import devices, options, record
 from runtime.paths import atomic_write
 from training import optimizers
 from training.compose import compose
 from training.plain import Plain
+from training.start import new_model
 from training.step import TrainStep
 
 WORDS, TOY_WORDS = {"ptb": 10_000, "wt2": 33_278}, 200
@@ -37,7 +41,7 @@ FAST = {"ptb": ["--optimizer", "adam", "--batch-size", "40"],            # of re
         "wt2": ["--optimizer", "adam", "--batch-size", "100"]}           # depends on
 SGD = {"ptb": ["--batch-size", "20"], "wt2": ["--batch-size", "80"]}     # of recipes/ptb.sh and wt2.sh
 TOY = ["--emsize", "8", "--nhid", "8", "--nlayers", "1", "--bptt", "4"]
-PROCESSES, READY = 4, 0
+PROCESSES = 4
 COUNTS = (1, 2, PROCESSES)                       # of processes that take steps at the same time
 STEPS = {"ptb": 90 * 343, "wt2": 90 * 308}       # of recipes/fast.sh: epochs, windows of 67.75 tokens on average
 BESIDES = 1.25, 30                               # of a run's time for validation and saving; seconds for the rest
@@ -52,10 +56,9 @@ class Step:
         words, vocabulary = [*words, *(TOY if args.quick else [])], TOY_WORDS if args.quick else WORDS[corpus]
         args = optimizers.resolve(options.parse(training.make_parser(), [
             *words, "--precision", precision, "--device", args.device]))
-        compute = devices.prepare(args, {"bf16"})
-        self.device = compute.device
-        args = resolve(args.replaced(device=str(self.device), precision=compute.precision), vocabulary)
-        model = set_precision(build(vars(args), vocabulary).to(self.device), compute.precision).train()
+        args, compute = devices.prepare(args, {"bf16"})
+        args, self.device = resolve(args, vocabulary), compute.device
+        model = new_model(args, vocabulary, compute).train()
         self.data = torch.randint(vocabulary, (args.bptt, args.batch_size), device=self.device)        # (T, B)
         self.hidden = model.init_hidden(args.batch_size)
         self.recording = Recording()
@@ -79,27 +82,17 @@ class Step:
             torch.cuda.synchronize(self.device)
 
     def times(self, seconds):
-        """Milliseconds of each step taken in so many seconds, two at least, each waited for."""
-        times, end = [], time.perf_counter() + seconds
+        """Milliseconds of a step, and of the host for it, in every five steps that follow each other as in training ->
+        two lists, of so many seconds."""
+        times, host, end = [], [], time.perf_counter() + seconds
         while len(times) < 2 or time.perf_counter() < end:
             began = time.perf_counter()
-            self()
-            self.wait()
-            times.append(1000 * (time.perf_counter() - began))
-        return times
-
-    def in_a_row(self, seconds):
-        """Milliseconds of a step, and of the host for it, when steps follow each other as in training."""
-        host = steps = 0
-        began = time.perf_counter()
-        while steps < 2 or time.perf_counter() - began < seconds:
-            asked = time.perf_counter()
             for _ in range(5):
                 self()
-            host += time.perf_counter() - asked
+            host.append(200 * (time.perf_counter() - began))
             self.wait()
-            steps += 5
-        return 1000 * (time.perf_counter() - began) / steps, 1000 * host / steps
+            times.append(200 * (time.perf_counter() - began))
+        return times, host
 
     def kernels(self, steps=5):
         """The kernels that take longest: name, milliseconds and calls per step."""
@@ -117,12 +110,11 @@ def timed(args, corpus, words, precision, graphs=True, plain=False, kernels=Fals
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()
     step = Step(args, corpus, words, precision, graphs and on_gpu, plain)
-    times = sorted(step.times(args.each))
-    row, host = step.in_a_row(args.each)
+    times, host = step.times(args.each)
+    low, median, high = statistics.quantiles(times, n=4)
     figure = {"step": f"{corpus} {' '.join(words)}", "precision": precision,
               "by": "torch's layers" if plain else "graphs" if graphs and on_gpu else "kernels",
-              "ms": statistics.median(times), "low": times[len(times) // 4], "high": times[-1 - len(times) // 4],
-              "steps": len(times), "ms_in_a_row": row, "host_ms": host,
+              "ms": median, "low": low, "high": high, "steps": 5 * len(times), "host_ms": statistics.median(host),
               "peak_memory_mib": devices.peak_memory_mib(args.device)}
     if kernels and on_gpu:
         figure["kernels"] = step.kernels()
@@ -131,76 +123,48 @@ def timed(args, corpus, words, precision, graphs=True, plain=False, kernels=Fals
 
 # ---- several processes on one device
 
-def member(connection, mps):
-    """What such a process does: it answers every question with a number or a text that says what went wrong."""
-    if mps:
-        os.environ["CUDA_MPS_PIPE_DIRECTORY"] = mps
-    connection.send(READY)
-    step = None
-    while True:
-        args, words, precision = connection.recv()
-        try:
-            step = step or Step(args, "ptb", words, precision, args.device != "cpu")
-            connection.send(step.in_a_row(args.each)[0])
-        except Exception as error:
-            connection.send(repr(error)[:300])
+_step = None             # of such a process
+
+
+def member(args, words, precision):
+    """Milliseconds of a step in such a process, which makes it when it is asked for the first time."""
+    global _step
+    _step = _step or Step(args, "ptb", words, precision, args.device != "cpu")
+    return statistics.mean(_step.times(args.each)[0])
 
 
 class Team:
     """PROCESSES processes that take steps on the same device; they begin to import. mps: the folder of its daemon, or
-    "". Its methods raise EOFError where a process has died, RuntimeError where one has failed or does not answer."""
+    "". limit: seconds for an answer."""
 
     def __init__(self, mps, limit):
         self.mps, self.limit = mps, limit
         context = multiprocessing.get_context("spawn")
         context.set_executable(os.environ.get("PYTHON") or sys.executable)
-        self.connections, self.processes = [], []
-        for _ in range(PROCESSES):
-            ours, theirs = context.Pipe()
-            self.processes.append(context.Process(target=member, args=(theirs, mps), daemon=True))
-            self.processes[-1].start()
-            theirs.close()
-            self.connections.append(ours)
-        self.importing = self.connections[:]
+        begin = {"initializer": os.putenv, "initargs": ("CUDA_MPS_PIPE_DIRECTORY", mps)} if mps else {}
+        self.pools = [ProcessPoolExecutor(1, context, **begin) for _ in range(PROCESSES)]
+        self.pids = [pool.submit(os.getpid) for pool in self.pools]            # known when all is imported
 
-    def wait(self):
-        """Wait until all have imported what they need."""
-        end = time.monotonic() + self.limit
-        while self.importing:
-            self.answer(self.importing[0], end)
-            self.importing.pop(0)
+    def ask(self, processes, *question):
+        """What `member` says in so many of them at the same time -> list. TimeoutError where one does not answer,
+        BrokenProcessPool where one has died, or what was raised in one."""
+        asked = [pool.submit(member, *question) for pool in self.pools[:processes]]
+        wait(asked, self.limit)
+        return [answer.result(0) for answer in asked]
 
-    def answer(self, connection, end):
-        if not connection.poll(max(0, end - time.monotonic())):
-            raise RuntimeError("a process does not answer")
-        answer = connection.recv()
-        if isinstance(answer, str):
-            raise RuntimeError(answer)
-        return answer
-
-    def figures(self, args, words, precision):
+    def figures(self, *question):
         """Yield dicts: milliseconds of a step in one, two and four processes at the same time."""
-        def ask(processes):
-            for connection in self.connections[:processes]:
-                connection.send((args, words, precision))
-            end = time.monotonic() + self.limit
-            return [self.answer(connection, end) for connection in self.connections[:processes]]
-
         try:
-            self.wait()
-            ask(PROCESSES)                # each of them has its step from now on
+            self.ask(PROCESSES, *question)          # each of them has its step from now on
             for processes in COUNTS:
-                times = ask(processes)
+                times = self.ask(processes, *question)
+                _, words, precision = question
                 yield {"step": f"ptb {' '.join(words)}", "precision": precision, "processes": processes,
-                       "sharing": "mps" if self.mps else "time slices", "ms_in_a_row": statistics.mean(times),
-                       "each": times}
+                       "sharing": "mps" if self.mps else "time slices", "ms": statistics.mean(times), "each": times}
         finally:
-            self.dismiss()
-
-    def dismiss(self):
-        for process in self.processes:
-            process.kill()
-            process.join()
+            for pid in self.pids:
+                with suppress(ProcessLookupError, TimeoutError, BrokenProcessPool):
+                    os.kill(pid.result(0), signal.SIGKILL)
 
 
 # ---- what follows from it
@@ -212,7 +176,7 @@ def plan(figures, seconds, mps=""):
     time than one after the other, and what is expected of their time must be there.
     """
     def ptb(precision, by="graphs"):
-        return next((f["ms_in_a_row"] for f in figures if f.get("by") == by and f["precision"] == precision
+        return next((f["ms"] for f in figures if f.get("by") == by and f["precision"] == precision
                      and f["step"] == f"ptb {' '.join(FAST['ptb'])}"), None)
 
     precision = "bf16" if ptb("tf32") and ptb("bf16") and ptb("tf32") / ptb("bf16") >= 1.1 else "tf32"
@@ -223,7 +187,7 @@ def plan(figures, seconds, mps=""):
     shared = {}
     for figure in figures:
         if "processes" in figure:
-            shared.setdefault((figure["sharing"], figure["processes"]), figure["ms_in_a_row"])
+            shared.setdefault((figure["sharing"], figure["processes"]), figure["ms"])
     best = min((key for key in shared if key[1] == PROCESSES), key=shared.get, default=None)
     factor, per_run, besides = (shared[best] / shared[best[0], 1] if best else None), *BESIDES
     several = (alone and best and factor <= PROCESSES / 1.5
@@ -276,7 +240,7 @@ def parse():
     parser.add_argument("--quick", action="store_true", help="toy sizes, to try the script out")
     parser.add_argument("--seconds", type=float, default=60, help="seconds after which nothing more is begun")
     parser.add_argument("--training-seconds", type=float, default=400, help="seconds that the plan may take")
-    parser.add_argument("--each", type=float, default=0.5, help="seconds for a figure, twice")
+    parser.add_argument("--each", type=float, default=0.5, help="seconds for a figure")
     parser.add_argument("--mps", default="", help="folder of a running MPS daemon")
     parser.add_argument("--json", required=True, help="file for the figures")
     parser.add_argument("--plan", required=True, help="file for the plan")
@@ -289,9 +253,7 @@ def main():
     about = {"device": record.device_name(args.device), "torch": torch.__version__, "cuda": torch.version.cuda,
              "cudnn": torch.backends.cudnn.version(), "commit": record.commit(), "date": time.strftime("%F %T %z")}
     try:
-        for team in teams:
-            with suppress(RuntimeError, EOFError):      # a process that has not come so far fails as a part
-                team.wait()
+        wait([pid for team in teams for pid in team.pids], args.seconds / 4)     # what has not come so far fails later
         for name, part in parts(args, teams):
             if time.monotonic() - began > args.seconds:
                 print(f"{name}: no time left", flush=True)
@@ -307,8 +269,8 @@ def main():
                 print(figures[-1], flush=True)
                 write(args, about, figures)
     finally:
-        for team in teams:
-            team.dismiss()
+        for process in multiprocessing.active_children():
+            process.kill()
     return int(any("failed" in figure for figure in figures))
 
 

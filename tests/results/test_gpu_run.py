@@ -1,28 +1,29 @@
 """results/gpu: what a GPU that is lent for minutes is used for, rehearsed on a CPU, with parts that break."""
+import gzip
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
+from concurrent.futures.process import BrokenProcessPool
 
 import pytest
-import torch
 from conftest import ROOT
 
 sys.path.insert(0, str(ROOT / "results" / "gpu"))
-import pieces
 import step_times
 
 FAST = f"ptb {' '.join(step_times.FAST['ptb'])}"
 
 
 def step(precision, ms, by="graphs", name=FAST):
-    return {"step": name, "precision": precision, "by": by, "ms_in_a_row": ms}
+    return {"step": name, "precision": precision, "by": by, "ms": ms}
 
 
 def shared(sharing, *times):
-    return [{"step": FAST, "precision": "tf32", "processes": n, "sharing": sharing, "ms_in_a_row": ms}
+    return [{"step": FAST, "precision": "tf32", "processes": n, "sharing": sharing, "ms": ms}
             for n, ms in zip(step_times.COUNTS, times)]
 
 
@@ -47,40 +48,19 @@ def test_the_plan_follows_from_the_figures(figures, flags, mps, groups):
     assert step_times.plan(figures, 530, "/mps") == (flags, mps, groups)
 
 
-def test_a_process_that_dies_is_told_at_once(monkeypatch):
-    monkeypatch.setattr(step_times, "member", os._exit)
-    team = step_times.Team("", 60)
-    with pytest.raises(EOFError):
-        team.wait()
-    team.dismiss()
-
-
-@pytest.mark.parametrize("size", [0, 3, 4, 1001, 3_000_000])
-def test_a_file_comes_back_from_its_pieces(size, tmp_path, monkeypatch):
-    monkeypatch.setattr(pieces, "MOST", 1 << 20)
-    numbers = torch.randn(size // 4 + 1, generator=torch.manual_seed(1))
-    contents = numbers.numpy().tobytes()[:size]
-    (tmp_path / "a.pt").write_bytes(contents)
-    paths = pieces.cut(tmp_path / "a.pt", tmp_path)
-    assert [path.stat().st_size <= 1 << 20 for path in paths] == [True] * len(paths)
-    assert sum(path.stat().st_size for path in paths) < 0.93 * size + 500            # exponents become smaller
-    (tmp_path / "a.pt").unlink()
-    assert pieces.join(tmp_path, tmp_path) == [f"a.pt: whole, in {tmp_path}"]
-    assert (tmp_path / "a.pt").read_bytes() == contents
-
-
-def test_pieces_that_are_missing_or_have_changed(tmp_path, monkeypatch):
-    monkeypatch.setattr(pieces, "MOST", 1000)
-    (tmp_path / "a.pt").write_bytes(os.urandom(5000))
-    *_, last = paths = pieces.cut(tmp_path / "a.pt", tmp_path)
-    (tmp_path / "a.pt").unlink()
-    whole = last.read_bytes()
-    last.unlink()
-    assert pieces.join(tmp_path, tmp_path) == [f"a.pt: {len(paths) - 1} of {len(paths)} pieces"]
-    for changed in (whole[:-1], bytes([whole[0] ^ 1]) + whole[1:]):
-        last.write_bytes(changed)
-        line, = pieces.join(tmp_path, tmp_path)
-        assert line.startswith("a.pt: damaged") and not (tmp_path / "a.pt").exists()
+def test_a_process_that_dies_is_told_at_once():
+    team = step_times.Team("", 600)
+    first, *_ = [pid.result(600) for pid in team.pids]
+    os.kill(first, signal.SIGKILL)
+    with pytest.raises(BrokenProcessPool):
+        team.ask(1, None, [], "fp32")
+    with pytest.raises(AttributeError):                   # what is raised in a process is raised here
+        team.pools[1].submit(step_times.member, None, [], "fp32").result(600)
+    with pytest.raises(BrokenProcessPool):
+        next(team.figures(None, [], "fp32"))
+    for pool in team.pools:                               # all of them were ended
+        with pytest.raises(BrokenProcessPool):
+            pool.submit(os.getpid).result(60)
 
 
 def rehearse(folder, *words, python=sys.executable, status=0, **environment):
@@ -110,8 +90,37 @@ def test_what_it_does_not_understand_is_answered_with_its_usage(words, tmp_path)
     assert done.stderr.strip() == "bash results/gpu/run.sh OUT [PART…] [--seconds S] [--device cuda:0|cpu] [--quick]"
 
 
+def test_a_file_comes_back_from_its_pieces(tmp_path):
+    contents, work = os.urandom(40 << 20), tmp_path / "work"
+    (work / "runs").mkdir(parents=True)
+    (work / "runs" / "ptb-fast-141.pt").write_bytes(contents)
+    (work / "runs" / "ptb-fast-141.result.json").write_text("{}")
+    progress, files = rehearse(tmp_path, "models")
+    assert "ptb-fast-141.pt: all of it is out" in progress
+    names = sorted(name for name in files if "-of-" in name)
+    assert names == [f"ptb-fast-141.pt.{number:02}-of-03" for number in range(3)]
+    pieces = {name: files[name].read_bytes() for name in names}
+
+    def carried(**changed):
+        (work / "runs" / "ptb-fast-141.pt").unlink(missing_ok=True)
+        (work / "carried").mkdir(exist_ok=True)
+        for name, content in {**pieces, **changed}.items():
+            (work / "carried" / name).unlink(missing_ok=True)
+            if content is not None:
+                (work / "carried" / name).write_bytes(content)
+        return rehearse(tmp_path, "carried")[0]
+
+    assert "ptb-fast-141.pt: 2 of 3 pieces" in carried(**{names[1]: None})
+    last = pieces[names[2]]
+    for changed in last[:-1], bytes([last[0] ^ 1]) + last[1:]:
+        assert "ptb-fast-141.pt: damaged" in carried(**{names[2]: changed})
+        assert not (work / "runs" / "ptb-fast-141.pt").exists()
+    assert "ptb-fast-141.pt: whole" in carried()
+    assert (work / "runs" / "ptb-fast-141.pt").read_bytes() == contents and not list((work / "carried").iterdir())
+
+
 BREAKING = """#!/bin/bash
-case "$*" in *pytest*) kill -SEGV $$ ;; *step_times.py*) sleep 1000 ;; esac
+case "$*" in "-m pytest "*) kill -SEGV $$ ;; *step_times.py*) sleep 1000 ;; esac
 exec {python} "$@"
 """
 
@@ -129,9 +138,9 @@ def test_the_rehearsal_and_parts_that_break(tmp_path):
                  "wt2-fast-1882", "wt2-fast-1882.pointer"):
         assert json.loads(results[f"runs/{name}.result.json"])["test"]["perplexity"] > 1
     assert {"logs/driver.log", "logs/tests.log", "logs/fast-ptb-141.log", "runs/ptb-fast-141.jsonl"} <= set(results)
-    pieces.join(tmp_path / "out", tmp_path)
     for name in ("ptb-fast-141.pt", "wt2-fast-1882.pt"):
-        assert (tmp_path / name).read_bytes() == (tmp_path / "work" / "runs" / name).read_bytes()
+        piece = files[f"{name}.00-of-01"].read_bytes()
+        assert gzip.decompress(piece) == (tmp_path / "work" / "runs" / name).read_bytes()
 
     progress, files = rehearse(tmp_path)                # the next call does what is left, and nothing twice
     assert "tests: finished" in progress and "steps: finished" in progress and "fast: finished before" in progress

@@ -139,7 +139,7 @@ class LSTM(Gated):
         f = f.sigmoid()
         i = i[0].sigmoid() if i else 1 - f
         if self.settings["gate"] == "capped":
-            i = torch.minimum(1 - f, i)
+            i = (1 - f).minimum(i)
         c = f * c + i * g.tanh()
         return o.sigmoid() * c.tanh(), c
 
@@ -152,4 +152,4 @@ class GRU(Gated):
         """Products (B, 3H), with biases; h (B, H) -> new h."""
         (x_r, x_z, x_n), (h_r, h_z, h_n) = x_gates.chunk(3, 1), h_gates.chunk(3, 1)
         r, z = (x_r + h_r).sigmoid(), (x_z + h_z).sigmoid()
-        return torch.lerp((x_n + r * h_n).tanh(), h, z),
+        return (x_n + r * h_n).tanh().lerp(h, z),

@@ -58,15 +58,21 @@ class Mogrifier(LSTM):
         h, c, outputs = hidden[0][0], hidden[1][0], []
         x_gates, h_gates, *rounds = self.products(len(h), weight_hh)
         for x_t in x:                                                                          # (B, I)
-            scaled = [x_t, masked(h, mask)]
-            for turn, factors in enumerate(rounds):
-                gate = scaled[1 - turn % 2]
-                for product in factors:
-                    gate = product(gate)
-                scaled[turn % 2] = 2 * gate.sigmoid() * scaled[turn % 2]
-            h, c = self.step(x_gates(scaled[0]), h_gates(scaled[1]), h, c)
+            x_t, scaled = self.scaled(x_t, masked(h, mask), rounds)
+            h, c = self.step(x_gates(x_t), h_gates(scaled), h, c)
             outputs.append(h)
         return torch.stack(outputs), (h[None], c[None])                                        # (T, B, H), (1, B, H)
+
+    @staticmethod
+    def scaled(x, h, rounds):
+        """x (B, I), h (B, H), the maps of each round, one after another -> x and h after all rounds."""
+        scaled = [x, h]
+        for turn, maps in enumerate(rounds):
+            gate = scaled[1 - turn % 2]
+            for product in maps:
+                gate = product(gate)
+            scaled[turn % 2] = 2 * gate.sigmoid() * scaled[turn % 2]
+        return scaled
 
     def products(self, bsz, weight_hh):
         """The maps of a window: input and state to the gates, and for each round one or two."""

@@ -51,9 +51,14 @@ class RHN(Cell):
         s, outputs = hidden[0], []
         maps = [repeated(weight, len(s), bias, self.matmul_dtype) for weight, bias in zip(weights, self.bias)]
         for from_input in self.product(x, self.weight_ih):                                     # (B, 2H)
-            for depth, linear in enumerate(maps):
-                gates = linear(masked(s, mask))
-                h, t = (gates if depth else gates + from_input).chunk(2, 1)                    # (B, H) each
-                s = torch.lerp(s, h.tanh(), t.sigmoid())
+            s = self.step(from_input, s, maps, mask)
             outputs.append(s)
         return torch.stack(outputs), s[None]                                                   # (T, B, H), (1, B, H)
+
+    def step(self, from_input, s, maps, mask=None):
+        """W x (B, 2H), s (B, H), of each depth a function s -> R s + b -> new s."""
+        for depth, linear in enumerate(maps):
+            gates = linear(masked(s, mask))
+            h, t = (gates if depth else gates + from_input).chunk(2, 1)                        # (B, H) each
+            s = s.lerp(h.tanh(), t.sigmoid())
+        return s

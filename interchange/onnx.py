@@ -49,11 +49,10 @@ def write(contents, state, path, words_seen, int8_lines=None, tokens=None):
     if 4 * sum(tensor.numel() for tensor in state.values()) > LARGEST:
         raise InputError("the model has more than 2 GiB of weights, which no single ONNX file holds")
     about = {"model_type": MODEL_TYPE, "version": 1, "model_author": AUTHOR, "sos_id": eos, "eos_id": eos}
-    tensors = {name: tensor.float() for name, tensor in state.items()}
-    step = onnx_graph.step_model(settings, tensors, about)
-    ours = network.build({**settings, "pdr": 0.0}, len(words))
+    ours = network.build({**settings, "pdr": 0.0}, len(words)).eval()
     ours.load_state_dict(state)
-    check(step, onnx_graph.scorer_model(step, about), ours.eval(), eos)
+    step = onnx_graph.step_model(ours, about)
+    check(step, onnx_graph.scorer_model(step, about), ours, eos)
     steps = {"": step}
     if int8_lines is not None:
         steps[".int8"] = quantised(step)
@@ -62,7 +61,7 @@ def write(contents, state, path, words_seen, int8_lines=None, tokens=None):
             log(f"| {kind} | ppl {ppl:.2f} | each line by itself | {len(each.SerializeToString()) / 2**20:.1f} MiB")
     if table:
         about |= {"sos_id": end, "eos_id": end}
-        step = onnx_graph.step_model(settings, tensors, about, table)
+        step = onnx_graph.step_model(ours, about, table)
         steps = {suffix: quantised(step) if suffix else step for suffix in steps}
     for suffix, each in steps.items():
         for name, model in zip(model_names(stem, suffix), (each, onnx_graph.scorer_model(each, about))):

@@ -1,6 +1,6 @@
 """A model's step as an ONNX graph, and a scorer of whole texts made of the step. Needs the package onnx.
 
-N batch size, L layers, W the widest part of a state, V words, T steps. Arithmetic is written as in `cells` and
+N batch size, L layers, W the widest part of a state, V words, T steps. Arithmetic is that of `cells`, and written as in
 `softmaxes`: a `Value` is the result of a node, and operators on it add nodes.
 """
 from itertools import count
@@ -8,8 +8,8 @@ from itertools import count
 import numpy
 import torch
 
-from interchange.settings import width_of_last
 from runtime.errors import InputError
+from utils import flat_hidden
 
 OPSET, IR = 13, 8                     # old enough for the engines that are in use
 
@@ -53,8 +53,14 @@ class Value:
     def tanh(self):
         return self.graph("Tanh", self)
 
-    def chunk(self, parts):
-        return self.graph("Split", self, outputs=parts, axis=-1)
+    def minimum(self, other):
+        return self.graph("Min", self, other)
+
+    def lerp(self, end, weight):
+        return self + weight * (end - self)
+
+    def chunk(self, parts, axis):
+        return self.graph("Split", self, outputs=parts, axis=axis)
 
     def log_softmax(self):
         return self.graph("LogSoftmax", self, axis=-1)
@@ -100,83 +106,61 @@ class Graph:
             self.stored[name] = self.onnx.numpy_helper.from_array(array, name)
         return Value(self, name)
 
+    def map(self, weight, bias=None):
+        """A function of `linear`; without a bias, weight is the name of both but for their endings."""
+        names = (weight, bias) if bias else (f"{weight}.weight", f"{weight}.bias")
+        return lambda x: self.linear(x, *names)
+
     def linear(self, x, weight, bias=None):
         """x (N, I) -> (N, O). weight (O, I), bias (O,): their names."""
         inputs = [self.parameter(name) for name in (weight, bias) if name in self.tensors]
         return self("Gemm", x, *inputs, transB=1)
 
 
-# ---- a step of each cell: x (N, I), a state -> output (N, H), the state after it; parts of a state are (N, ·)
+# ---- a step of each cell: x (N, I), a state -> output (N, H), the state after it; parts of a state are (N, ·). layer:
+# how the names of the cell's parameters begin
 
-def lstm(graph, layer, settings, x, state):
-    """i, f, g, o, of which i may depend on f (cells/lstm_gru.py)."""
-    h, c = state
-    gates = (graph.linear(x, f"{layer}.weight_ih_l0", f"{layer}.bias_ih_l0")
-             + graph.linear(h, f"{layer}.weight_hh_l0", f"{layer}.bias_hh_l0"))
-    *i, f, g, o = gates.chunk(3 if settings["gate"] == "coupled" else 4)
-    f = f.sigmoid()
-    i = i[0].sigmoid() if i else 1 - f
-    if settings["gate"] == "capped":
-        i = graph("Min", i, 1 - f)
-    c = f * c + i * g.tanh()
-    h = o.sigmoid() * c.tanh()
-    return h, [h, c]
+def gated(graph, cell, layer, x, state):
+    """An LSTM or a GRU."""
+    state = cell.step(graph.linear(x, f"{layer}.weight_ih_l0", f"{layer}.bias_ih_l0"),
+                      graph.linear(state[0], f"{layer}.weight_hh_l0", f"{layer}.bias_hh_l0"), *state)
+    return state[0], state
 
 
-def gru(graph, layer, settings, x, state):
-    (x_r, x_z, x_n), (h_r, h_z, h_n) = (graph.linear(value, f"{layer}.weight_{kind}_l0", f"{layer}.bias_{kind}_l0"
-                                                     ).chunk(3) for value, kind in ((x, "ih"), (state[0], "hh")))
-    r, z = (x_r + h_r).sigmoid(), (x_z + h_z).sigmoid()
-    n = (x_n + r * h_n).tanh()
-    h = n + z * (state[0] - n)
-    return h, [h]
+def mogrifier(graph, cell, layer, x, state):
+    rounds = [[graph.map(f"{layer}.rounds.{turn}.{factor}") for factor in range(len(factors))]
+              for turn, factors in enumerate(cell.rounds)]
+    x, h = cell.scaled(x, state[0], rounds)
+    return gated(graph, cell, layer, x, [h, state[1]])
 
 
-def mogrifier(graph, layer, settings, x, state):
-    h, c = state
-    for turn in range(settings["mogrifier_rounds"]):
-        gate = x if turn % 2 else h
-        for factor in range(2 if settings["mogrifier_rank"] else 1):
-            name = f"{layer}.rounds.{turn}.{factor}"
-            gate = graph.linear(gate, f"{name}.weight", f"{name}.bias")
-        if turn % 2:
-            h = 2 * gate.sigmoid() * h
-        else:
-            x = 2 * gate.sigmoid() * x
-    return lstm(graph, layer, settings, x, [h, c])
-
-
-def rhn(graph, layer, settings, x, state):
-    s, from_input = state[0], graph.linear(x, f"{layer}.weight_ih")
-    for depth in range(settings["rhn_depth"]):
-        gates = graph.linear(s, f"{layer}.weight_hh.{depth}", f"{layer}.bias.{depth}")
-        h, t = (gates if depth else gates + from_input).chunk(2)
-        s = s + (h.tanh() - s) * t.sigmoid()
+def rhn(graph, cell, layer, x, state):
+    maps = [graph.map(f"{layer}.weight_hh.{depth}", f"{layer}.bias.{depth}") for depth in range(len(cell.weight_hh))]
+    s = cell.step(graph.linear(x, f"{layer}.weight_ih"), state[0], maps)
     return s, [s]
 
 
-def qrnn(graph, layer, settings, x, state):
+def qrnn(graph, cell, layer, x, state):
     """The first layer's state has a second part, the word before."""
     inputs = graph("Concat", x, state[1], axis=-1) if len(state) > 1 else x
-    z, f, o = graph.linear(inputs, f"{layer}.linear.weight", f"{layer}.linear.bias").chunk(3)
-    f = f.sigmoid()
-    c = f * state[0] + (1 - f) * z.tanh()
+    z, f, o = graph.linear(inputs, f"{layer}.linear.weight", f"{layer}.linear.bias").chunk(3, 1)
+    c = z.tanh().lerp(state[0], f.sigmoid())
     return o.sigmoid() * c, [c, x][:len(state)]
 
 
-STEPS = {"LSTM": lstm, "GRU": gru, "QRNN": qrnn, "RHN": rhn, "Mogrifier": mogrifier}
+STEPS = {"LSTM": gated, "GRU": gated, "QRNN": qrnn, "RHN": rhn, "Mogrifier": mogrifier}
 
 
 # ---- a softmax: features (N, F) -> log-probabilities (N, V)
 
-def log_probabilities(graph, settings, features):
+def log_probabilities(graph, cutoffs, features):
     decoder = "decoder.weight" if "decoder.weight" in graph.tensors else "encoder.weight"
     if "softmax.prior.weight" in graph.tensors:
         return mixture(graph, features, decoder)
     if "projection.weight" in graph.tensors:
         features = graph.linear(features, "projection.weight")
     weight = graph.tensors[decoder]
-    edges = [cut for cut in settings["cutoffs"] or [] if cut < len(weight)]
+    edges = [cut for cut in cutoffs or [] if cut < len(weight)]
     if edges:
         return adaptive(graph, features, weight, [*edges, len(weight)])
     return graph.linear(features, decoder, "decoder.bias").log_softmax()
@@ -202,7 +186,7 @@ def mixture(graph, features, decoder):
     components = len(graph.tensors["softmax.prior.weight"])
     latents = graph.linear(features, "softmax.latent.weight", "softmax.latent.bias").tanh()
     priors = graph.linear(features, "softmax.prior.weight").log_softmax()
-    latents, priors = (value.chunk(components) if components > 1 else [value] for value in (latents, priors))
+    latents, priors = (value.chunk(components, 1) if components > 1 else [value] for value in (latents, priors))
     parts = [graph.linear(latent, decoder, "decoder.bias").log_softmax() + prior
              for latent, prior in zip(latents, priors)]
     stacked = graph("Concat", *(graph("Unsqueeze", part, graph.whole([1])) for part in parts), axis=1)  # (N, K, V)
@@ -211,26 +195,15 @@ def mixture(graph, features, decoder):
 
 # ---- models
 
-def state_widths(settings):
-    """Of each layer the widths of its state's parts."""
-    last = settings["nlayers"] - 1
-    widths = [width_of_last(settings) if layer == last else settings["nhid"] for layer in range(last + 1)]
-    if settings["model"] in ("LSTM", "Mogrifier"):
-        return [(width, width) for width in widths]
-    if settings["model"] == "QRNN":
-        return [(widths[0], settings["emsize"]), *((width,) for width in widths[1:])]
-    return [(width,) for width in widths]
-
-
-def step_model(settings, tensors, metadata, table=None):
+def step_model(model, metadata, table=None):
     """x (N, 1), h0, c0 (L, N, W) -> log_softmax (N, V), next_h0, next_c0, as a model.
 
-    tensors: a model's state dict. metadata: a dict. table: of other ids those of the model, a list of V, if x and the
-    columns of log_softmax are to have these. A layer's state is in the first columns of h0 and, where it has a second
-    part, of c0.
+    model: an RNNModel. metadata: a dict. table: of other ids those of the model, a list of V, if x and the columns of
+    log_softmax are to have these. A layer's state is in the first columns of h0 and, where it has a second part, of c0.
     """
-    graph, widths = Graph(tensors), state_widths(settings)
-    widest = max(max(parts) for parts in widths)
+    graph, kind = Graph(model.state_dict()), model.config.model
+    widths = [[part.size(2) for part in flat_hidden(state)] for state in model.init_hidden(1)]     # of parts of a state
+    widest = max(map(max, widths))
     past = [Value(graph, "h0"), Value(graph, "c0")]
     words = graph("Reshape", Value(graph, "x"), graph.whole([-1]))                                      # (N,)
     if table:
@@ -242,26 +215,26 @@ def step_model(settings, tensors, metadata, table=None):
         whole = [graph("Gather", part, graph.whole([layer]), axis=0) for part in past]                  # (1, N, W)
         state = [graph("Reshape", part.at(0, width, 2), graph.whole([-1, width]))
                  for part, width in zip(whole, parts)]                                                     # (N, ·)
-        x, state = STEPS[settings["model"]](graph, f"rnns.{layer}", settings, x, state)
+        x, state = STEPS[kind](graph, model.rnns[layer], f"rnns.{layer}", x, state)
         outputs.append(x)
         for k, part in enumerate(whole):
             if k < len(state):
                 part = graph("Pad", state[k], graph.whole([0, 0, 0, widest - parts[k]]))
                 part = graph("Unsqueeze", part, graph.whole([0]))
             after[k].append(part)
-    features = sum(outputs[1:], outputs[0]) if settings["skip_output"] else outputs[-1]
-    logprobs = log_probabilities(graph, settings, features)
+    features = sum(outputs[1:], outputs[0]) if model.config.skip_output else outputs[-1]
+    logprobs = log_probabilities(graph, model.softmax.settings.get("cutoffs"), features)
     graph.named(graph("Gather", logprobs, own_ids, axis=1) if table else logprobs, "log_softmax")
     for name, parts in zip(("next_h0", "next_c0"), after):
         graph.named(graph("Concat", *parts, axis=0), name)
 
     states = len(widths), "N", widest
-    vocabulary = len(table or tensors["encoder.weight"])
+    vocabulary = len(table or model.encoder.weight)
     return model_of(graph.nodes, list(graph.stored.values()),
                     {"x": ("N", 1), "h0": states, "c0": states},
                     {"log_softmax": ("N", vocabulary), "next_h0": states, "next_c0": states},
                     {**metadata, "comment": "one step, with its state", "num_layers": states[0], "hidden_size": widest,
-                     "embedding_dim": settings["emsize"], "vocab_size": vocabulary})
+                     "embedding_dim": model.encoder.embedding_dim, "vocab_size": vocabulary})
 
 
 def scorer_model(step, metadata):

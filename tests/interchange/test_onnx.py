@@ -62,7 +62,7 @@ def test_the_step_and_the_scorer(kind, tmp_path):
 
 def test_a_model_that_onnxruntime_computes_otherwise_is_not_written(tmp_path, monkeypatch):
     model, contents = contents_of()
-    monkeypatch.setitem(rnnlm.onnx_graph.STEPS, "LSTM", lambda graph, layer, settings, x, state: (state[0], state))
+    monkeypatch.setitem(rnnlm.onnx_graph.STEPS, "LSTM", lambda graph, cell, layer, x, state: (state[0], state))
     with pytest.raises(InputError, match="nothing was written"):
         rnnlm.write(contents, model.state_dict(), str(tmp_path / "lm.onnx"), None)
     assert not os.listdir(tmp_path)

@@ -148,14 +148,14 @@ class DynamicPass(ResumablePass):
         self.model = model
         self.weights = [w.detach() for w in model.parameters()]    # the same memory
         self.trained = [w.clone() for w in self.weights]
-        self.mean_squares = None
+        self.mean_squares, self.gathered = None, ""          # gathered: what they were taken from
 
     def gather(self, streams):
         """Take the gradients' mean squares over all windows of the training text, `streams` (L, B).
 
         They are kept for a run that continues, but only as a whole.
         """
-        name = f"mean squares {digest(streams)} {streams.size(1)} {self.args.bptt}"
+        self.gathered = name = f"mean squares {digest(streams)} {streams.size(1)} {self.args.bptt}"
         with self._untrusted():
             self.mean_squares = self.splits.get(name)
             for found, like in zip(self.mean_squares or [], self.trained, strict=bool(self.mean_squares)):
@@ -235,7 +235,7 @@ class DynamicPass(ResumablePass):
         """What a reading depends on, besides the model."""
         cut = zlib.crc32(repr(segments).encode())
         return (f"{split} {digest(stream)} {self.args.rule} {lr} {lamb} {self.args.epsilon} {self.args.bptt} {cut} "
-                f"{''.join(str(int(wanted)) for wanted in details)}")
+                f"{''.join(str(int(wanted)) for wanted in details)} {self.gathered}")
 
     def _continued(self, name, stream, segments):
         """What was read of `stream` under `name`, the weights as they were then, and a meter of it."""

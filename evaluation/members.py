@@ -129,6 +129,8 @@ class MembersPass(ResumablePass):
         log(f"| reading {member.label}, on {compute}")
         corpus, part, logprobs = read_corpus(args, vocabulary), None, {}
         what = f"{member.path} {member.own_settings(args)}"
+        if "dynamic" in member.methods and args.rule == "rms":   # its steps depend on the training text
+            what += f" {digest(corpus.train)}"
         with self._untrusted():
             finished = self.splits.setdefault("finished", {})
             finished.keys()                                      # it is a dict

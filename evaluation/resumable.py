@@ -31,7 +31,7 @@ class ResumablePass:
     parts = PARTS                                        # what a text's entry has an item per window of
 
     def __init__(self, path, args, stage="pointer"):
-        self.file, self.args = Files(path, stage).state, args
+        self.file, self.args, self.stage = Files(path, stage).state, args, stage
         self.key = content_key([path], ["long pass", args.precision])    # of the model's very weights
         self.splits = {}                                 # name -> lists of PARTS with an item per window, and hidden
         self.status = 0
@@ -43,6 +43,9 @@ class ResumablePass:
             state = checkpoint.read(self.file)
             if state.get("key") != self.key:
                 raise InputError(f"{self.file} is of another model; leave --resume out to start over")
+            if state.get("stage", self.stage) != self.stage:      # states of earlier versions do not say it
+                raise InputError(f"{self.file} is of another script, or of other models of an ensemble; leave --resume "
+                                 "out to start over")
             self.splits = state.get("splits")
             log(f"| continuing from {self.file}")
         self.interruption = Interruption(self.args.max_minutes).__enter__()
@@ -91,7 +94,7 @@ class ResumablePass:
                 if isinstance(seen, dict) and seen.get("targets"):
                     seen.update({part: [torch.cat(seen[part])] for part in self.parts if seen.get(part)})
         try:
-            checkpoint.save(self.file, {"key": self.key, "splits": self.splits})
+            checkpoint.save(self.file, {"key": self.key, "stage": self.stage, "splits": self.splits})
         except OSError as error:
             log(f"| WARNING: {self.file} could not be written ({error.strerror or error}); reading goes on")
 
@@ -101,7 +104,9 @@ class ResumablePass:
             if split not in self.splits:
                 self.splits[split] = {**{name: [] for name in PARTS}, "hidden": None}
             seen = self.splits[split]
-            rows = sum(map(len, seen["targets"]))
+            first, rows = stream[0, 0].item(), sum(map(len, seen["targets"]))
+            if seen.setdefault("first", first) != first:              # which is no target, but was read
+                raise ValueError("another text")
             if rows:
                 expected = (stream.new_empty(rows, model.nhidlast, dtype=torch.float32), stream[1:rows + 1, 0],
                             stream.new_empty(rows, dtype=torch.float32))

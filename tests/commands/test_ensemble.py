@@ -1,8 +1,10 @@
 """ensemble.py as a user runs it, against the scripts that read one model."""
 import gc
+import importlib
 import json
 import math
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -180,6 +182,36 @@ def test_interrupted_and_continued_equals_uninterrupted(share, mix, monkeypatch,
     assert count.calls < checks * (1 - share) + 30           # nothing was read twice, but for half a gathering
 
 
+def test_what_was_learnt_with_another_training_text_is_read_again(mix, monkeypatch, folder, toy):
+    """Of a finished model and of one that is being read; the texts themselves are the same."""
+    other = shutil.copytree(toy, folder / "other")
+    (other / "train.txt").write_text("".join((toy / "train.txt").open().readlines()[:150]))
+    words = ["lstm.pt:dynamic", "gru.pt:dynamic", *DYNAMIC, "--bptt", 20]
+    count = stop_after(None)
+    monkeypatch.setattr(signals.Interruption, "check", count)
+    whole = mix(*words, "--data", other)[1]
+    monkeypatch.setattr(signals.Interruption, "check", count := stop_after(None))
+    assert losses(mix(*words)[1]) != losses(whole)
+    monkeypatch.setattr(signals.Interruption, "check", stop_after(count.calls - 2))
+    assert mix(*words)[1] is None
+    assert losses(mix(*words, "--data", other, "--resume", "auto")[1]) == losses(whole)
+
+
+def test_a_state_of_another_script_or_of_other_models_is_refused_and_stays(mix, refuse, call, monkeypatch, folder):
+    with monkeypatch.context() as patch:
+        patch.setattr(signals.Interruption, "check", stop_after(10))
+        mix("lstm.pt", "gru.pt")
+        patch.setattr(signals.Interruption, "check", stop_after(1))
+        call("pointer.py", "--checkpoint", "lstm.pt")
+    for name, script, words in [
+            ("lstm.ensemble.gru", "ensemble.py", ["lstm.pt", "gru.pt:cache"]),
+            ("lstm.pointer", "dynamiceval.py", ["--checkpoint", "lstm.pt", "--rule", "sgd"])]:
+        before = (folder / f"{name}.state.pt").read_bytes()
+        line = refuse(*words, "--resume", f"{name}.state.pt", script=script)
+        assert "is of another script, or of other models" in line
+        assert (folder / f"{name}.state.pt").read_bytes() == before
+
+
 def test_a_state_keeps_no_features_of_models_that_were_read(mix, monkeypatch, folder):
     monkeypatch.setattr(signals.Interruption, "check", stop_after(10))
     mix(*ALL)
@@ -215,12 +247,12 @@ def test_output_to_a_pipe_is_alone_there(folder):
 @pytest.fixture
 def refuse(folder, monkeypatch, capsys):
     """`refuse(*words)` runs the script as a user does -> its one line of error."""
-    def run(*words):
+    def run(*words, script="ensemble.py"):
         words = [str(word) for word in words]
         monkeypatch.chdir(folder)
-        monkeypatch.setattr("sys.argv", ["ensemble.py", *words])
+        monkeypatch.setattr("sys.argv", [script, *words])
         with pytest.raises(SystemExit) as exit:
-            errors.run(ensemble.main)
+            errors.run(importlib.import_module(script.removesuffix(".py")).main)
         said = capsys.readouterr().err
         line = exit.value.code if isinstance(exit.value.code, str) else said
         assert exit.value.code not in (0, None) and len(line.strip().splitlines()) == 1 and "Traceback" not in line

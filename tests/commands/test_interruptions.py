@@ -12,12 +12,14 @@ import time
 
 import pytest
 import torch
-from conftest import ROOT, SMALL, run_script
+from conftest import ROOT, SMALL, run_script, stop_after
 from test_scripts import compare, figure
 
 import checkpoint
 import evaluate
 import main
+from runtime import signals
+from runtime.errors import InputError
 from runtime.processes import resume_command
 from training import step as train_step
 
@@ -264,6 +266,20 @@ def test_the_cache_pointer_goes_on_too(trained, toy, call, tmp_path):
     assert "continuing from" in going_on and going_on.splitlines()[-1] == whole.splitlines()[-1]
     assert [figure(going_on, split) for split in ("valid", "test")] == [figure(whole, s) for s in ("valid", "test")]
     assert not files[0].exists()
+
+
+def test_a_pass_over_a_text_that_begins_with_another_word_is_not_continued(trained, toy, call, tmp_path, monkeypatch):
+    """The first word is no target, but all that follows was read after it."""
+    data = shutil.copytree(toy, tmp_path / "data")
+    model = shutil.copy(trained / "toy.pt", tmp_path / "a.pt")
+    words = ["--checkpoint", model, "--data", data, "--bptt", 20]
+    with monkeypatch.context() as patch:
+        patch.setattr(signals.Interruption, "check", stop_after(5))
+        assert "to continue" in call("pointer.py", *words)
+    first, rest = (data / "valid.txt").read_text().split(" ", 1)
+    (data / "valid.txt").write_text(f"{'w1' if first != 'w1' else 'w2'} {rest}")
+    with pytest.raises(InputError, match="of another text; leave --resume out"):
+        call("pointer.py", *words, "--resume", "auto")
 
 
 def test_two_runs_under_one_name(toy, tmp_path):

@@ -239,6 +239,24 @@ def test_interrupted_and_continued_equals_uninterrupted(share, evaluate, monkeyp
     assert all(result[split]["loss"] == whole[split]["loss"] for split in ("valid", "test"))
 
 
+@pytest.mark.parametrize("what", ["batch size", "training text"])
+def test_a_pass_with_other_mean_squares_is_not_continued(what, evaluate, changed, monkeypatch, tmp_path):
+    """Interrupted within the last text: what was read of it was learnt with steps of other sizes."""
+    data, flags = changed, ["--lr", 1e-3]
+    if what == "batch size":
+        flags += ["--stat-batch-size", 5]
+    else:
+        data = shutil.copytree(changed, tmp_path / "other")
+        (data / "train.txt").write_text("".join((changed / "train.txt").open().readlines()[:80]))
+    whole, count = evaluate(*flags, data=data)[1], stop_after(None)
+    monkeypatch.setattr(signals.Interruption, "check", count)
+    evaluate("--lr", 1e-3)
+    monkeypatch.setattr(signals.Interruption, "check", stop_after(int(0.9 * count.calls)))
+    assert evaluate("--lr", 1e-3)[1] is None
+    result = evaluate(*flags, "--resume", "auto", data=data)[1]
+    assert all(result[split]["loss"] == whole[split]["loss"] for split in ("valid", "test"))
+
+
 def test_the_time_limit_ends_it_cleanly(trained, changed, tmp_path):
     shutil.copy(trained / "toy.pt", tmp_path / "toy.pt")
     said = run_script("dynamiceval.py", "--save", "toy.pt", "--data", changed, "--max-minutes", 1e-4, cwd=tmp_path)

@@ -19,7 +19,8 @@ def next_word(logprobs, temperature, top_k=0, top_p=1.0, generator=None):
         return logprobs.argmax().item()
     logits = logprobs / temperature
     if 0 < top_k < len(logits):
-        logits = logits.masked_fill(logits < logits.topk(top_k).values[-1], -torch.inf)
+        best = logits.topk(top_k)                                                      # of equal ones no more than K
+        logits = torch.full_like(logits, -torch.inf).scatter(0, best.indices, best.values)
     probabilities = logits.softmax(0)
     if top_p < 1:
         ordered, ids = probabilities.sort(descending=True)

@@ -164,8 +164,8 @@ def write(args, text, scores, title, counts=None):
         warn_of_frequencies(rows, counts)
         write_rows(args.per_token, rows, args.format, dialect)
     elif args.per_token:
-        warn_of_empty_lines(args.format, text)
         rows_of = (text, scores) if args.format in PLAIN else whole_words(text, scores)
+        warn_of_empty_lines(args.format, rows_of[0])
         write_rows(args.per_token, FORMATS[args.format](*rows_of, unit), args.format, dialect)
     if args.per_sentence:
         write_rows(args.per_sentence, sentence_rows(text, scores.logprobs, unit), args.format, dialect)

@@ -10,14 +10,15 @@ from evaluation.scoring import Scores
 def word_index(tokens):
     """The number of the word, between white space, that each of `tokens` (N,) is a piece of, from 0 on -> list.
 
-    White space belongs to the word after it, or where none follows to a word of its own; <eos> is a word.
+    White space belongs to the word after it; <eos> is a word.
     """
-    index, number = [], -1
+    index, number, blank = [], -1, False                 # blank: whether the last word is white space so far
     for ends, line in groupby(tokens, lambda token: token == EOS):
         parts = [b"" if ends else bytes_of(token) for token in line]
-        of_byte = list(_word_of_each_byte(b"".join(parts)))
-        starts = accumulate(map(len, parts), initial=0)
-        numbers = range(len(parts)) if ends else [of_byte[start] for start, _ in zip(starts, parts)]
+        data = b"".join(parts)
+        of_byte, starts = list(_word_of_each_byte(data)), accumulate(map(len, parts), initial=0)
+        numbers = range(-blank, len(parts) - blank) if ends else [of_byte[start] for start, _ in zip(starts, parts)]
+        blank = not ends and numbers[-1] == of_byte[-1] and data.decode(errors="replace")[-1].isspace()
         index += [number + 1 + number_in_line for number_in_line in numbers]
         number = index[-1]
     return index

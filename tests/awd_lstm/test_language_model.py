@@ -146,9 +146,13 @@ def test_a_sample_without_a_seed_follows_torch(made):
     (lambda lm: lm.generate(top_p=1.5), "top_p"),
     (lambda lm: lm.perplexity([]), "no sentence"),
     (lambda lm: LanguageModel(lm.model, WORDS, unknown="skip"), "skip"),
-    (lambda lm: LanguageModel(lm.model, ["a"]), "<eos>"),
+    (lambda lm: LanguageModel(lm.model, ["x", *WORDS[1:]]), "<eos>"),
+    (lambda lm: LanguageModel(lm.model, WORDS[:-1]), "has 11 words, the model 12"),
+    (lambda lm: LanguageModel(lm.model, [*WORDS, "k"]), "has 13 words, the model 12"),
+    (lambda lm: LanguageModel(lm.model, [*WORDS[:-1], "a"]), "has 'a' more than once"),
+    (lambda lm: LanguageModel(lm.model, [*WORDS[:-1], 5]), "no list of words"),
     (lambda lm: LanguageModel(lm.model, WORDS, unknown="error").score(["a zebra"]), "zebra.*unknown='unk'"),
-    (lambda lm: LanguageModel(lm.model, ["<eos>", "a"]).next("zebra"), "zebra.*no <unk>")])
+    (lambda lm: LanguageModel(lm.model, ["<eos>", "x", *WORDS[2:]]).next("zebra"), "zebra.*no <unk>")])
 def test_what_cannot_be_used_is_an_input_error(asked, named, made):
     with pytest.raises(InputError, match=named):
         asked(made)

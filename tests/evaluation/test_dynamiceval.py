@@ -208,6 +208,19 @@ def test_the_cache_on_top(evaluate):
     assert f"and with the neural cache  | test loss {mixed['test']['loss']:5.2f}" in said
 
 
+def test_a_cache_alone_says_why_the_loss_is_infinite(evaluate, call, trained, changed, tmp_path):
+    """And of which tokens: those that did not stand in the text before."""
+    words = (changed / "valid.txt").read_text().replace("\n", " <eos> ").split()
+    absent = sum(word not in words[1:i] for i, word in enumerate(words) if i > 1)      # the first has no cache yet
+    why = f"{absent:,} of {len(words) - 1:,} tokens of valid have probability 0"
+    said, result = evaluate("--lr", 1e-3, "--neural-cache", "--lambdasm", 1)
+    assert why in said and "--lambdasm 1" in said and result["valid"]["loss"] is None
+    flags = ["--data", changed, "--window", 3785]
+    assert why in call("pointer.py", "--checkpoint", "toy.pt", "--lambdasm", 1, *flags)
+    said = call("ensemble.py", "toy.pt:cache,lambdasm=1", "toy.pt", *flags)
+    assert why in said and "mixture | valid loss   inf" not in said
+
+
 def test_search_takes_the_best_of_the_grid(evaluate, monkeypatch):
     monkeypatch.setattr(dynamiceval, "FACTORS", (1, 30, 1e9))
     monkeypatch.setattr(dynamiceval, "LAMBDAS", (0, 0.01))

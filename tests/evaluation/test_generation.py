@@ -23,6 +23,12 @@ def test_what_is_drawn_from(flags, count):
     assert torch.bincount(torch.tensor(drawn), minlength=5)[kept] / 2000 == pytest.approx(shares, abs=0.04)
 
 
+def test_no_more_than_top_k_of_equally_likely_words():
+    generator, logprobs = torch.Generator().manual_seed(0), torch.tensor([0.1, 0.225, 0.225, 0.225, 0.225]).log()
+    assert len({next_word(logprobs, 1.0, top_k=2, generator=generator) for _ in range(200)}) == 2
+    assert len({next_word(logprobs, 1.0, top_k=1, generator=generator) for _ in range(200)}) == 1
+
+
 def test_top_p_counts_after_the_temperature():
     """At half the temperature the likeliest word alone has more than half of the probability."""
     generator = torch.Generator().manual_seed(0)

@@ -7,7 +7,7 @@ from evaluation.pieces import whole_words, word_index
 from evaluation.scoring import Scores
 from evaluation.text import Text
 
-LINES = ["the  cat sat.", " on\u3000the mat ", "", "Привет, мир", "x"]
+LINES = ["the  cat sat.", " on\u3000the mat ", "", "Привет, мир", " ", "x\t\t"]
 
 
 @pytest.mark.parametrize("kind", ["chars", "bpe", "unigram"])
@@ -23,7 +23,7 @@ def test_words_are_what_stands_between_white_space(kind):
     joined, scores = whole_words(text, Scores(logprobs, None, logprobs))
 
     expected = [word for line in LINES for word in (*line.split(), EOS)]
-    assert [word for word in joined.words if word] == expected          # white space before <eos> is a word of its own
+    assert joined.words == expected                         # white space at a line's end is read with its <eos>
     assert sum(scores.logprobs) == sum(logprobs) and len(scores.logprobs) == len(joined.words) == len(joined.ends)
     assert [word for word, end in zip(joined.words, joined.ends) if end] == [EOS] * len(LINES)
     first = sum(word_index(pieces)[i] == 0 for i in range(len(pieces)))

@@ -96,9 +96,14 @@ def check_flags(args):
 def check_files(args, path):
     """Refuse outputs that cannot be written, or would take the place of another file. path: of the model."""
     outputs.check(args, [path], args.text or args.split != "both", "--split or --text")
-    if args.save_adapted and os.path.exists(args.save_adapted):
-        raise InputError(f"{args.save_adapted} is there already, and may be a model that is worth keeping; give "
-                         "--save-adapted another name, or remove it")
+    continues = args.resume and os.path.exists(Files(path, "dynamic").state if args.resume == "auto" else args.resume)
+    if args.save_adapted and os.path.exists(args.save_adapted) and not continues:
+        raise is_there(args.save_adapted)
+
+
+def is_there(path):
+    return InputError(f"{path} is there already, and may be a model that is worth keeping; give --save-adapted another "
+                      "name, or remove it")
 
 
 def result_name(args):
@@ -108,13 +113,19 @@ def result_name(args):
 
 
 def save_adapted(path, source, model):
-    """Write `model`, whose weights have changed since they were read from `source`, as a model's file of its own."""
+    """Write `model`, whose weights have changed since they were read from `source`, as a model's file of its own.
+
+    A file that is there already is this model, written before the pass was interrupted, or else an InputError.
+    """
     contents = checkpoint.load(source)
     contents |= checkpoint.contents_of(model, contents["settings"], checkpoint.vocabulary_of(contents),
                                        contents["losses"])
     contents.pop("digest", None)
+    digest = checkpoint.digest(contents)
+    if os.path.exists(path) and checkpoint.digest(checkpoint.load(path)) != digest:
+        raise is_there(path)
     try:
-        checkpoint.save(path, {**contents, "digest": checkpoint.digest(contents)})
+        checkpoint.save(path, {**contents, "digest": digest})
     except OSError as error:
         raise InputError(f"{path} cannot be written ({error.strerror or error})") from None
     log(f"| the adapted model is saved in {path}")

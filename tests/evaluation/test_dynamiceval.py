@@ -385,6 +385,34 @@ def test_an_interrupted_adaptation_equals_an_uninterrupted_one(calls, adapt, eva
     assert one == other
 
 
+def test_an_adaptation_continues_that_ended_after_its_model_was_saved(adapt, monkeypatch, tmp_path):
+    """Killed before its other outputs were written: the model that is there is its own. Another's stays."""
+    flags = ["--lr", 1, "--save-adapted", "adapted.pt", "--checkpoint-minutes", 1e-9]
+
+    def killed(*args):
+        raise KeyboardInterrupt
+    with monkeypatch.context() as patch:
+        patch.setattr(dynamiceval.outputs, "write", killed)
+        with pytest.raises(KeyboardInterrupt):
+            adapt(*flags)
+    state, adapted = tmp_path / "toy.dynamic.state.pt", tmp_path / "adapted.pt"
+    kept, written = state.read_bytes(), adapted.read_bytes()
+    with pytest.raises(InputError, match="is there already"):
+        adapt(*flags)
+    rows, said, _ = adapt(*flags, "--resume", "auto")
+    assert "continuing from" in said and adapted.read_bytes() == written and not state.exists()
+    adapted.unlink()
+    assert adapt(*flags)[0] == rows
+    state.write_bytes(kept)
+    shutil.copy(tmp_path / "toy.pt", adapted)
+    with pytest.raises(InputError, match="is there already"):
+        adapt(*flags, "--resume", "auto")
+    assert adapted.read_bytes() == (tmp_path / "toy.pt").read_bytes() and state.exists()
+    state.unlink()
+    with pytest.raises(InputError, match="is there already"):
+        adapt(*flags, "--resume", "auto")
+
+
 @pytest.mark.parametrize("words, said", [
     (["--text", "items.txt", "--search"], "for lines give both"),
     (["--context", "reset", "--segments", "tokens"], "--segments tokens"),

@@ -74,13 +74,15 @@ class LanguageModel:
             raise InputError(f"unknown={unknown!r}: use 'unk' or 'error'")
         self.model, self.vocabulary, self.unknown = model, Vocabulary(vocabulary, tokenizer), unknown
         self.compute = devices.Compute(model.encoder.weight.device, precision)
-        if len(self.vocabulary) != len(model.decoder.weight):
-            raise InputError(f"the vocabulary has {len(self.vocabulary):,} words, the model {len(model.decoder.weight):,}")
+        size = len(model.decoder.weight)
+        if len(self.vocabulary) != size:
+            raise InputError(f"the vocabulary has {len(self.vocabulary):,} words, the model {size:,}")
         if not all(isinstance(word, str) for word in self.vocabulary):
             raise InputError("the vocabulary is no list of words, which are strings")
         self.ids = {word: i for i, word in enumerate(self.vocabulary)}
-        if len(self.ids) != len(self.vocabulary):
-            raise InputError(f"the vocabulary has {short(Counter(self.vocabulary).most_common(1)[0][0])} more than once")
+        if len(self.ids) != size:
+            word = Counter(self.vocabulary).most_common(1)[0][0]
+            raise InputError(f"the vocabulary has {short(word)} more than once")
         if EOS not in self.ids:
             raise InputError(f"the model does not know {EOS}, which texts are read after")
 

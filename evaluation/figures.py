@@ -19,9 +19,9 @@ def log_figures(what, name, logprobs, size=None, more=""):
     found = figures(logprobs, size)
     log(f"| {what} | {report_tokens(found['loss'], name + ' ')}{more}")
     impossible = sum(logprob == -math.inf for logprob in logprobs)
-    if impossible:                             # a softmax gives every word some probability, and a cache only those in it
-        warn(f"{what.strip()}: {impossible:,} of {len(logprobs):,} tokens of {name} have probability 0, so that the loss "
-             "is infinite: they are not in the cache, whose share --lambdasm 1 leaves the model none")
+    if impossible:                             # a softmax gives all words some probability, a cache only those in it
+        warn(f"{what.strip()}: {impossible:,} of {len(logprobs):,} tokens of {name} have probability 0, so that the "
+             "loss is infinite: they are not in the cache, whose share --lambdasm 1 leaves the model none")
     return found
 
 

@@ -155,7 +155,7 @@ get() {
     *) exit 1 ;;
     esac
     if [[ $name == demo ]]; then
-        PYTHONPATH="$HERE" "$PYTHON" -m corpus.demo "$dir"
+        corpus build demo '' "$dir"
     elif [[ $name == pennchar ]]; then
         get penn
         corpus build pennchar "$to/penn" "$dir"

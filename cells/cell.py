@@ -1,5 +1,5 @@
 """What every recurrent cell is to the model: a layer with a zero state, which says what it supports."""
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -57,6 +57,20 @@ class Cell(nn.Module):
     def product(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """`F.linear` in the matmul dtype: x (…, I), weight (O, I) -> (…, O) as `x` is."""
         return linear(x, weight, bias, self.matmul_dtype)
+
+
+def by_steps(step: Callable[..., Sequence[Tensor]], inputs: Iterable[Tensor],
+             state: Sequence[Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """A layer in operators of torch, differentiated by autograd -> output (T, B, H), the state after it.
+
+    step: an input of `inputs` and the parts of a state (B, ·) -> the parts after it, the first of which is the output.
+    state: parts (1, B, ·).
+    """
+    outputs, state = [], [part[0] for part in state]
+    for each in inputs:
+        state = step(each, *state)
+        outputs.append(state[0])
+    return torch.stack(outputs), tuple(part[None] for part in state)
 
 
 def masked(state: Tensor, mask: Tensor | None) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from cells.cell import Cell, masked
+from cells.cell import Cell, by_steps, masked
 from ops.cudnn import KERNELS, recur_by_torch, recur_flat
 from ops.recurrence import pays, recur
 from ops.repeated import repeated
@@ -54,19 +54,19 @@ class Gated(Cell):
 
     def step_by_step(self, x, state, weight_hh, mask, input_masks=None):
         """The same in operators of torch, differentiated by autograd."""
-        state, outputs, bias, masks_of_gates = [part[0] for part in state], [], self.bias_hh_l0, False
-        if mask is not None and mask.dim() == 3:
-            weight_hh, masks_of_gates = weight_hh.unflatten(0, (self.gates, -1)), True         # (G, H, H)
+        bias, masks_of_gates = self.bias_hh_l0, mask is not None and mask.dim() == 3
+        if masks_of_gates:
+            weight_hh = weight_hh.unflatten(0, (self.gates, -1))                               # (G, H, H)
             bias = bias.unflatten(0, (self.gates, 1, -1))                                      # (G, 1, H)
         product = repeated(weight_hh, x.size(1), bias, self.matmul_dtype)
+
+        def step(x_gates, h, *c):                                                              # (B, G·H), (B, H) each
+            h_gates = product(masked(h, mask))
+            return self.step(x_gates, h_gates.transpose(0, 1).flatten(1) if masks_of_gates else h_gates, h, *c)
         x_gates = (self.product(x, self.weight_ih_l0) if input_masks is None else
                    self.masked_products(x, input_masks)) + self.bias_ih_l0
-        for each in x_gates:                                                                   # (B, G·H)
-            h_gates = product(masked(state[0], mask))
-            state = self.step(each, h_gates.transpose(0, 1).flatten(1) if masks_of_gates else h_gates, *state)
-            outputs.append(state[0])
-        after = tuple(part[None] for part in state)
-        return torch.stack(outputs), after if len(after) > 1 else after[0]                     # (T, B, H), (1, B, H)
+        output, after = by_steps(step, x_gates, state)                                         # (T, B, H), (1, B, H)
+        return output, after if len(after) > 1 else after[0]
 
     def state_mask(self, state):
         """As of every cell, (B, H); with `untied_masks` one for each gate (G, B, H)."""

@@ -2,10 +2,9 @@
 
 T window length, B batch size, I width of the input, H hidden units, G gates.
 """
-import torch
 from torch import nn
 
-from cells.cell import masked
+from cells.cell import by_steps, masked
 from cells.lstm_gru import LSTM
 from ops.mogrifier import recur_mogrifier
 from ops.repeated import repeated
@@ -55,13 +54,12 @@ class Mogrifier(LSTM):
 
     def step_by_step(self, x, hidden, weight_hh, mask):
         """The same in operators of torch, differentiated by autograd."""
-        h, c, outputs = hidden[0][0], hidden[1][0], []
-        x_gates, h_gates, *rounds = self.products(len(h), weight_hh)
-        for x_t in x:                                                                          # (B, I)
-            x_t, scaled = self.scaled(x_t, masked(h, mask), rounds)
-            h, c = self.step(x_gates(x_t), h_gates(scaled), h, c)
-            outputs.append(h)
-        return torch.stack(outputs), (h[None], c[None])                                        # (T, B, H), (1, B, H)
+        x_gates, h_gates, *rounds = self.products(x.size(1), weight_hh)
+
+        def step(x, h, c):                                                                     # (B, I), (B, H) each
+            x, scaled = self.scaled(x, masked(h, mask), rounds)
+            return self.step(x_gates(x), h_gates(scaled), h, c)
+        return by_steps(step, x, hidden)                                                       # (T, B, H), (1, B, H)
 
     @staticmethod
     def scaled(x, h, rounds):

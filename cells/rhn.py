@@ -5,7 +5,7 @@ T window length, B batch size, I width of the input, H hidden units, D depth.
 import torch
 from torch import nn
 
-from cells.cell import Cell, masked
+from cells.cell import Cell, by_steps, masked
 from ops.highway import recur_highway
 from ops.repeated import repeated
 from ops.window import has_compiled_steps
@@ -48,12 +48,10 @@ class RHN(Cell):
 
     def step_by_step(self, x, hidden, weights, mask):
         """The same in operators of torch, differentiated by autograd."""
-        s, outputs = hidden[0], []
-        maps = [repeated(weight, len(s), bias, self.matmul_dtype) for weight, bias in zip(weights, self.bias)]
-        for from_input in self.product(x, self.weight_ih):                                     # (B, 2H)
-            s = self.step(from_input, s, maps, mask)
-            outputs.append(s)
-        return torch.stack(outputs), s[None]                                                   # (T, B, H), (1, B, H)
+        maps = [repeated(weight, x.size(1), bias, self.matmul_dtype) for weight, bias in zip(weights, self.bias)]
+        output, (s,) = by_steps(lambda from_input, s: [self.step(from_input, s, maps, mask)],
+                                self.product(x, self.weight_ih), [hidden])                     # from_input (B, 2H)
+        return output, s                                                                       # (T, B, H), (1, B, H)
 
     def step(self, from_input, s, maps, mask=None):
         """W x (B, 2H), s (B, H), of each depth a function s -> R s + b -> new s."""

@@ -5,14 +5,12 @@ library, whose docstrings and comments are read without importing it. Somewhat l
 tokens; another version of Python gives another text. Needs the standard library only.
 """
 
-import argparse
 import ast
 import hashlib
 import os
 import platform
 import re
 import shutil
-import sys
 import sysconfig
 import warnings
 from collections import Counter
@@ -175,16 +173,3 @@ def path(cache_folder=None):
     if was_there:  # and not whole: somebody tidied up in it
         shutil.rmtree(folder, ignore_errors=True)
     return build(folder)
-
-
-def main():
-    parser = argparse.ArgumentParser(description="Write a corpus of English that comes with Python.")
-    parser.add_argument("output_dir", help="a new folder for train.txt, valid.txt and test.txt")
-    try:
-        print(build(parser.parse_args().output_dir))
-    except InputError as error:
-        sys.exit(f"demo.py: {error}")
-
-
-if __name__ == "__main__":
-    main()

@@ -21,24 +21,17 @@ def fused_softmax(logits, bias, targets, dtype=None):
     zero at the targets; where it is None, so is the array, and where it is that of the logits, the array takes their
     place.
     """
-    if logits.is_cpu:
-        return _on_cpu(logits, bias, targets, dtype)
-    logprobs, at_target = torch.empty_like(logits[:, 0]), torch.empty_like(logits[:, 0])
-    slope = None if dtype is None else logits if dtype == logits.dtype else torch.empty_like(logits, dtype=dtype)
-    launch = cuda_kernel("softmax", TYPES[dtype or torch.float32], logits.device.index)
-    nothing = logits.new_empty(0)             # a null pointer, to the kernel
-    with torch.cuda.device_of(logits):
-        launch((len(logits), 1, 1), (THREADS, 1, 1),
-               [logits, bias, targets, logprobs, at_target, nothing if slope is None else slope, logits.size(1)])
-    return logprobs, at_target, slope
-
-
-def _on_cpu(logits, bias, targets, dtype):
     slope = None if dtype is None else logits if dtype == logits.dtype else torch.empty_like(logits, dtype=dtype)
     logprobs, at_target = bias.new_empty(len(logits)), bias.new_empty(len(logits))
-    types = [str(each).removeprefix("torch.") for each in (logits.dtype, dtype or logits.dtype)]
-    function = getattr(compiled.library("softmax"), "softmax_{}_{}".format(*types))
-    compiled.call(function, *logits.shape, logits, bias.contiguous(), targets.contiguous(), logprobs, at_target, slope)
+    if logits.is_cpu:
+        types = [str(each).removeprefix("torch.") for each in (logits.dtype, dtype or logits.dtype)]
+        function = getattr(compiled.library("softmax"), "softmax_{}_{}".format(*types))
+        compiled.call(function, *logits.shape, logits, bias.contiguous(), targets.contiguous(), logprobs, at_target,
+                      slope)
+    else:
+        nothing = logits.new_empty(0)             # a null pointer, to the kernel
+        compiled.launch("softmax", TYPES[dtype or torch.float32], len(logits) * THREADS, logits, bias, targets,
+                        logprobs, at_target, nothing if slope is None else slope, logits.size(1), block=THREADS)
     return logprobs, at_target, slope
 
 

@@ -435,8 +435,8 @@ def test_data_goes_beside_the_script_from_wherever_it_is_called(run, tmp_path):
         shutil.copytree(ROOT / name, project / name)
     shutil.copy(ROOT / "getdata.sh", project)
     (project / "corpus" / "demo.py").write_text(
-        "import pathlib, sys\nout = pathlib.Path(sys.argv[1])\nout.mkdir(parents=True)\n"
-        "for part in ('train', 'valid', 'test'):\n    (out / (part + '.txt')).write_text(part)\n"
+        "import pathlib\ndef build(folder):\n    out = pathlib.Path(folder)\n    out.mkdir(parents=True)\n"
+        "    for part in ('train', 'valid', 'test'):\n        (out / (part + '.txt')).write_text(part)\n"
     )
     (tmp_path / "link").symlink_to(project / "getdata.sh")
     folder_of(tmp_path / "source", named("{}.txt"))

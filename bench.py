@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 
 import torch
 from torch import nn
@@ -47,10 +48,18 @@ ALONE = "step with collectives"       # of a process group of one
 
 
 class Stopwatch:
-    """Milliseconds of everything timed, by name."""
+    """Milliseconds of everything timed, and how many tokens it reads, by name."""
 
     def __init__(self, device):
-        self.device, self.times = device, {}
+        self.device, self.times, self.tokens = device, {}, {}
+
+    def take_turns(self, times, functions, tokens, warm_up=1):
+        """Time functions by name, one after another, so many times once they are warm. tokens: that each of them reads.
+        """
+        self.tokens |= dict.fromkeys(functions, tokens)
+        for turn in range(-warm_up, times):
+            for name, function in functions.items():
+                self.time(name if turn >= 0 else "warm-up", function)
 
     def time(self, name, function, *args, wait=True):
         """wait: also for the device, else until the host may do something else, the device being idle before."""
@@ -125,31 +134,30 @@ def bench_training(args, model, device, watch):
         graphs = device.type == "cuda" and args.graphs and model.can_be_graphed
         return compose(step, group, Recording() if graphs else None)
 
-    step, hidden = make_step(), model.init_hidden(args.batch_size)
+    batch = data, targets, model.init_hidden(args.batch_size)
+    step = partial(make_step(), *batch)
     model.train()
     for _ in range(3):
-        watch.time("warm-up", step, data, targets, hidden)
+        watch.time("warm-up", step)
     if device.type == "cuda":
         for _ in range(args.runs):
-            watch.time("host's share of a step", step, data, targets, hidden, wait=False)
+            watch.time("host's share of a step", step, wait=False)
     peaks = {"peak_memory_mib": peak_memory_mib(args.device)}       # of ours alone: it can only grow from here
     rivals, plain = {"training step": step}, None
     if args.against == "plain":
         plain = Plain(model, args)
         check_equal(model, plain, data, targets, {"bf16": 2e-2, "tf32": 2e-3}.get(args.precision, 1e-4))
-        rivals["plain training step"] = plain.step
+        rivals["plain training step"] = partial(plain.step, *batch)
     if args.process_group:
-        rivals[ALONE] = make_step(single_process_group())
-    for turn in range(args.runs + 2):
-        for name, rival in rivals.items():
-            watch.time(name if turn >= 2 else "warm-up", rival, data, targets, hidden)
+        rivals[ALONE] = partial(make_step(single_process_group()), *batch)
+    watch.take_turns(args.runs, rivals, data.numel(), warm_up=2)
     if args.against:
         peaks["peak_memory_mib_with_plain"] = peak_memory_mib(args.device)
     for _ in range(max(3, args.runs // 4)):
         time_parts(watch, model, optimizer, data, targets, args)
 
     optimizer.start_averaging()
-    step(data, targets, hidden)
+    step()
     contents = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         for _ in range(3):
@@ -162,11 +170,10 @@ def bench_evaluation(args, model, plain, device, watch):
     loss_of = window_loss(model)
     if device.type == "cuda" and args.graphs and model.can_be_graphed:
         loss_of = Graphs(loss_of, device)
-    evaluate(model, streams, args.bptt, loss_of=loss_of)
-    for _ in range(max(5, args.runs // 2)):
-        watch.time("evaluation", evaluate, model, streams, args.bptt, lambda: None, loss_of)
-        if plain:
-            watch.time("plain evaluation", plain.evaluate, streams, model.init_hidden(args.eval_batch_size))
+    rivals = {"evaluation": partial(evaluate, model, streams, args.bptt, loss_of=loss_of)}
+    if plain:
+        rivals["plain evaluation"] = lambda: plain.evaluate(streams, model.init_hidden(args.eval_batch_size))
+    watch.take_turns(max(5, args.runs // 2), rivals, 5 * args.bptt * args.eval_batch_size)
 
 
 def bench_cache(args, model, device, watch):
@@ -183,11 +190,11 @@ def bench_cache(args, model, device, watch):
         for _ in range(3):
             seen = watch.time("one stream", read)
             watch.time("cache", cache_logprobs, *seen, 0.66, 0.13, args.window)
-    return len(stream) - 1
+    watch.tokens |= dict.fromkeys(("one stream", "cache"), len(stream) - 1)
 
 
 def bench_dynamic(args, model, device, watch):
-    """Dynamic evaluation in segments of five tokens: reading, gradients, the update -> tokens timed."""
+    """Dynamic evaluation in segments of five tokens: reading, gradients, the update."""
     stream = torch.randint(args.words, (5 * SEGMENTS + 1, 1), device=device)
     weights = [w.detach() for w in model.parameters()]
     trained = [w.clone() for w in weights]
@@ -199,21 +206,18 @@ def bench_dynamic(args, model, device, watch):
             model.target_logprob(features, targets)
             update(weights, trained, decays, gradients, rates)
 
-    for turn in range(max(4, args.runs // 2)):
-        watch.time("dynamic evaluation" if turn else "warm-up", learn)
-    return 5 * SEGMENTS
+    watch.take_turns(max(3, args.runs // 2 - 1), {"dynamic evaluation": learn}, 5 * SEGMENTS)
 
 
 def bench_samples(args, model, device, watch):
-    """Monte Carlo dropout: SAMPLES passes over one text, read in batches -> tokens timed, every sample's counted."""
+    """Monte Carlo dropout: SAMPLES passes over one text, read in batches, every sample's tokens counted."""
     stream = torch.randint(args.words, (5 * args.bptt + 1, 1), device=device)
-    for turn in range(max(3, args.runs // 4)):
-        watch.time("dropout samples" if turn else "warm-up", sample_score, model, [stream], args.bptt, SAMPLES)
-    return SAMPLES * (len(stream) - 1)
+    watch.take_turns(max(2, args.runs // 4 - 1), {"dropout samples": partial(
+        sample_score, model, [stream], args.bptt, SAMPLES)}, SAMPLES * (len(stream) - 1))
 
 
 def bench_corpus(folder, watch, notes):
-    """Loading a corpus for the first time and from the cache, each in a process of its own -> tokens."""
+    """Loading a corpus for the first time and from the cache, each in a process of its own."""
     program = (f"import sys, time, resource; from {Corpus.__module__} import Corpus; began = time.perf_counter()\n"
                "corpus = Corpus(sys.argv[1], 'all', sys.argv[2]); seconds = time.perf_counter() - began\n"
                "print(seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,"
@@ -224,9 +228,8 @@ def bench_corpus(folder, watch, notes):
                                   cwd=os.path.dirname(__file__) or ".", check=False, capture_output=True, text=True)
             if done.returncode:
                 raise InputError(done.stderr.splitlines()[-1].partition(": ")[2])
-            seconds, peak, tokens = map(float, done.stdout.split())
-            watch.times[name], notes[f"{name}, peak memory mib"] = [1000 * seconds], peak
-    return tokens
+            seconds, notes[f"{name}, peak memory mib"], watch.tokens[name] = map(float, done.stdout.split())
+            watch.times[name] = [1000 * seconds]
 
 
 def make_parser():
@@ -259,18 +262,15 @@ def main(argv=None):
         raise InputError(f"--against plain is for --model {' or '.join(MODULES)} with the full softmax and no option "
                          "that torch has no module for, such as --skip-output or --gate")
     model = new_model(args, args.words, compute)
-    watch, notes, tokens = Stopwatch(device), {}, {}
+    watch, notes = Stopwatch(device), {}
     if args.data:
-        tokens |= dict.fromkeys(("corpus, first time", "corpus, cached"), bench_corpus(args.data, watch, notes))
+        bench_corpus(args.data, watch, notes)
     peaks, plain = bench_training(args, model, device, watch)
     notes |= peaks
     bench_evaluation(args, model, plain, device, watch)
-    tokens |= {"cache": bench_cache(args, model, device, watch),
-               "dropout samples": bench_samples(args, model, device, watch),
-               "dynamic evaluation": bench_dynamic(args, model, device, watch)}
-    tokens |= {"one stream": tokens["cache"], "training step": args.bptt * args.batch_size,
-               "evaluation": 5 * args.bptt * args.eval_batch_size}
-    tokens |= {f"plain {name}": tokens[name] for name in ("training step", "evaluation")}
+    bench_cache(args, model, device, watch)
+    bench_samples(args, model, device, watch)
+    bench_dynamic(args, model, device, watch)
     rivals = [(name, f"plain {name}") for name in ("training step", "evaluation") if args.against]
     rivals += [(ALONE, "training step")] if args.process_group else []
     print(f"{count_parameters(model):,} parameters, batch {args.batch_size} x {args.bptt}, "
@@ -278,10 +278,10 @@ def main(argv=None):
           f"{torch.backends.cpu.get_cpu_capability()}")
     figures = {name: quartiles(times) for name, times in watch.times.items() if name != "warm-up"}
     for name, times in figures.items():
-        if name in tokens:
-            times["tokens_per_second"] = 1000 * tokens[name] / times["median"]
+        if name in watch.tokens:
+            times["tokens_per_second"] = 1000 * watch.tokens[name] / times["median"]
         print(f"{name:22} {times['median']:10.1f} ms  ({times['low']:.1f} to {times['high']:.1f}, {times['runs']} runs)"
-              + (f"  {times['tokens_per_second']:10.0f} tokens/s" if name in tokens else ""))
+              + (f"  {times['tokens_per_second']:10.0f} tokens/s" if name in watch.tokens else ""))
     notes |= {"cache_over_one_stream": figures["cache"]["median"] / figures["one stream"]["median"],
               "saving_share_of_ten_minutes": figures["saving the state"]["median"] / 600_000,
               "compiled_steps": has_compiled_steps(torch.float32, model.encoder.weight)}

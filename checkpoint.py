@@ -12,7 +12,7 @@ import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -280,18 +280,10 @@ def digest(contents):
     return found.hexdigest()
 
 
-class Opened(NamedTuple):
-    """A model that a script reads: the flags with what the checkpoint adds to them and with device and precision."""
-    path: str
-    args: options.Arguments
-    vocabulary: Vocabulary
-    compute: devices.Compute
-    model: network.RNNModel
-
-
 def open_model(args, corpus_flags=options.DATA):
-    """The model that `--checkpoint` or `--save` names -> Opened, evaluating. InputError for what cannot be used.
+    """The model that `--checkpoint` or `--save` names, evaluating -> path, the flags, Vocabulary, Compute, RNNModel.
 
+    The flags have what the checkpoint adds to them, and device and precision. InputError for what cannot be used.
     corpus_flags: which of them are taken from the checkpoint where they were not typed, besides --precision.
     """
     path = choose(args)
@@ -302,4 +294,4 @@ def open_model(args, corpus_flags=options.DATA):
     args = args.replaced(**{UNTRAINED_UNK: contents["settings"][UNTRAINED_UNK]})
     vocabulary = read_as(vocabulary_of(contents), getattr(args, "split_words", None),
                          getattr(args, "lower", None))
-    return Opened(path, args, vocabulary, compute, restore(contents, path, compute))
+    return path, args, vocabulary, compute, restore(contents, path, compute)

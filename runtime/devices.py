@@ -119,19 +119,18 @@ def pick_precision(name, device, asked, has_bf16=True, width=TYPICAL[0], rows=TY
     if name == "auto":
         return _automatic(device, has_bf16, width, rows)
     if name == "bf16" and not has_bf16:
-        error = "--precision bf16 is not supported by this --model and --softmax; use fp32 or auto"
-        reason = "this model does not support the bf16 of its checkpoint"
-    elif name == "bf16" and device.startswith("cuda") and not has_tensor_cores(device):
-        error = "--precision bf16 needs a GPU of compute capability 8.0 or later; use fp32 or auto"
-        reason = "this GPU does not have the bf16 of the checkpoint"
-    elif name == "tf32" and not device.startswith("cuda"):
-        error = f"--precision tf32 is for CUDA, not for {device!r}; use fp32, bf16 or auto"
-        reason = f"{device} does not have the tf32 of the checkpoint"
-    else:
-        return name, ""
-    if asked:
-        raise InputError(error)
-    return "fp32", reason
+        if asked:
+            raise InputError("--precision bf16 is not supported by this --model and --softmax; use fp32 or auto")
+        return "fp32", "this model does not support the bf16 of its checkpoint"
+    if name == "bf16" and device.startswith("cuda") and not has_tensor_cores(device):
+        if asked:
+            raise InputError("--precision bf16 needs a GPU of compute capability 8.0 or later; use fp32 or auto")
+        return "fp32", "this GPU does not have the bf16 of the checkpoint"
+    if name == "tf32" and not device.startswith("cuda"):
+        if asked:
+            raise InputError(f"--precision tf32 is for CUDA, not for {device!r}; use fp32, bf16 or auto")
+        return "fp32", f"{device} does not have the tf32 of the checkpoint"
+    return name, ""
 
 
 def _automatic(device, has_bf16, width, rows):

@@ -14,6 +14,7 @@ from runtime.errors import InputError
 from runtime.options import RUN, Flag, own_flags
 from runtime.values import probability
 from training.adabelief import AdaBelief
+from training.step import learning_rates
 
 
 @dataclass(frozen=True)
@@ -137,16 +138,11 @@ def load_state_dict(optimizer, saved, where):
 
 def _state_after_a_step(optimizer, params):
     """What an optimizer keeps of each parameter, known to nobody but itself: as it is after a step that moves none."""
-    rates = [group["lr"] for group in optimizer.param_groups]
-    for group in optimizer.param_groups:
-        group["lr"] = 0.0
     for parameter in params:
         parameter.grad = torch.zeros_like(parameter)
-    optimizer.step()
-    for parameter in params:
-        parameter.grad = None
-    for group, rate in zip(optimizer.param_groups, rates):
-        group["lr"] = rate
+    with learning_rates(optimizer, [0.0] * len(optimizer.param_groups)):
+        optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
     state = optimizer.state_dict()["state"]
     return {index: state.get(index, {}) for index in range(len(params))}
 

@@ -10,14 +10,13 @@ from runtime import record
 from runtime.devices import peak_memory_mib
 from runtime.log import log, report, warn
 from runtime.processes import ProcessGroup
-from training import optimizers, reports, schedules, settings
+from training import optimizers, reports, schedules, settings, tensorboard
 from training.compose import compose
 from training.progress import Progress
 from training.reader import TextReader
 from training.self_check import recording_for
 from training.state import CheckpointManager, continuing, generator_states, load_generators
 from training.step import TrainStep
-from training.tensorboard import Board
 from training.texts import Texts
 from training.validation import Validation
 from training.windows import window_length
@@ -69,8 +68,8 @@ class Run:
                 record.remove(self.files.result)
             log(f"| continuing from {source}: {self.progress.unit} {self.progress.number}, batch "
                 f"{self.progress.batch + 1}")
-        self.board = Board(None if self.group.rank else self.config.tensorboard, self.files.name,
-                           len(self.progress.history))
+        folder = None if self.group.rank else self.config.tensorboard
+        self.board = folder and tensorboard.open_board(folder, self.files.name, len(self.progress.history))
 
     # ---- an epoch
 
@@ -135,7 +134,8 @@ class Run:
         self.progress.begin_epoch()
         self._save_at_words()
         self.checkpoints.write_log([epoch], self._about())
-        self.board.show(epoch)
+        if self.board:
+            tensorboard.show(self.board, epoch)
         if due:
             self.save_state()
 

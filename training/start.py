@@ -1,30 +1,19 @@
 """How training begins: what the command line, a checkpoint and the machine say together, and a new model."""
-from typing import Any, NamedTuple
-
 import torch
 
 import checkpoint
-from data import Corpus, read_corpus, untrained_unk
+from data import read_corpus, untrained_unk
 from model import ModelConfig, build, count_parameters, refuse_unsupported, resolve, set_precision
 from runtime import devices
 from runtime.log import warn
-from runtime.options import Arguments, inherit
-from runtime.processes import ProcessGroup, init_distributed
+from runtime.options import inherit
+from runtime.processes import init_distributed
 from softmaxes import SOFTMAXES
 from training.state import find_state
 
 
-class Start(NamedTuple):
-    """args: the flags, resolved; corpus, on the device; resumed: as of `state.find_state`."""
-    args: Arguments
-    compute: devices.Compute
-    group: ProcessGroup
-    corpus: Corpus
-    resumed: Any
-
-
 def start(parser, args, source=None, stage="", plan=lambda args: args):
-    """Put together what a run is to do -> Start.
+    """Put together what a run is to do -> the flags, resolved, Compute, ProcessGroup, Corpus, `state.find_state`'s.
 
     Flags that were not typed are those of the state that is continued from, then those of `source`, the contents of the
     checkpoint that is trained further. plan: what else resolves flags, before the device is chosen.
@@ -45,7 +34,7 @@ def start(parser, args, source=None, stage="", plan=lambda args: args):
     untrained = untrained_unk(args, corpus)
     if not source:
         warn(softmax.check(vars(args), len(corpus.dictionary)), untrained)
-    return Start(args.replaced(**{checkpoint.UNTRAINED_UNK: bool(untrained)}), compute, group, corpus, resumed)
+    return args.replaced(**{checkpoint.UNTRAINED_UNK: bool(untrained)}), compute, group, corpus, resumed
 
 
 def new_model(args, ntoken, compute):

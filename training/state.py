@@ -38,15 +38,15 @@ def find_state(args, flags, stage=""):
     found = [path for path in candidates if os.path.exists(path)]
     if not found and args.resume == "auto":
         return None
-    contents = path = None
-    for path in found or [args.resume]:
-        try:
-            contents = checkpoint.load(path, flags)
-            break
-        except InputError as error:
-            if path == (found or [args.resume])[-1]:
-                raise
-            print(f"{error}; trying the state before it", file=sys.stderr)
+    path, *before = found or [args.resume]
+    try:
+        contents = checkpoint.load(path, flags)
+    except InputError as error:
+        if not before:
+            raise
+        print(f"{error}; trying the state before it", file=sys.stderr)
+        path, = before
+        contents = checkpoint.load(path, flags)
     if "progress" not in contents:
         raise InputError(f"{path} holds a model but not the state of a run; finetune.py trains it further")
     checkpoint.check_shapes(contents, path)

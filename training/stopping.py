@@ -28,7 +28,8 @@ def running(run):
             if not run.group.rank:
                 stack.enter_context(exclusive(run.files.lock))
             run.begin()
-            stack.callback(run.board.close)
+            if run.board:
+                stack.callback(run.board.close)
             run.interruption = stack.enter_context(
                 Interruption(run.args.max_minutes, "saving; press Ctrl-C again to give up"))
             yield from _watched(run)

@@ -54,7 +54,10 @@ class Mogrifier(LSTM):
 
     def step_by_step(self, x, hidden, weight_hh, mask):
         """The same in operators of torch, differentiated by autograd."""
-        x_gates, h_gates, *rounds = self.products(x.size(1), weight_hh)
+        def product(weight, bias=None):
+            return repeated(weight, x.size(1), bias, self.matmul_dtype)
+        x_gates, h_gates = product(self.weight_ih_l0, self.bias_ih_l0), product(weight_hh)
+        rounds = [[product(factor.weight, factor.bias) for factor in factors] for factors in self.rounds]
 
         def step(x, h, c):                                                                     # (B, I), (B, H) each
             x, scaled = self.scaled(x, masked(h, mask), rounds)
@@ -71,10 +74,3 @@ class Mogrifier(LSTM):
                 gate = product(gate)
             scaled[turn % 2] = 2 * gate.sigmoid() * scaled[turn % 2]
         return scaled
-
-    def products(self, bsz, weight_hh):
-        """The maps of a window: input and state to the gates, and for each round one or two."""
-        def product(weight, bias=None):
-            return repeated(weight, bsz, bias, self.matmul_dtype)
-        return (product(self.weight_ih_l0, self.bias_ih_l0), product(weight_hh),
-                *([product(factor.weight, factor.bias) for factor in factors] for factors in self.rounds))

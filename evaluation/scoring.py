@@ -87,6 +87,23 @@ def read(model, streams, bptt, check, step=None):
             check()
 
 
+def read_in_order(model, streams, bptt, check, find, step=None):
+    """What `find` makes of the windows of `read`, in the order of the words -> for each of its tensors one (…, N).
+
+    find: features, targets (n,), batch -> tensors (…, n), or None, which it then gives of every window.
+    """
+    parts, order = [], []
+    for features, targets, places, batch in read(model, streams, bptt, check, step):
+        order.append(places)
+        parts.append(find(features, targets, batch))
+    order = torch.cat(order)
+    scored = (order != PADDING).nonzero()[:, 0]
+    source = torch.empty_like(scored)
+    source[order[scored]] = scored                                                       # of each place its row
+    return [None if values[0] is None else torch.cat(values, -1)[..., source.to(values[0].device)]
+            for values in zip(*parts)]
+
+
 def all_logprobs(model, features, targets, batch=1):
     """All words' log-probabilities, some rows of `features` (n, E) at a time -> yields (rows, V), (rows, 1) targets.
 
@@ -105,13 +122,9 @@ def score(model, streams, bptt, temperature=1.0, ranks=False, check=lambda: None
     too. check: called after every window. mode: `sampling` draws masks, others for every window of `bptt` tokens; those
     on words, activations and states are each stream's own, those on weights hold for a batch.
     """
-    parts, order = [], []
     with mode(model):
-        for features, targets, places, batch in read(model, streams, bptt, check):
-            order.append(places)
-            parts.append(score_features(model, features, targets, batch, temperature, ranks, entropies))
-    order = torch.cat(order)
-    return Scores(*(None if values[0] is None else in_order(torch.cat(values), order) for values in zip(*parts)))
+        return Scores(*read_in_order(model, streams, bptt, check, lambda *window: score_features(
+            model, *window, temperature, ranks, entropies)))
 
 
 def score_features(model, features, targets, batch=1, temperature=1, ranks=False, entropies=False):
@@ -129,14 +142,6 @@ def score_features(model, features, targets, batch=1, temperature=1, ranks=False
     return Scores(*(torch.cat(values) if values else None for values in (logprobs, ranked, entropy)))
 
 
-def in_order(values, places):
-    """values (n,), each of which belongs at its place (n,) or is padding -> (N,)."""
-    scored = (places != PADDING).nonzero()[:, 0]
-    source = torch.empty_like(scored)
-    source[places[scored]] = scored                                                      # of each place its row
-    return values[source.to(values.device)]
-
-
 def sample_scores(model, streams, bptt, samples, temperatures=(1.0,), check=lambda: None, factor=1.0, one_mask=False):
     """Log of the probabilities' mean over `samples` passes with dropout on, at each of K temperatures -> (K, N) nats.
 
@@ -148,14 +153,9 @@ def sample_scores(model, streams, bptt, samples, temperatures=(1.0,), check=lamb
     total = None
     most = 1 if len(streams) > 1 else samples // FEWEST if factor and any(rnn.wdrop for rnn in model.rnns) else samples
     for count in _groups(samples, bptt, most):
-        logprobs, order = [], []
         with sampling(model, factor, words=not one_mask):
-            step = SameMasks(model) if one_mask else None
-            for features, targets, places, batch in read(model, [*streams] * count, bptt, check, step):
-                order.append(places)
-                logprobs.append(_at(temperatures, model, features, targets, batch))
-        order, logprobs = torch.cat(order), torch.cat(logprobs, 1)                          # (K, n)
-        sampled = torch.stack([in_order(values, order) for values in logprobs])             # (K, count·N)
+            sampled, = read_in_order(model, [*streams] * count, bptt, check, lambda *window: [
+                _at(temperatures, model, *window)], SameMasks(model) if one_mask else None)   # (K, count·N)
         sampled = sampled.view(len(sampled), count, -1).logsumexp(1)                          # (K, N)
         total = sampled if total is None else torch.logaddexp(total, sampled)
     return total - math.log(samples)

@@ -27,34 +27,13 @@ def package():
 
 
 class Value:
-    """What a node of a `Graph` gives."""
+    """What a node of a `Graph` gives. Of its methods `NODES` has the names of those that add one node."""
 
     def __init__(self, graph, name):
         self.graph, self.name = graph, name
 
-    def __add__(self, other):
-        return self.graph("Add", self, other)
-
-    def __mul__(self, other):
-        return self.graph("Mul", self, other)
-
-    def __rmul__(self, other):
-        return self.graph("Mul", self.graph.constant(other), self)
-
     def __rsub__(self, other):
-        return self.graph("Sub", self.graph.constant(other), self)
-
-    def __sub__(self, other):
-        return self.graph("Sub", self, other)
-
-    def sigmoid(self):
-        return self.graph("Sigmoid", self)
-
-    def tanh(self):
-        return self.graph("Tanh", self)
-
-    def minimum(self, other):
-        return self.graph("Min", self, other)
+        return self.graph("Sub", other, self)
 
     def lerp(self, end, weight):
         return self + weight * (end - self)
@@ -69,6 +48,12 @@ class Value:
         return self.graph("Slice", self, *(self.graph.whole([i]) for i in (start, stop, axis)))
 
 
+NODES = {"__add__": "Add", "__sub__": "Sub", "__mul__": "Mul", "__rmul__": "Mul", "minimum": "Min",
+         "sigmoid": "Sigmoid", "tanh": "Tanh"}
+for _method, _kind in NODES.items():
+    setattr(Value, _method, lambda self, *others, kind=_kind: self.graph(kind, self, *others))
+
+
 class Graph:
     """Nodes, and the tensors that they take.
 
@@ -80,7 +65,8 @@ class Graph:
         self.nodes, self.stored, self.numbers = [], {}, count()
 
     def __call__(self, kind, *inputs, outputs=1, **attributes):
-        """Add a node -> its Value, or several."""
+        """Add a node -> its Value, or several. An input that is a number is a constant."""
+        inputs = [each if isinstance(each, Value) else self.constant(each) for each in inputs]
         names = [f"{self.prefix}{kind}_{next(self.numbers)}" for _ in range(outputs)]
         self.nodes.append(self.onnx.helper.make_node(kind, [each.name for each in inputs], names, **attributes))
         values = [Value(self, name) for name in names]
@@ -274,7 +260,7 @@ def surprisal_step(step, states):
     """
     graph = Graph(prefix="each_")
     surprisal = graph("Neg", graph("GatherElements", Value(graph, "log_softmax"), Value(graph, "target"), axis=1))
-    graph.named(graph("Where", Value(graph, "counts"), surprisal, graph.constant(0)), "nll_t")
+    graph.named(graph("Where", Value(graph, "counts"), surprisal, 0), "nll_t")
     body = graph.onnx.helper.make_graph(
         [*_reading(step.graph.node, "word"), *graph.nodes], "step",
         [*_infos({"h0": states, "c0": states}), *_infos({"word": ("N", 1), "target": ("N", 1)}, "INT64"),

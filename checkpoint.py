@@ -146,6 +146,8 @@ def read(path):
         raise InputError(f"{path} is a folder, not a checkpoint") from None
     except PermissionError:
         raise InputError(f"{path} may not be read: permission denied") from None
+    except UnicodeEncodeError:
+        raise InputError(f"{path}: its name is not UTF-8, as torch needs it; rename it, or the folder") from None
     except Exception as error:
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise InputError(f"{path} is damaged or not a checkpoint of this program ({reason})") from None

@@ -198,7 +198,8 @@ class Prepared(NamedTuple):
 
 
 def write_description(folder, vocabulary, sizes, options):
-    with open(os.path.join(folder, FILE), "w", encoding="utf-8") as file:
+    path = os.path.join(folder, FILE)
+    with open(path, "w", encoding="utf-8", errors="backslashreplace") as file:       # names of files may be of any bytes
         json.dump({"format": FORMAT, "options": options, "sizes": sizes, "tokenizer": vocabulary.tokenizer.state(),
                    "vocabulary": vocabulary}, file, ensure_ascii=False)
 

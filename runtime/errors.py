@@ -58,6 +58,10 @@ def run(main):
         sys.exit(1)
     except OSError as error:
         sys.exit(f"{script}: error: {error.filename or 'the system'}: {error.strerror or error}")
+    except UnicodeEncodeError as error:      # of a name that is given to what takes UTF-8 alone, as databases do
+        if not any("\ud800" <= character <= "\udfff" for character in error.object):
+            raise
+        sys.exit(f"{script}: error: the name {error.object[:100]!r} is not UTF-8; give another one")
     except KeyboardInterrupt:
         sys.exit(130)
     except MemoryError:

@@ -60,6 +60,8 @@ def _watched(run):
 def check_names(save, files):
     if os.path.isdir(save) or not os.path.basename(save):
         raise InputError(f"--save {save!r} is no file name; give one such as model.pt")
+    if os.fsencode(save).decode(errors="replace") != save:              # torch would write it, and not read it again
+        raise InputError(f"--save {save!r} is not UTF-8; give another name")
     for path in (*files.kept(), files.lock):
         check_output(path)
 

@@ -54,6 +54,14 @@ def trained_on(folder, call, save="a.pt"):
 
 # ---- what is made
 
+def test_a_file_whose_name_is_not_utf8(call, tmp_path):
+    name = os.fsdecode(b"b\xfccher.txt")
+    (tmp_path / name).write_text("\n".join(some_text("english")))
+    call("prepare.py", "text", name, "--out", "out", "--min-count", 1)
+    assert json.loads((tmp_path / "out" / "tokenizer.json").read_text("utf-8"))["options"]["files"] == [name]
+    assert len(prepared(tmp_path / "out")[0].vocabulary) > 9
+
+
 @pytest.mark.parametrize("language", SENTENCES)
 def test_a_text_with_crlf_bom_and_empty_lines(language, kind, call, tmp_path):
     text = some_text(language)

@@ -1,4 +1,5 @@
 """Whatever the user gives: one clear line on stderr, a status that is not zero, and nothing of theirs changed."""
+import os
 import pickle
 import shutil
 
@@ -208,6 +209,19 @@ def test_what_is_no_name_for_a_model(toy, refuse, tmp_path):
     refuse("main", "--data", toy, *SMALL, "--save", "", naming=["--save"])
     refuse("main", "--data", toy, *SMALL, "--save", tmp_path / ("a" * 230), naming=["too long"])
     assert list(tmp_path.iterdir()) == []
+
+
+NOT_UTF8 = os.fsdecode(b"l\xfc")
+
+
+def test_a_name_that_is_not_utf8(trained, toy, refuse, tmp_path):
+    """A model is not trained under it, since it could not be read; a model that has it is said to need another."""
+    refuse("main", "--data", toy, *SMALL, "--save", tmp_path / f"{NOT_UTF8}.pt", naming=["--save", "UTF-8"])
+    assert list(tmp_path.iterdir()) == []
+    shutil.copy(trained / "toy.pt", tmp_path / f"{NOT_UTF8}.pt")
+    refuse("generate", "--save", tmp_path / f"{NOT_UTF8}.pt", naming=["rename"])
+    with pytest.raises(SystemExit, match="error: the name .* is not UTF-8"):       # as of a folder for safetensors
+        errors.run(NOT_UTF8.encode)
 
 
 def test_each_script_continues_its_own_runs(trained, refuse, tmp_path):

@@ -199,7 +199,7 @@ class Prepared(NamedTuple):
 
 def write_description(folder, vocabulary, sizes, options):
     path = os.path.join(folder, FILE)
-    with open(path, "w", encoding="utf-8", errors="backslashreplace") as file:       # names of files may be of any bytes
+    with open(path, "w", encoding="utf-8", errors="backslashreplace") as file:    # names of files may have any bytes
         json.dump({"format": FORMAT, "options": options, "sizes": sizes, "tokenizer": vocabulary.tokenizer.state(),
                    "vocabulary": vocabulary}, file, ensure_ascii=False)
 

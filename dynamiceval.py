@@ -86,8 +86,10 @@ def check_flags(args):
     if args.context == "reset" and args.segments == "tokens":
         raise InputError("--context reset starts every line from a zero state: --segments tokens has none")
     args = args.replaced(segments=args.segments or ("lines" if args.text or args.context == "reset" else "tokens"))
+    if args.search and {"lr", "lamb"} & args.given:
+        raise InputError("--search chooses --lr and --lamb; leave them out")
     if args.search and args.segments == "lines":
-        raise InputError("--search chooses --lr and --lamb for segments of --bptt tokens; for lines give both")
+        raise InputError("--search chooses --lr and --lamb for segments of --bptt tokens; leave it out for lines")
     if args.neural_cache and outputs.needs_entropy(args):
         raise InputError("entropies with --neural-cache are not computed; leave it out, or --entropy and --predictors")
     return args

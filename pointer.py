@@ -15,6 +15,7 @@ from evaluation.neural_cache import cache_logprobs, mix, recall_logprobs
 from evaluation.resumable import ResumablePass
 from model import count_parameters
 from runtime import options, record, values
+from runtime.errors import InputError
 from runtime.log import log, report, report_tokens, rule
 from runtime.run_files import Files
 
@@ -49,7 +50,10 @@ def make_parser():
 
 
 def main(argv=None):
-    path, args, vocabulary, compute, model = open_model(options.parse(make_parser(), argv))
+    args = options.parse(make_parser(), argv)
+    if args.search and {"theta", "lambdasm"} & args.given:
+        raise InputError("--search chooses --theta and --lambdasm; leave them out")
+    path, args, vocabulary, compute, model = open_model(args)
     corpus = read_corpus(args, vocabulary)
     log(f"| reading {path}, on {compute}")
 

@@ -66,6 +66,7 @@ WITH = {"column": "text", "layer": "features", "weight": "nbest", "rescored": "n
         "mc_factor": "mc_samples", "mc_temperature": "mc_samples", "mc_mask": "mc_samples", "search_mc": "mc_samples",
         "entropy": "per_token", "predictors": "per_token", "spillover": "predictors",
         **dict.fromkeys(("good", "bad", "normalise", "without_eos", "per_pair"), "minimal_pairs"),
+        **dict.fromkeys(("window", "theta", "lambdasm"), "neural_cache"), "search_tokens": "search",
         "babylm": "predictions", "predictions": "babylm"}    # flags that do nothing without another
 OF_A_TEXT = ("text", "split", "column", "context", "nbest", "search_temperature", "mc_samples", "features", "html",
              "per_token", "per_sentence", "unit")

@@ -54,6 +54,10 @@ def test_flags(words, toy, refuse, tmp_path):
     refuse("main", "--data", toy, "--save", tmp_path / "a.pt", *words, naming=[words[0].strip("-").replace("_", "-")])
 
 
+def test_a_search_and_what_it_chooses(refuse, tmp_path):
+    refuse("pointer", "--save", tmp_path / "a.pt", "--search", "--lambdasm", 0.2, naming=["--search chooses --theta"])
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is one")
 def test_no_such_device(toy, refuse, tmp_path):
     refuse("main", "--data", toy, "--device", "cuda", "--save", tmp_path / "a.pt", naming=["cuda", "auto"])

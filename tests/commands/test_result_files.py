@@ -46,7 +46,7 @@ def test_a_result_of_other_flags_is_kept(trained, call, tmp_path):
             ("evaluate.py", ["--text", "one/text.txt", "--unknown", "error"], "toy.evaluation.text-txt.3"),
             ("evaluate.py", ["--text", "one/text.txt", "--precision", "bf16"], "toy.evaluation.text-txt.4"),
             ("pointer.py", ["--theta", 1], "toy.pointer"), ("pointer.py", ["--theta", 2], "toy.pointer.2"),
-            ("pointer.py", ["--theta", 2, "--search"], "toy.pointer.3"),
+            ("pointer.py", ["--search"], "toy.pointer.3"),
             ("ensemble.py", ["toy.pt", "toy.pt:cache,theta=1.0"], "toy.ensemble.toy-cache"),
             ("ensemble.py", ["toy.pt", "toy.pt:cache,theta=2.0"], "toy.ensemble.toy-cache.2"),
             ("ensemble.py", ["toy.pt", "toy.pt:cache,theta=2.0", "--split", "test"], "toy.ensemble.toy-cache.3")]

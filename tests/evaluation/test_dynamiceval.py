@@ -239,7 +239,7 @@ def test_interrupted_and_continued_equals_uninterrupted(share, evaluate, monkeyp
     """In plain evaluation, while gathering, in the search, in both texts."""
     monkeypatch.setattr(dynamiceval, "FACTORS", (10, 20))
     monkeypatch.setattr(dynamiceval, "LAMBDAS", (0.01,))
-    flags = "--lr", 1e-3, "--search", "--search-tokens", 150, "--neural-cache", "--window", 50
+    flags = "--search", "--search-tokens", 150, "--neural-cache", "--window", 50
     count = stop_after(None)
     monkeypatch.setattr(signals.Interruption, "check", count)
     whole = evaluate(*flags)[1]
@@ -414,7 +414,10 @@ def test_an_adaptation_continues_that_ended_after_its_model_was_saved(adapt, mon
 
 
 @pytest.mark.parametrize("words, said", [
-    (["--text", "items.txt", "--search"], "for lines give both"),
+    (["--text", "items.txt", "--search"], "leave it out for lines"),
+    (["--search", "--lr", 1], "--search chooses --lr and --lamb"),
+    (["--search-tokens", 9], "does nothing without --search"),
+    (["--theta", 2], "does nothing without --neural-cache"), (["--window", 2], "does nothing without --neural-cache"),
     (["--context", "reset", "--segments", "tokens"], "--segments tokens"),
     (["--save-adapted", "a.pt"], "--split or --text"), (["--per-token", "-"], "--split or --text"),
     (["--split", "test", "--save-adapted", "toy.pt"], "two things"),

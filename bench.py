@@ -8,12 +8,12 @@ T window length, B batch size, V vocabulary, E emsize, N = T·B.
 from runtime import errors  # isort: skip  (first: it prepares the process for the imports below)
 
 import json
+import multiprocessing
 import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 
 import torch
@@ -29,7 +29,6 @@ from evaluation.scoring import sample_score
 from evaluation.text_files import check_outputs, writing
 from model import ModelConfig, count_parameters, model_flags, resolve
 from nt_asgd import NTASGD
-from ops.graphs import Graphs, Recording
 from ops.update import update
 from ops.window import has_compiled_steps
 from runtime import devices, options, record, values
@@ -37,8 +36,9 @@ from runtime.devices import peak_memory_mib
 from runtime.errors import InputError
 from runtime.options import Flag, flags_of
 from runtime.processes import single_process_group
-from training.compose import compose
+from training.compose import compose, compose_loss
 from training.plain import MODULES, Plain, is_plain
+from training.self_check import recording_for
 from training.settings import TrainingConfig
 from training.start import new_model
 from training.step import TrainStep, activation_penalty
@@ -124,15 +124,15 @@ def check_equal(model, plain, data, targets, tolerance):
             f"{name} differs from the plain model's by {(ours[name] - b).norm()}"
 
 
-def bench_training(args, model, device, watch):
+def bench_training(args, model, device, watch, notes):
+    """-> the plain model to compare with, or None."""
     data = torch.randint(args.words, (args.bptt, args.batch_size), device=device)            # (T, B)
     targets = torch.randint(args.words, (args.bptt * args.batch_size,), device=device)       # (N,)
     optimizer = NTASGD(model.parameters(), lr=args.lr, weight_decay=args.wdecay)
 
     def make_step(group=None):
         step = TrainStep(model, optimizer, bptt=args.bptt, clip=args.clip, alpha=args.alpha, beta=args.beta)
-        graphs = device.type == "cuda" and args.graphs and model.can_be_graphed
-        return compose(step, group, Recording() if graphs else None)
+        return compose(step, group, recording_for(model, device, args.graphs))
 
     batch = data, targets, model.init_hidden(args.batch_size)
     step = partial(make_step(), *batch)
@@ -142,7 +142,7 @@ def bench_training(args, model, device, watch):
     if device.type == "cuda":
         for _ in range(args.runs):
             watch.time("host's share of a step", step, wait=False)
-    peaks = {"peak_memory_mib": peak_memory_mib(args.device)}       # of ours alone: it can only grow from here
+    notes["peak_memory_mib"] = peak_memory_mib(args.device)       # of ours alone: it can only grow from here
     rivals, plain = {"training step": step}, None
     if args.against == "plain":
         plain = Plain(model, args)
@@ -152,7 +152,7 @@ def bench_training(args, model, device, watch):
         rivals[ALONE] = partial(make_step(single_process_group()), *batch)
     watch.take_turns(args.runs, rivals, data.numel(), warm_up=2)
     if args.against:
-        peaks["peak_memory_mib_with_plain"] = peak_memory_mib(args.device)
+        notes["peak_memory_mib_with_plain"] = peak_memory_mib(args.device)
     for _ in range(max(3, args.runs // 4)):
         time_parts(watch, model, optimizer, data, targets, args)
 
@@ -162,14 +162,12 @@ def bench_training(args, model, device, watch):
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         for _ in range(3):
             watch.time("saving the state", checkpoint.save, os.path.join(folder, "state.pt"), contents)
-    return peaks, plain
+    return plain
 
 
 def bench_evaluation(args, model, plain, device, watch):
     streams = torch.randint(args.words, (5 * args.bptt + 1, args.eval_batch_size), device=device)
-    loss_of = window_loss(model)
-    if device.type == "cuda" and args.graphs and model.can_be_graphed:
-        loss_of = Graphs(loss_of, device)
+    loss_of = compose_loss(window_loss(model), device, recording_for(model, device, args.graphs))
     rivals = {"evaluation": partial(evaluate, model, streams, args.bptt, loss_of=loss_of)}
     if plain:
         rivals["plain evaluation"] = lambda: plain.evaluate(streams, model.init_hidden(args.eval_batch_size))
@@ -216,20 +214,22 @@ def bench_samples(args, model, device, watch):
         sample_score, model, [stream], args.bptt, SAMPLES)}, SAMPLES * (len(stream) - 1))
 
 
+def load_corpus(folder, cache):
+    """Milliseconds of it, the largest memory of this process in MiB, tokens."""
+    began = time.perf_counter()
+    corpus = Corpus(folder, "all", cache)
+    milliseconds = 1000 * (time.perf_counter() - began)
+    return milliseconds, peak_memory_mib("cpu"), sum(map(len, (corpus.train, corpus.valid, corpus.test)))
+
+
 def bench_corpus(folder, watch, notes):
     """Loading a corpus for the first time and from the cache, each in a process of its own."""
-    program = (f"import sys, time, resource; from {Corpus.__module__} import Corpus; began = time.perf_counter()\n"
-               "corpus = Corpus(sys.argv[1], 'all', sys.argv[2]); seconds = time.perf_counter() - began\n"
-               "print(seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,"
-               " sum(map(len, (corpus.train, corpus.valid, corpus.test))))")
     with tempfile.TemporaryDirectory() as cache:
         for name in ("corpus, first time", "corpus, cached"):
-            done = subprocess.run([sys.executable, "-c", program, os.path.abspath(folder), cache],
-                                  cwd=os.path.dirname(__file__) or ".", check=False, capture_output=True, text=True)
-            if done.returncode:
-                raise InputError(done.stderr.splitlines()[-1].partition(": ")[2])
-            seconds, notes[f"{name}, peak memory mib"], watch.tokens[name] = map(float, done.stdout.split())
-            watch.times[name] = [1000 * seconds]
+            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+                milliseconds, notes[f"{name}, peak memory mib"], watch.tokens[name] = pool.submit(
+                    load_corpus, folder, cache).result()
+            watch.times[name] = [milliseconds]
 
 
 def make_parser():
@@ -265,8 +265,7 @@ def main(argv=None):
     watch, notes = Stopwatch(device), {}
     if args.data:
         bench_corpus(args.data, watch, notes)
-    peaks, plain = bench_training(args, model, device, watch)
-    notes |= peaks
+    plain = bench_training(args, model, device, watch, notes)
     bench_evaluation(args, model, plain, device, watch)
     bench_cache(args, model, device, watch)
     bench_samples(args, model, device, watch)

@@ -114,80 +114,57 @@ def weight_gradient(weight, d_gates, inputs, float_type):
     return None if gradient is None else gradient.to(float_type)
 
 
-class _LSTM(torch.autograd.Function):
-    """The products with the input, x_gates (T, B, G·H) in the matmul dtype, are written over."""
+class _Layer(torch.autograd.Function):
+    """An LSTM, whose state is h and c and whose bias the sum of both, or a GRU, which has h and two biases.
+
+    kind: how the names of its steps in cells.cpp begin. rest: c, if there is such, and biases. The products with the
+    input, x_gates (T, B, G·H) in the matmul dtype, are written over.
+    """
 
     @staticmethod
-    def forward(ctx, keep, mask, x_gates, h, c, weight_hh, bias_ih, bias_hh, kind):
+    def forward(ctx, kind, keep, mask, x_gates, weight_hh, h, *rest):
         length, dtype = len(x_gates), x_gates.dtype
         weight_hh = weight_hh.to(dtype)
-        bias = bias_ih if bias_hh is None else bias_ih + bias_hh
-        gates = every_step(x_gates.shape, h, keep) if dtype != h.dtype else x_gates
-        cells = states_from(c, length, h.dtype)                                              # (T + 1, B, H)
-        outputs, states = _states(h, length, dtype, mask)
+        outputs, states = _states(h, length, dtype, mask)                              # (T + 1, B, H)
+        if kind == "gru":
+            biases, carried = rest, [outputs]
+            gates = every_step((length, len(h), 4 * h.size(1)), h, keep)               # (T, B, 4H)
+        else:
+            biases, carried = rest[1:], [states_from(rest[0], length, h.dtype), outputs]
+            gates = every_step(x_gates.shape, h, keep) if dtype != h.dtype else x_gates
         window = Window(length, dtype)
-        window.step(f"{kind}_forward", x_gates, _multiply_state(window, weight_hh, states[:-1], mask), bias, gates,
-                    cells[:-1], cells[1:], outputs[1:], states[1:])
+        window.step(f"{kind}_forward", x_gates, _multiply_state(window, weight_hh, states[:-1], mask), *biases, gates,
+                    carried[0][:-1], *(each[1:] for each in carried), states[1:])
         _mask_states(window, states[1:], mask)
         window.run()
         ctx.save_for_backward(weight_hh)
-        ctx.kept, ctx.dtype, ctx.mask = (gates, cells, states), dtype, mask
-        ctx.cell_kind, ctx.biases = kind, 1 if bias_hh is None else 2
-        return outputs[1:], outputs[-1].clone(), cells[-1].clone()
+        ctx.kept, ctx.dtype, ctx.mask, ctx.kind = (gates, carried[0], states), dtype, mask, kind
+        return outputs[1:], *(each[-1].clone() for each in reversed(carried))
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, d_output, dh, dc):
+    def backward(ctx, d_output, dh, *dc):
         weight_hh, = ctx.saved_tensors
-        gates, cells, states = take(ctx)
-        d_gates = torch.empty_like(gates, dtype=ctx.dtype) if ctx.dtype != gates.dtype else gates   # overwritten
-        dc = dc.clone(memory_format=torch.contiguous_format)
-        dh = Result(dh.to(ctx.dtype, copy=True, memory_format=torch.contiguous_format))        # (B, H)
+        gates, carried, states = take(ctx)
+        float_type, contiguous = dh.dtype, {"memory_format": torch.contiguous_format}
+        if dc:
+            carry = dc[0].clone(**contiguous)                                          # (B, H)
+            dx_gates = torch.empty_like(gates, dtype=ctx.dtype) if ctx.dtype != float_type else gates  # overwritten
+            dh_gates, written = dx_gates, (carried[1:], dx_gates)
+        else:
+            carry = torch.zeros_like(dh, **contiguous)
+            dx_gates = gates.new_empty(*gates.shape[:2], len(weight_hh), dtype=ctx.dtype)              # (T, B, 3H)
+            dh_gates = torch.empty_like(dx_gates)
+            written = dx_gates, dh_gates
+        dh = Result(dh.to(ctx.dtype, copy=True, **contiguous))
         window = Window(len(d_output), ctx.dtype, backwards=True)
-        window.step(f"{ctx.cell_kind}_backward", d_output.contiguous(), dh, dc, gates, cells[:-1], cells[1:], d_gates)
-        _multiply_back(window, weight_hh, d_gates, dh, ctx.mask)
-        window.run()
-        rows, float_type = d_gates.flatten(0, 1), dc.dtype                             # (N, 4H)
-        d_bias = column_sums(rows, float_type)
-        return (None, None, d_gates, dh.value.to(float_type), dc,
-                _state_weight_gradient(weight_hh, rows, states[:-1], ctx.mask, float_type), d_bias,
-                d_bias if ctx.biases == 2 else None, None)
-
-
-class _GRU(torch.autograd.Function):
-
-    @staticmethod
-    def forward(ctx, keep, mask, x_gates, h, weight_hh, bias_ih, bias_hh):
-        length, dtype = len(x_gates), x_gates.dtype
-        weight_hh = weight_hh.to(dtype)
-        gates = every_step((length, len(h), 4 * h.size(1)), h, keep)                   # (T, B, 4H)
-        outputs, states = _states(h, length, dtype, mask)                                    # (T + 1, B, H)
-        window = Window(length, dtype)
-        window.step("gru_forward", x_gates, _multiply_state(window, weight_hh, states[:-1], mask), bias_ih, bias_hh,
-                    gates, outputs[:-1], outputs[1:], states[1:])
-        _mask_states(window, states[1:], mask)
-        window.run()
-        ctx.save_for_backward(weight_hh)
-        ctx.kept, ctx.dtype, ctx.mask = (gates, outputs, states), dtype, mask
-        return outputs[1:], outputs[-1].clone()
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, d_output, dh):
-        weight_hh, = ctx.saved_tensors
-        gates, outputs, states = take(ctx)
-        dx_gates = gates.new_empty(*gates.shape[:2], len(weight_hh), dtype=ctx.dtype)  # (T, B, 3H)
-        dh_gates = torch.empty_like(dx_gates)
-        carry = torch.zeros_like(dh, memory_format=torch.contiguous_format)                    # (B, H)
-        dh = Result(dh.to(ctx.dtype, copy=True, memory_format=torch.contiguous_format))
-        window = Window(len(d_output), ctx.dtype, backwards=True)
-        window.step("gru_backward", d_output.contiguous(), dh, carry, gates, outputs[:-1], dx_gates, dh_gates)
+        window.step(f"{ctx.kind}_backward", d_output.contiguous(), dh, carry, gates, carried[:-1], *written)
         _multiply_back(window, weight_hh, dh_gates, dh, ctx.mask)
         window.run()
-        dh_gates, float_type = dh_gates.flatten(0, 1), carry.dtype                     # (N, 3H)
-        return (None, None, dx_gates, dh.value.to(float_type) + carry,
-                _state_weight_gradient(weight_hh, dh_gates, states[:-1], ctx.mask, float_type),
-                column_sums(dx_gates.flatten(0, 1), float_type), column_sums(dh_gates, float_type))
+        dh, rows = dh.value.to(float_type), dh_gates.flatten(0, 1)                     # (N, G·H)
+        d_state = (dh, carry) if dc else (dh + carry, column_sums(dx_gates.flatten(0, 1), float_type))
+        return (None, None, None, dx_gates, _state_weight_gradient(weight_hh, rows, states[:-1], ctx.mask, float_type),
+                *d_state, column_sums(rows, float_type))
 
 
 def recur(kind, x, hidden, weight_ih, weight_hh, bias_ih, bias_hh, dtype=None, mask=None):
@@ -202,13 +179,13 @@ def recur(kind, x, hidden, weight_ih, weight_hh, bias_ih, bias_hh, dtype=None, m
     """
     dtype = dtype or x.dtype
     x_gates = x.to(dtype).contiguous() if weight_ih is None else input_gates(x, weight_ih, dtype)
-    given, biases = (torch.is_grad_enabled(), mask, x_gates), (bias_ih, bias_hh)
-    if kind != "GRU":
-        output, h, c = _LSTM.apply(*given, hidden[0][0], hidden[1][0], weight_hh, *biases,
-                                   kind.lower().replace(" ", "_"))
-        return output, (h[None], c[None])
-    output, h = _GRU.apply(*given, hidden[0], weight_hh, *biases)
-    return output, h[None]
+    given = kind.lower().replace(" ", "_"), torch.is_grad_enabled(), mask, x_gates, weight_hh
+    if kind == "GRU":
+        output, h = _Layer.apply(*given, hidden[0], bias_ih, bias_hh)
+        return output, h[None]
+    bias = bias_ih if bias_hh is None else bias_ih + bias_hh
+    output, h, c = _Layer.apply(*given, hidden[0][0], hidden[1][0], bias)
+    return output, (h[None], c[None])
 
 
 def pays(kind, x, weight_hh):

@@ -70,7 +70,7 @@ def main(argv=None):
             run.train_epoch()
             run.validate()
             if run.progress.stalled():
-                run.progress.finish()
+                run.progress.finished = True
                 log(f"| fine-tuning ends: {run.progress.why_stalled()}")
             run.end_epoch()
         report_test(run)

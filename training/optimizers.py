@@ -37,37 +37,31 @@ def decays(config: ModelConfig):
     return {name: config.wdecay for name, where in (("l2", "loss"), ("decay", "apart")) if config.decay_with == where}
 
 
-def sgd(parameters, settings):
-    return NTASGD(parameters, lr=settings["lr"], weight_decay=own_decay(settings))
+def plain(parameters, settings, kind, **more):
+    return kind(parameters, lr=settings["lr"], weight_decay=own_decay(settings), **more)
+
+
+def with_betas(parameters, settings, kind, **more):
+    return plain(parameters, settings, kind, betas=(settings["beta1"], settings["beta2"]), **more)
 
 
 def adam(parameters, settings, kind=torch.optim.Adam):
-    return kind(parameters, lr=settings["lr"], betas=(settings["beta1"], settings["beta2"]),
-                weight_decay=own_decay(settings), fused=parameters[0].device.type in ("cpu", "cuda"))
+    return with_betas(parameters, settings, kind, fused=parameters[0].device.type in ("cpu", "cuda"))
 
 
 class AveragedAdam(Averaging, torch.optim.Adam):
     """Adam that averages its weights when validation stalls, as NT-ASGD does."""
 
 
-def adabelief(parameters, settings):
-    return AdaBelief(parameters, lr=settings["lr"], betas=(settings["beta1"], settings["beta2"]),
-                     weight_decay=own_decay(settings))
-
-
-def adagrad(parameters, settings):
-    return torch.optim.Adagrad(parameters, lr=settings["lr"], weight_decay=own_decay(settings))
-
-
 BETAS = (Flag("beta1", 0.9, "of adam and adabelief: decay of the mean gradient", probability, "X", kept=RUN),
          Flag("beta2", 0.999, "of adam and adabelief: decay of the mean square", probability, "X", kept=RUN))
 
 OPTIMIZERS = {
-    "sgd": Entry(sgd, lr=30.0, averages=True),
+    "sgd": Entry(partial(plain, kind=NTASGD), lr=30.0, averages=True),
     "adam": Entry(adam, lr=1e-3, flags=BETAS),
     "averaged-adam": Entry(partial(adam, kind=AveragedAdam), lr=1e-3, flags=BETAS, averages=True),
-    "adabelief": Entry(adabelief, lr=1e-2, flags=BETAS),
-    "adagrad": Entry(adagrad, lr=0.2),
+    "adabelief": Entry(partial(with_betas, kind=AdaBelief), lr=1e-2, flags=BETAS),
+    "adagrad": Entry(partial(plain, kind=torch.optim.Adagrad), lr=0.2),
 }
 
 

@@ -36,7 +36,8 @@ class Progress:
         self.skipped = self.skipped_in_a_row = 0                  # steps without a finite loss or gradient
         self.history = []
         self.switch_epoch, self.switch_reason = None, None
-        self.stall_epoch = 0                                      # after which the rate was last divided for a stall
+        self.stall_epoch = 0                                      # after which the rate was last divided for a stall,
+                                                                  # and from which on losses are compared anew
         self.finished = False
         self.begin_epoch()
 
@@ -145,17 +146,6 @@ class Progress:
         if self.config.patience:
             return f"no new best for {self.config.patience} {self.unit}s"
         return f"no better than {self.config.nonmono} {self.unit}s ago and before"
-
-    def finish(self):
-        """No epoch is to follow the present one."""
-        self.finished = True
-
-    def answer_stall(self):
-        """From now on losses are compared anew."""
-        self.stall_epoch = len(self.history)
-
-    def answer_by_averaging(self, reason):
-        self.switch_epoch, self.switch_reason = len(self.history), reason
 
     # ---- what is saved
 

@@ -114,7 +114,7 @@ def divide_learning_rate(run, divisor):
 
 def divide(run, divisor=None):
     """Divide the learning rate for a stall, each time anew."""
-    run.progress.answer_stall()
+    run.progress.stall_epoch = len(run.progress.history)
     divide_learning_rate(run, divisor or run.config.stall_divisor)
 
 
@@ -123,7 +123,7 @@ def average(run, reason=None):
     if hasattr(run.optimizer, "start_averaging") and not run.optimizer.averaging:
         reason = reason or run.progress.why_stalled()
         run.optimizer.start_averaging()
-        run.progress.answer_by_averaging(reason)
+        run.progress.switch_epoch, run.progress.switch_reason = len(run.progress.history), reason
         log(f"| averaging starts: {reason}")
 
 

@@ -2,6 +2,7 @@
 import csv
 import io
 import json
+import re
 import sys
 from typing import NamedTuple
 
@@ -59,7 +60,8 @@ def read_table(file, name, column):
 
 
 def delimiter_of(heading_line):
-    return "\t" if "\t" in heading_line else max(",;", key=heading_line.count)
+    unquoted = re.sub('"[^"]*"', "", heading_line)
+    return "\t" if "\t" in unquoted else max(",;", key=unquoted.count)
 
 
 def by_name(heading, rows, delimiter):
@@ -85,10 +87,20 @@ def rows_of(text, delimiter):
                          "in it is doubled") from None
 
 
+BLANKS = str.maketrans("\t\n\r", "   ")
+
+
+def _unquoted(cell):
+    """A cell of a table without quotes, where a tab or a line break would end it: a space is in its place."""
+    text = "" if cell is None else str(cell)
+    return text.translate(BLANKS) if "\t" in text or "\n" in text or "\r" in text else text
+
+
 def write_rows(path, rows, kind, dialect=None):
     """Rows, dicts with the same names, as one JSON object per line if `kind` is "json", else as a table with a heading.
 
-    dialect: in which, if not in that of the `kind` in `FORMATS`.
+    dialect: in which, if not in that of the `kind` in `FORMATS`. Where it has no quotes, tabs and line breaks within a
+    cell become spaces.
     """
     with writing(path) as file:
         if kind == "json":
@@ -96,8 +108,7 @@ def write_rows(path, rows, kind, dialect=None):
             return
         delimiter, quoting = dialect or FORMATS.get(kind, Dialect())
         if quoting == csv.QUOTE_NONE:
-            write = lambda cells: file.write(  # noqa: E731
-                delimiter.join("" if cell is None else str(cell) for cell in cells) + "\n")
+            write = lambda cells: file.write(delimiter.join(map(_unquoted, cells)) + "\n")  # noqa: E731
         else:
             write = csv.writer(file, delimiter=delimiter, quoting=quoting, lineterminator="\n").writerow
         for i, row in enumerate(rows):

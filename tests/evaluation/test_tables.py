@@ -27,6 +27,8 @@ def read(tmp_path, text, column="text", name="items.tsv"):
     ("id;text\n1;w1, w2\n", [("1", "w1, w2")], (";", WORDS)),
     ('"id"\t"text"\n"1"\t"w1 w2"\n', [("1", "w1 w2")], ("\t", WORDS)),                   # R's write.table
     ('id,text\n1,"w1, w2"\n2,w3\n', [("1", "w1, w2"), ("2", "w3")], (",", WORDS)),        # Excel
+    ('"a; b; c",text\nx,w1\n', [("x", "w1")], (",", WORDS)),                             # marks within a name
+    ('"a\tb";text\n1;w1\n', [("1", "w1")], (";", WORDS)),
     ('id\ttext\n1\t"he said ""w1"" <eos>"\n', [("1", 'he said "w1" <eos>')], ("\t", MINIMAL)),
     ('id\ttext\n1\tw1 "w2" w3\n', [("1", 'w1 "w2" w3')], ("\t", MINIMAL)),              # not at a cell's beginning
     ("\ufefftext\r\nw1\r\nw2\r\n", [("w1",), ("w2",)], (",", WORDS))])
@@ -55,6 +57,20 @@ def test_what_is_written_is_read_back(dialect, tmp_path):
     assert [row["word"] for row in found] == AWKWARD and float(found[0]["share"]) == 0.1 + 0.2
     if dialect.quoting == WORDS:
         assert all(line.count('"') >= 2 for line in (tmp_path / "rows").read_text().splitlines())
+
+
+@pytest.mark.parametrize("kind", ["tsv", "csv"])
+def test_tabs_and_line_breaks_in_a_cell_end_none(kind, tmp_path):
+    """As in sentences of JSON, or in another column of a CSV file; csv's quotes keep them."""
+    path, rows = tmp_path / "rows", [{"a": "x\ty", "b\n": "w1\r\nw2", "n": 1}, {"a": "", "b\n": " z ", "n": 2}]
+    write_rows(str(path), rows, kind)
+    with open(path, newline="") as file:
+        found = [*csv.reader(file, delimiter=FORMATS[kind].delimiter, quoting=csv.QUOTE_NONE if kind == "tsv" else
+                             csv.QUOTE_MINIMAL)]
+    expected = [list(rows[0]), *(list(map(str, row.values())) for row in rows)]
+    if kind == "tsv":
+        expected = [[cell.replace("\t", " ").replace("\r", " ").replace("\n", " ") for cell in row] for row in expected]
+    assert found == expected
 
 
 def test_what_is_left_out_is_said(trained, tmp_path, capsys):

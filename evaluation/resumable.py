@@ -13,7 +13,7 @@ import checkpoint
 from corpus.cache import content_key
 from evaluation.loss import evaluating, windows
 from runtime.errors import InputError
-from runtime.log import log
+from runtime.log import log, warn
 from runtime.processes import resume_command
 from runtime.run_files import Files
 from runtime.signals import Interruption, Stop
@@ -48,6 +48,9 @@ class ResumablePass:
                                  "out to start over")
             self.splits = state.get("splits")
             log(f"| continuing from {self.file}")
+        elif os.path.exists(self.file):
+            warn(f"{self.file} is what an interrupted pass has read so far; this run takes its place (--resume auto "
+                 "continues it)")
         self.interruption = Interruption(self.args.max_minutes).__enter__()
         self.saved = time.monotonic()
         return self

@@ -261,7 +261,8 @@ def test_the_cache_pointer_goes_on_too(trained, toy, call, tmp_path):
     stopped = call("pointer.py", *common, "--max-minutes", "0.00001")
     assert "stopped after" in stopped and "End of pointer" not in stopped
     files = [path for path in trained.iterdir() if "pointer" in path.name]
-    assert len(files) == 1
+    assert len(files) == 1 and "takes its place" not in stopped
+    assert "this run takes its place" in call("pointer.py", *common, "--max-minutes", "0.00001")
     going_on = call("pointer.py", *common, "--resume", "auto")
     assert "continuing from" in going_on and going_on.splitlines()[-1] == whole.splitlines()[-1]
     assert [figure(going_on, split) for split in ("valid", "test")] == [figure(whole, s) for s in ("valid", "test")]

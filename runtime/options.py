@@ -153,7 +153,7 @@ BUSY = ("On a CPU that other work keeps busy, too, threads that spin while they 
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse with one-line errors, and with `_` and `-` alike in the names of flags."""
+    """argparse with one-line errors and groups of Flags."""
 
     def __init__(self, description):
         super().__init__(prog=program.name(), description=description, formatter_class=_Help, epilog=BUSY)
@@ -167,18 +167,6 @@ class Parser(argparse.ArgumentParser):
             flag.add_to(group)
             self.flags[flag.name] = flag
         return self
-
-    def parse_known_args(self, args=None, namespace=None):
-        words = [_hyphenated(arg) for arg in (sys.argv[1:] if args is None else args)]
-        namespace, rest = super().parse_known_args(words, namespace)
-        for flag in self.flags.values():
-            values = getattr(namespace, flag.name, None)
-            if flag.whole and isinstance(values, list):
-                try:
-                    flag.whole(values)
-                except argparse.ArgumentTypeError as error:
-                    self.error(f"argument {flag.typed}: {error}")
-        return namespace, rest
 
     def error(self, message):
         if os.environ.get("LOCAL_RANK", "0") != "0":      # one process of several speaks
@@ -201,11 +189,17 @@ def _hyphenated(arg):
 
 
 def parse(parser, argv=None):
-    """A command line (default: this process's) -> Arguments."""
-    defaults = parser.parse_args([])
-    unset = object()
-    typed = parser.parse_intermixed_args(argv, argparse.Namespace(**dict.fromkeys(vars(defaults), unset)))
+    """A command line (default: this process's), with `_` and `-` alike in the names of flags -> Arguments."""
+    words = [_hyphenated(word) for word in (sys.argv[1:] if argv is None else argv)]
+    defaults, unset = parser.parse_args([]), object()
+    typed = parser.parse_intermixed_args(words, argparse.Namespace(**dict.fromkeys(vars(defaults), unset)))
     typed = {name: value for name, value in vars(typed).items() if value is not unset}
+    for name, value in typed.items():
+        if name in parser.flags and parser.flags[name].whole:
+            try:
+                parser.flags[name].whole(value)
+            except argparse.ArgumentTypeError as error:
+                parser.error(f"argument {parser.flags[name].typed}: {error}")
     implied = dict(parser.flags[name].implies for name in typed if name in parser.flags and parser.flags[name].implies)
     typed = {**implied, **typed}
     return Arguments({**vars(defaults), **typed}, typed)

@@ -139,7 +139,7 @@ class Search:
         self.states = optuna().trial.TrialState
         self.fixed = [word for name, flag in of_main.items() if name in args.given and name not in PER_TRIAL
                       for word in flag.words(getattr(args, name))]
-        self.stopping = threading.Event()
+        self.stopping, self.deciding, self.at_work = threading.Event(), threading.Lock(), set()
 
     def run_files(self, run):
         return Files(os.path.join(self.folder, f"trial-{run:04}.pt"))
@@ -154,7 +154,7 @@ class Search:
         """Run trials, one after another, until none is left."""
         while not self.stopping.is_set():
             with ExitStack() as held:
-                with lock(self.folder):
+                with self.deciding, lock(self.folder):
                     trial, is_last = self._next(held)
                 if trial:
                     self._train(trial, environment)
@@ -172,7 +172,7 @@ class Search:
         running = [trial for trial in begun if trial.state == self.states.RUNNING]
         for trial in running:
             with suppress(InputError):               # another worker has it
-                held.enter_context(self._lock_of(trial.number))
+                self._take(trial.number, held)
                 return optuna().trial.Trial(self._seeded(trial.number), trial._trial_id), False
         if len(begun) >= self.args.trials:
             return None, not running
@@ -181,11 +181,16 @@ class Search:
             self.study.enqueue_trial({each.name: values[each.name] for each in self.dimensions
                                       if each.contains(values[each.name])}, skip_if_exists=True)
         trial = self._seeded(len(begun)).ask()
-        held.enter_context(self._lock_of(trial.number))
+        self._take(trial.number, held)
         return trial, False
 
-    def _lock_of(self, number):
-        return exclusive(f"{self.run_files(number).stem}.worker")
+    def _take(self, number, held):
+        """Let others see, until `held` is closed, that a trial is at work. InputError where it is already."""
+        if number in self.at_work:                   # where the file system has no locks
+            raise InputError(f"trial {number} is at work")
+        held.enter_context(exclusive(f"{self.run_files(number).stem}.worker"))
+        self.at_work.add(number)
+        held.callback(self.at_work.discard, number)
 
     def _seeded(self, number):
         """The study as the trial of that number sees it: another seed for each, whichever process draws it."""

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from types import SimpleNamespace
 
 import pytest
@@ -247,6 +247,11 @@ def test_a_trial_that_another_worker_has_is_left_to_it(folder):
     assert second._next(held)[0].number == 0
     held.close()
     check(run(limit=1), 1)
+
+
+def test_workers_leave_each_other_their_trials_where_a_file_system_has_no_locks(folder, monkeypatch):
+    monkeypatch.setattr(tune, "exclusive", lambda *path, **how: nullcontext())
+    check(run(limit=4, workers=3, words=["--pruner", "none"]), 4)
 
 
 def test_half_a_line_of_a_log_is_no_epoch(tmp_path):

@@ -290,8 +290,9 @@ def open_model(args, corpus_flags=options.DATA):
     """
     path = choose(args)
     contents = load(path)
-    precision = [flag for flag in options.running() if flag.name == "precision"]
-    args = options.inherit(args, contents["settings"], path, (*corpus_flags, *precision))
+    flags = [flag for flag in options.running() if flag.name == "precision"]
+    flags += [options.PUBLISHED_MODEL] if "model" in args.given else []
+    args = options.inherit(args, contents["settings"], path, (*corpus_flags, *flags))
     args, compute = devices.prepare(args, network.ModelConfig.of(contents["settings"]).supported)
     args = args.replaced(**{UNTRAINED_UNK: contents["settings"][UNTRAINED_UNK]})
     vocabulary = read_as(vocabulary_of(contents), getattr(args, "split_words", None),

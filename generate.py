@@ -1,6 +1,7 @@
 """Sample text from a trained model: each next word from its softmax, then fed back. The checkpoint is all it needs."""
 from runtime import errors  # isort: skip  (first: it prepares the process for the imports below)
 
+import argparse
 import sys
 import time
 
@@ -11,6 +12,8 @@ from evaluation.text_files import check_outputs, writing
 from runtime import options, values
 from runtime.errors import InputError
 from runtime.options import Flag
+
+PUBLISHED_DATA = Flag("data", argparse.SUPPRESS, argparse.SUPPRESS)       # there the vocabulary was made from the texts
 
 
 def reported(ids, words, interval):
@@ -35,7 +38,7 @@ def encode(prompt, vocabulary):
 
 def make_parser():
     parser = options.Parser(__doc__)
-    parser.add("model", options.READ_MODEL)
+    parser.add("model", (*options.READ_MODEL, options.PUBLISHED_MODEL, PUBLISHED_DATA))
     parser.add("text", (
         Flag("words", 1000, "words (tokens of the model) to generate", values.size, "N"),
         Flag("samples", 1, "texts that go on from the prompt, an empty line between them", values.size, "N"),
@@ -63,7 +66,8 @@ def main(argv=None):
     with writing(args.outf) as out:
         for number in range(args.samples):
             ids = sample(model, [start, *prompt], args.words, args.temperature, args.top_k, args.top_p)
-            ids = reported(ids, args.words, args.log_interval)
+            if args.outf != "-" or not sys.stdout.isatty():             # where the words themselves show how far it is
+                ids = reported(ids, args.words, args.log_interval)
             out.write(("\n\n" if number else "") + args.prompt + behind)
             for text in vocabulary.tokenizer.pieces(vocabulary[i] for i in ids):
                 out.write(text)

@@ -37,7 +37,7 @@ def search(features, targets, vocab, window):
 
 def make_parser():
     parser = options.Parser(__doc__)
-    parser.add("model", options.READ_MODEL)
+    parser.add("model", (*options.READ_MODEL, options.PUBLISHED_MODEL))
     parser.add("data", options.DATA)
     parser.add("neural cache", (
         *options.NEURAL_CACHE,

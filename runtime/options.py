@@ -252,6 +252,9 @@ READ_MODEL = (
     Flag("checkpoint", None, "model to read instead, exactly this file", metavar="FILE"),
 )
 
+# Of the published pointer.py and generate.py: the model's file says what it is, and a typed one must be the same.
+PUBLISHED_MODEL = Flag("model", argparse.SUPPRESS, argparse.SUPPRESS, kept=ARCHITECTURE)
+
 DATA = (
     Flag("data", "data/penn", "folder with train.txt, valid.txt and test.txt, or `demo`: a corpus made from Python's "
          "own documentation", metavar="FOLDER", kept=MODEL),

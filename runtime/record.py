@@ -66,7 +66,7 @@ def per_unit(figures):
 
 # Flags that do not tell two runs of a script apart: where it runs, how long, and what it writes besides its result.
 NOT_COMPARED = frozenset((
-    "save", "checkpoint", "cache", "device", "cuda", "log_interval", "recipe", "resume", "max_minutes",
+    "save", "checkpoint", "model", "cache", "device", "cuda", "log_interval", "recipe", "resume", "max_minutes",
     "checkpoint_minutes", "per_token", "per_sentence", "format", "html", "features", "rescored", "best",
     "per_pair", "save_adapted"))
 

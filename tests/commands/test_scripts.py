@@ -21,6 +21,7 @@ import training.progress
 import training.run
 from runtime import options
 from runtime.devices import Compute
+from runtime.errors import InputError
 from runtime.log import perplexity
 from training import optimizers
 
@@ -97,6 +98,19 @@ def test_published_commands_are_understood():
     assert [(a.epochs, a.batch_size, a.seed, a.when, a.save) for a in parsed] == [
         (500, 20, 141, [-1], "PTB.pt"), (750, 80, 1882, [-1], "WT2.pt"), (50, 128, 1111, [25, 35], "ENWIK8.pt"),
         (500, 128, 1111, [300, 400], "PTBC.pt")]
+
+
+def test_published_flags_that_the_model_makes_needless(trained, toy, call, tmp_path):
+    """pointer.py --model, generate.py --data --model; another cell than the model's is refused."""
+    shutil.copy(trained / "toy.pt", tmp_path)
+    call("pointer.py", "--save", "toy.pt", "--data", toy, "--window", 20)
+    said = call("pointer.py", "--save", "toy.pt", "--data", toy, "--window", 20, "--model", "LSTM")
+    assert "other flags" not in said and len(list(tmp_path.glob("*.result.json"))) == 1
+    call("generate.py", "--data", "data/penn", "--model", "LSTM", "--checkpoint", "toy.pt", "--words", 3)
+    assert len((tmp_path / "generated.txt").read_text().split()) == 3
+    for script in ("pointer.py", "generate.py"):
+        with pytest.raises(InputError, match="--model LSTM, the command line asks for QRNN"):
+            call(script, "--save", "toy.pt", "--model", "QRNN")
 
 
 def test_published_defaults():

@@ -62,3 +62,11 @@ def test_the_counter_does_not_pass_its_total(shown):
 def test_evaluation_shows_how_far_it_is(trained, tmp_path):
     said = shown_by("evaluate.py", "--checkpoint", trained / "toy.pt", "--mc-samples", 3, cwd=tmp_path)
     assert re.search(r"\d+%\|.*tokens", said)
+
+
+def test_generated_text_is_not_interrupted(trained, tmp_path):
+    """By lines that say how far it is, where both are shown; a prompt, and as many words."""
+    text = shown_by("generate.py", "--checkpoint", trained / "toy.pt", "--words", 40, "--log-interval", 10, "--outf",
+                    "-", "--prompt", "w1", cwd=tmp_path).replace("\r", "")
+    assert len(re.search(r"^w1 (.*?)^\| summary", text, re.MULTILINE | re.DOTALL)[1].split()) == 40
+    assert "generated 10/40" not in text

@@ -56,8 +56,7 @@ class Flag:
             action = "store_true" if self.only_true else argparse.BooleanOptionalAction
             group.add_argument(self.typed, action=action, **how)
         else:
-            metavar = self.metavar if self.choices is None else None
-            group.add_argument(self.typed, type=self.type, metavar=metavar, nargs=self.nargs, choices=self.choices,
+            group.add_argument(self.typed, type=self.type, metavar=self.metavar, nargs=self.nargs, choices=self.choices,
                                **how)
 
     def words(self, value):

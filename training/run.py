@@ -5,20 +5,20 @@ T window length, B batch size, L stream length.
 import torch
 
 import checkpoint
+from evaluation.loss import total_loss, window_loss
 from model import count_parameters, is_finite
 from runtime import record
 from runtime.devices import peak_memory_mib
 from runtime.log import log, report, warn
 from runtime.processes import ProcessGroup
 from training import optimizers, reports, schedules, settings, tensorboard
-from training.compose import compose
+from training.compose import compose, compose_loss
 from training.progress import Progress
 from training.reader import TextReader
 from training.self_check import recording_for
 from training.state import CheckpointManager, continuing, generator_states, load_generators
 from training.step import TrainStep
 from training.texts import Texts
-from training.validation import Validation
 from training.windows import window_length
 
 
@@ -48,7 +48,8 @@ class Run:
                          beta=model.config.beta, state_drop=config.state_drop, **optimizers.decays(model.config),
                          share=texts.train.size(1) / config.batch_size)
         self.step = compose(step, self.group, self.recording)
-        self.validation = Validation(model, texts.valid, config.bptt, self.group, compute.device, self.recording)
+        self.own_valid = texts.valid[:, self.group.share(texts.valid.size(1))].contiguous()
+        self.window_loss = compose_loss(window_loss(model), compute.device, self.recording)
         self.lengths = torch.Generator().manual_seed(args.seed)   # of the windows; dropout has torch's own generator
         self.progress = Progress(config, words_before, texts.words_per_token)
         self.checkpoints = CheckpointManager(files, self.group.rank)
@@ -109,14 +110,26 @@ class Run:
     def validate(self):
         """Validation losses of the weights that are trained and, once there is one, of their average."""
         speed = self.progress.meter.speed()                       # of training alone
-        raw, average = self.validation.losses(self.optimizer, self.interruption.check)
+        raw, average = self._validation_loss(), None
+        if getattr(self.optimizer, "averaging", False):
+            with self.optimizer.averaged():
+                average = self._validation_loss()
         self.progress.add_epoch(raw, average, self.checkpoints.best_loss, lr=self.rate, tokens_per_second=speed,
                                 peak_memory_mib=peak_memory_mib(self.compute.device))
         reports.log_epoch(self.progress)
 
+    def _validation_loss(self):
+        """Mean loss in nats of the weights as they are; of several processes each reads a part of the streams."""
+        check = self.interruption.check if self.group.size == 1 else lambda: None       # several stop between two steps
+        nats, tokens = 0.0, 0
+        if self.own_valid.size(1):
+            nats, tokens = total_loss(self.model, self.own_valid, self.config.bptt, check, self.window_loss)
+        nats, tokens = self.group.all_reduce_sum(nats, tokens)
+        return nats / tokens
+
     def keep_initial(self):
         """Save the model that the run starts from as the best so far: what is fine-tuned is never worse."""
-        loss = self.validation.loss(self.interruption.check)
+        loss = self._validation_loss()
         log(f"| before the first {self.progress.unit} | {report(loss, 'valid ')}")
         self._save_best(loss)
 

@@ -106,20 +106,20 @@ class _Linear(torch.autograd.Function):
     def forward(ctx, x, weight, bias):
         if ctx is not None:
             ctx.save_for_backward(x, weight)
-        products = times(weight)(x)
+        products = times(weight)(x.flatten(0, -2)).view(*x.shape[:-1], -1)
         return products if bias is None else products + bias
 
     @staticmethod
     @once_differentiable
     def backward(ctx, g):
         x, weight = ctx.saved_tensors
-        g = g.contiguous()
-        return (times(weight.t())(g) if ctx.needs_input_grad[0] else None, gradient(weight, g, x),
-                g.sum(0) if ctx.needs_input_grad[2] else None)
+        g = g.flatten(0, -2).contiguous()
+        d_x = times(weight.t())(g).view_as(x) if ctx.needs_input_grad[0] else None
+        return d_x, gradient(weight, g, x.flatten(0, -2)), g.sum(0) if ctx.needs_input_grad[2] else None
 
 
 def linear(x, weight, bias=None):
-    """x (T, K), weight (O, K), bias (O,) -> (T, O), as torch's, with a gradient of the weight that can be left out."""
+    """x (…, K), weight (O, K), bias (O,) -> (…, O), as torch's, with a gradient of the weight that can be left out."""
     return _Linear.apply(x, weight, bias) if torch.is_grad_enabled() else _Linear.forward(None, x, weight, bias)
 
 

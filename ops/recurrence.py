@@ -27,7 +27,7 @@ TYPICALLY_PAYS = {"LSTM": 350, "GRU": 1}    # from which on `recur` is, where it
 
 def input_gates(x, weight_ih, dtype):
     """x (T, B, I), weight (G·H, I) -> their products (T, B, G·H) in `dtype`, differentiable in both."""
-    return few.linear(x.flatten(0, 1).to(dtype), weight_ih.to(dtype)).view(*x.shape[:2], -1)
+    return few.linear(x.to(dtype), weight_ih.to(dtype))
 
 
 def states_from(start, steps, dtype):

@@ -9,6 +9,7 @@ T window length, B batch size.
 from collections.abc import Callable
 from ctypes import c_int64 as integer
 from ctypes import c_void_p, cast
+from functools import cache
 from itertools import groupby, repeat
 from typing import NamedTuple
 
@@ -57,8 +58,7 @@ class Window:
 
     def step(self, name, *arrays):
         """The function of that name in cells.cpp."""
-        address = cast(getattr(compiled.library("cells"), f"{name}_{self.type}"), c_void_p).value
-        self.calls.append(Call(arrays, None, address, arrays[-3].shape[-2:]))
+        self.calls.append(Call(arrays, None, _address(f"{name}_{self.type}"), arrays[-3].shape[-2:]))
 
     def product(self, weight, x, out=None):
         """out = x @ weight.t(), for a weight (O, K) -> out: an array, or a Result, made where none is given."""
@@ -134,9 +134,14 @@ class Window:
         if array.dim() < 3:
             assert array.is_contiguous()
             return array.data_ptr(), 0
-        assert array[0].is_contiguous()
+        assert array.is_contiguous() or array[0].is_contiguous()
         step = array.stride(0) * array.element_size()
-        return (array[-1].data_ptr(), -step) if self.backwards else (array.data_ptr(), step)
+        return (array.data_ptr() + (len(array) - 1) * step, -step) if self.backwards else (array.data_ptr(), step)
+
+
+@cache
+def _address(name):
+    return cast(getattr(compiled.library("cells"), name), c_void_p).value
 
 
 def _value(array):

@@ -23,8 +23,7 @@ from pathlib import Path
 import torch
 
 import checkpoint
-from data import read_corpus
-from model import refuse_unsupported, resolve
+from model import refuse_unsupported
 from runtime import options, values
 from runtime.errors import InputError
 from runtime.log import log, perplexity, surviving_broken_pipe, warn
@@ -33,8 +32,8 @@ from runtime.paths import atomic_copy
 from runtime.processes import resume_command
 from runtime.run_files import Files
 from runtime.signals import Interruption, Stop, exclusive
-from softmaxes import SOFTMAXES
 from training import optimizers, schedules, settings, space
+from training.start import corpus_for
 from training.stopping import check_names
 
 FLAGS = (
@@ -317,8 +316,7 @@ def check(args, dimensions):
         at_end = Arguments({**vars(args), **values}, args.given | values.keys())
         refuse_unsupported(at_end)
         schedules.plan(optimizers.resolve(at_end))
-    softmax = SOFTMAXES[args.softmax]
-    read_corpus(args, None, lambda ntoken: softmax.sorts_vocabulary(vars(resolve(args, ntoken))))
+    corpus_for(args)
 
 
 @contextmanager

@@ -19,8 +19,8 @@ class Display:
         self.progress, self.log_interval, config = progress, log_interval, progress.config
         self.batches = config.turn_steps or reader.rows // config.bptt               # about how many an epoch has
         self.next_line = progress.batch + log_interval
-        self.done, total = progress.position(reader)
-        self.bar = tqdm(total=total, initial=self.done, leave=False, disable=not (has_bar and sys.stderr.isatty()),
+        done, total = progress.position(reader)
+        self.bar = tqdm(total=total, initial=done, leave=False, disable=not (has_bar and sys.stderr.isatty()),
                         desc=f"{progress.unit} {progress.number}",
                         bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}")
         progress.begin_interval()
@@ -33,8 +33,7 @@ class Display:
 
     def go_to(self, done):
         """Let the bar be where the epoch is -> whether there are figures to `show`."""
-        self.redrawn = self.bar.update(done - self.done)
-        self.done = done
+        self.redrawn = self.bar.update(done - self.bar.n)
         return self.redrawn or self.progress.batch == self.next_line
 
     def show(self, lr):

@@ -27,14 +27,19 @@ def start(parser, args, source=None, stage="", plan=lambda args: args):
     refuse_unsupported(args)
     args = plan(args)
     args, compute = devices.prepare(args, ModelConfig.of(vars(args)).supported)
-    saved, softmax = source or (resumed and resumed[1]), SOFTMAXES[args.softmax]
-    corpus = read_corpus(args, saved and checkpoint.vocabulary_of(saved),
-                         lambda ntoken: softmax.sorts_vocabulary(vars(resolve(args, ntoken))))
+    saved = source or (resumed and resumed[1])
+    corpus = corpus_for(args, saved and checkpoint.vocabulary_of(saved))
     args = resolve(args, len(corpus.dictionary))
     untrained = untrained_unk(args, corpus)
     if not source:
-        warn(softmax.check(vars(args), len(corpus.dictionary)), untrained)
+        warn(SOFTMAXES[args.softmax].check(vars(args), len(corpus.dictionary)), untrained)
     return args.replaced(**{checkpoint.UNTRAINED_UNK: bool(untrained)}), compute, group, corpus, resumed
+
+
+def corpus_for(args, vocabulary=None):
+    """The corpus that the flags name, its ids in the order that their softmax wants -> Corpus."""
+    softmax = SOFTMAXES[args.softmax]
+    return read_corpus(args, vocabulary, lambda ntoken: softmax.sorts_vocabulary(vars(resolve(args, ntoken))))
 
 
 def new_model(args, ntoken, compute):

@@ -18,6 +18,9 @@ args = parser.parse_args()
 
 with open(args.nbest, encoding="utf-8") as file:
     hypotheses = [line.rstrip("\n").split("\t") for line in file]
+for number, fields in enumerate(hypotheses, start=1):
+    if len(fields) != 3:
+        parser.error(f"{args.nbest}, line {number}: {len(fields)} fields with tabs between them, not 3")
 scored = LanguageModel.load(args.model).score([text for _, _, text in hypotheses])       # all of them at once
 
 best = {}

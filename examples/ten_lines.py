@@ -3,6 +3,8 @@ import sys
 
 from awd_lstm import LanguageModel
 
+if len(sys.argv) < 2:
+    sys.exit(__doc__)
 model = LanguageModel.load(sys.argv[1])
 sentences = sys.argv[2:] or ["the function returns a list", "the list returns a function"]
 for sentence, scored in zip(sentences, model.score(sentences)):

@@ -11,11 +11,11 @@ from awd_lstm import LanguageModel
 HYPOTHESES = [("u1", -3.0, "w1 w8 w15"), ("u1", -2.5, "w3 w3 w3"), ("u2", -7.0, "w4"), ("u2", -6.0, "w4 w29 w2")]
 
 
-def run_example(name, *words, cwd):
+def run_example(name, *words, cwd, status=0):
     done = subprocess.run([sys.executable, ROOT / "examples" / name, *map(str, words)], cwd=cwd, text=True,
                           env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    assert done.returncode == status and "Traceback" not in done.stderr, done.stdout + done.stderr
+    return done.stderr if status else done.stdout
 
 
 @pytest.fixture(scope="session")
@@ -45,6 +45,13 @@ def test_rescoring_takes_the_best_sum(how, model, tmp_path):
         total, text = max(found)
         assert line.split("\t")[::2] == [utterance, text]
         assert float(line.split("\t")[1]) == pytest.approx(total, abs=1e-3)
+
+
+def test_what_they_were_not_told(model, tmp_path):
+    assert "demo.pt" in run_example("ten_lines.py", cwd=tmp_path, status=1)
+    (tmp_path / "nbest.tsv").write_text("u1\t-3.0\tw1 w8\nu1 -2.5 w3\n")
+    said = run_example("rescoring.py", model, "nbest.tsv", cwd=tmp_path, status=2)
+    assert "nbest.tsv, line 2" in said
 
 
 def test_the_classifier_learns_and_averages(tmp_path):

@@ -17,8 +17,7 @@ from corpus.vocabulary import Vocabulary
 from data import EOS, UNK, short
 from evaluation import generation, hidden_states, minimal_pairs, scoring
 from evaluation.loss import PLAIN_WINDOW, evaluating
-from evaluation.text import sentences as numbers_of_sentences
-from evaluation.text import to_text
+from evaluation.text import by_line, to_text
 from runtime import devices, values
 from runtime.errors import InputError
 from runtime.log import perplexity
@@ -125,9 +124,8 @@ class LanguageModel:
         text = to_text(words, ends, self.ids, context, self.compute.device)
         with devices.computing(self.compute):
             logprobs = scoring.score(self.model, text.streams, PLAIN_WINDOW).logprobs          # (N,)
-        scored = [[] for _ in lines]
-        for number, *row in zip(numbers_of_sentences(ends), words, logprobs.tolist(), text.unknown):
-            scored[number - 1].append(Word(*row))
+        found = list(map(Word, words, logprobs.tolist(), text.unknown))
+        scored = ([found[i] for i in places] for _, places in by_line(ends))
         return [Sentence(math.fsum(word.logprob for word in line), line) for line in scored]
 
     def perplexity(self, sentences, context="carry"):
@@ -143,11 +141,9 @@ class LanguageModel:
         normalise: compare log-probabilities per token. eos: whether that of the <eos> behind counts. The same figures
         as of `evaluate.py --minimal-pairs`.
         """
-        if isinstance(good, str) != isinstance(bad, str):
-            raise InputError("prefer takes two texts, or two lists of them")
-        if isinstance(good, str):
+        if isinstance(good, str) and isinstance(bad, str):
             return self.prefer([good], [bad], normalise, eos)[0]
-        if not (isinstance(good, Iterable) and isinstance(bad, Iterable)):
+        if any(isinstance(texts, str) or not isinstance(texts, Iterable) for texts in (good, bad)):
             raise InputError("prefer takes two texts, or two lists of them")
         good, bad = list(good), list(bad)
         if len(good) != len(bad):

@@ -6,7 +6,7 @@ predicts the word, before it is read; its reduction is max(0, H of the word befo
 """
 import math
 
-from evaluation.text import sentences
+from evaluation.text import by_line, sentences
 from runtime.log import perplexity
 
 NATS = {"bits": math.log(2), "nats": 1.0}      # in one of each unit
@@ -16,16 +16,16 @@ def in_unit(nats, unit):
     return nats / NATS[unit] + 0.0             # + 0.0: none is written as -0.0
 
 
-def reductions(entropies, numbers):
-    """By how much each entropy (N,) is below the one before it in its line. numbers (N,): that of each word's line."""
-    before = [entropies[i - 1 if i and numbers[i - 1] == number else i] for i, number in enumerate(numbers)]
+def reductions(entropies, ends):
+    """By how much each entropy (N,) is below the one before it in its line. ends (N,): whether each word ends one."""
+    before = [entropies[max(i - 1, places[0])] for _, places in by_line(ends) for i in places]
     return [max(0.0, one - two) for one, two in zip(before, entropies)]
 
 
 def token_rows(text, scores, unit=None):
     """Of each word of a `Text` with `Scores`, lists (N,). unit: that of surprisals, bits if entropies are there."""
     numbers, unit = sentences(text.ends), unit or ("bits" if scores.entropies else None)
-    reduced = reductions(scores.entropies, numbers) if scores.entropies else None
+    reduced = reductions(scores.entropies, text.ends) if scores.entropies else None
     for i, (word, logprob) in enumerate(zip(text.words, scores.logprobs)):
         row = {"position": i + 1, "sentence": numbers[i], "word": word, "logprob": logprob}
         if scores.ranks:
@@ -41,23 +41,21 @@ def token_rows(text, scores, unit=None):
 def neural_complexity_rows(text, scores, unit=None):
     """As neural-complexity writes them, but for the separator: numbers from 0 on, and the <eos> that ends a line counts
     but has no row."""
-    numbers, unit = sentences(text.ends), unit or "bits"
-    reduced, start = reductions(scores.entropies, numbers), 0
-    for i, word in enumerate(text.words):
-        start = i if i and text.ends[i - 1] else start
-        if not text.ends[i]:
-            yield {"word": word, "sentid": numbers[i] - 1, "sentpos": i - start, "wlen": len(word),
-                   "surp": in_unit(-scores.logprobs[i], unit), "entropy": in_unit(scores.entropies[i], unit),
-                   "entred": in_unit(reduced[i], unit)}
+    reduced, unit = reductions(scores.entropies, text.ends), unit or "bits"
+    for number, places in by_line(text.ends):
+        for place, i in enumerate(places):
+            if not text.ends[i]:
+                yield {"word": text.words[i], "sentid": number - 1, "sentpos": place, "wlen": len(text.words[i]),
+                       "surp": in_unit(-scores.logprobs[i], unit), "entropy": in_unit(scores.entropies[i], unit),
+                       "entred": in_unit(reduced[i], unit)}
 
 
 def lm_zoo_rows(text, scores, unit=None):
     """As lm-zoo writes them, but that the first word has a score, too: numbers from 1 on, <eos> is a token."""
-    start = 0
-    for i, (word, number) in enumerate(zip(text.words, sentences(text.ends))):
-        start = i if i and text.ends[i - 1] else start
-        yield {"sentence_id": number, "token_id": i - start + 1, "token": word,
-               "surprisal": in_unit(-scores.logprobs[i], unit or "bits")}
+    for number, places in by_line(text.ends):
+        for place, i in enumerate(places, start=1):
+            yield {"sentence_id": number, "token_id": place, "token": text.words[i],
+                   "surprisal": in_unit(-scores.logprobs[i], unit or "bits")}
 
 
 FORMATS = {"tsv": token_rows, "csv": token_rows, "json": token_rows,
@@ -69,16 +67,13 @@ WITH_ENTROPY = {"neural-complexity"}
 def sentence_rows(text, logprobs, unit=None):
     """Of each line of a `Text` with its words' log-probabilities (N,); its text without the <eos> that ends it. unit:
     that of its surprisal, if asked for."""
-    start = 0
-    for i, number in enumerate(sentences(text.ends)):
-        if text.ends[i] or i + 1 == len(text.ends):
-            total, tokens = math.fsum(logprobs[start:i + 1]), i + 1 - start
-            yield with_columns({"sentence": number, "tokens": tokens, "logprob": total,
-                                **({"surprisal": in_unit(-total, unit)} if unit else {}),
-                                "perplexity": perplexity(-total / tokens),
-                                "text": text.tokenizer.show(text.words[start:i + (not text.ends[i])]),
-                                "unknown": sum(text.unknown[start:i + 1])}, columns_of(text, number))
-            start = i + 1
+    for number, places in by_line(text.ends):
+        total, tokens = math.fsum(logprobs[i] for i in places), len(places)
+        yield with_columns({"sentence": number, "tokens": tokens, "logprob": total,
+                            **({"surprisal": in_unit(-total, unit)} if unit else {}),
+                            "perplexity": perplexity(-total / tokens),
+                            "text": text.tokenizer.show([text.words[i] for i in places if not text.ends[i]]),
+                            "unknown": sum(text.unknown[i] for i in places)}, columns_of(text, number))
 
 
 def columns_of(text, sentence):

@@ -2,6 +2,8 @@
 import math
 from html import escape
 
+from evaluation.text import by_line
+
 MOST = 20_000          # words on a page: a browser must still scroll
 STEPS = (1, 2, 4, 6, 9, 12, 16)        # bits at which the next shade begins
 
@@ -85,22 +87,15 @@ def legend():
 
 def lines(text, shown, bits, logprobs, ranks):
     """The first `shown` words as items of a list, one for each line of the text."""
-    items, line, number = [], [], 1
-    for i, (word, surprisal, logprob) in enumerate(zip(text.words[:shown], bits, logprobs)):
-        numbers = f"{word}: {surprisal:.2f} bits, probability {math.exp(logprob):.3g}"
+    def word(i):
+        numbers = f"{text.words[i]}: {bits[i]:.2f} bits, probability {math.exp(logprobs[i]):.3g}"
         if ranks:
             numbers += f", rank {ranks[i]:,}"
-        shade = sum(surprisal >= step for step in STEPS)
+        shade, unknown = sum(bits[i] >= step for step in STEPS), ""
         if text.unknown[i]:
-            numbers += ", unknown: scored as <unk>"
-        unknown = " unknown" if text.unknown[i] else ""
-        line.append(f'<b class="s{shade}{unknown}" tabindex="0" data-n="{escape(numbers)}">{escape(word)}</b>')
-        if text.ends[i]:
-            items.append(item(number, line))
-            line, number = [], number + 1
-    if line:
-        items.append(item(number, line))
-    return "\n".join(items)
+            numbers, unknown = f"{numbers}, unknown: scored as <unk>", " unknown"
+        return f'<b class="s{shade}{unknown}" tabindex="0" data-n="{escape(numbers)}">{escape(text.words[i])}</b>'
+    return "\n".join(item(number, map(word, places)) for number, places in by_line(text.ends[:shown]))
 
 
 def item(number, words):

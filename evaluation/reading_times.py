@@ -5,7 +5,7 @@ N words.
 import sys
 
 from evaluation.formats import columns_of, in_unit, with_columns
-from evaluation.text import sentences
+from evaluation.text import by_line
 
 SPILLED = ("surprisal", "entropy", "length", "log_freq")       # of earlier words: reading them goes on at this one
 BEFORE = ("prev", "prev2")
@@ -21,25 +21,23 @@ def predictor_rows(text, scores, unit=None, counts=None, tokenizer=None, spillov
     the same of how many earlier words of the line follow (0 to 2), None at its beginning; then the table's other
     columns.
     """
-    line, earlier = 0, []
-    for i, (word, number) in enumerate(zip(text.words, sentences(text.ends))):
-        given = columns_of(text, number)
-        if number != line:
-            line, earlier = number, []
-        if text.ends[i]:
-            continue
-        condition = {"condition": given["condition"]} if "condition" in given else {}
-        predictors = {
-            "item": given.get("item", number), **condition, "word_nr": len(earlier) + 1, "word": word,
-            "surprisal": in_unit(-scores.logprobs[i], unit or "bits"),
-            "entropy": in_unit(scores.entropies[i], unit or "bits"), "length": len(word),
-            "log_freq": None if text.unknown[i] or counts is None else counts.log_frequency(word, tokenizer),
-            "unknown": int(text.unknown[i])}
-        row = dict(predictors)
-        for back, prefix in enumerate(BEFORE[:spillover], start=1):
-            row |= {f"{prefix}_{name}": earlier[-back][name] if len(earlier) >= back else None for name in SPILLED}
-        yield with_columns(row, {name: value for name, value in given.items() if name not in ("item", "condition")})
-        earlier.append(predictors)
+    for number, places in by_line(text.ends):
+        given, earlier = dict(columns_of(text, number)), []
+        of_line = {"item": given.pop("item", number),
+                   **({"condition": given.pop("condition")} if "condition" in given else {})}
+        for i in (place for place in places if not text.ends[place]):
+            word = text.words[i]
+            predictors = {
+                **of_line, "word_nr": len(earlier) + 1, "word": word,
+                "surprisal": in_unit(-scores.logprobs[i], unit or "bits"),
+                "entropy": in_unit(scores.entropies[i], unit or "bits"), "length": len(word),
+                "log_freq": None if text.unknown[i] or counts is None else counts.log_frequency(word, tokenizer),
+                "unknown": int(text.unknown[i])}
+            row = dict(predictors)
+            for back, prefix in enumerate(BEFORE[:spillover], start=1):
+                row |= {f"{prefix}_{name}": earlier[-back][name] if len(earlier) >= back else None for name in SPILLED}
+            yield with_columns(row, given)
+            earlier.append(predictors)
 
 
 def warn_of_frequencies(rows, counts):

@@ -6,7 +6,7 @@ import os
 import re
 import sys
 from collections import Counter
-from itertools import accumulate
+from itertools import accumulate, groupby
 from typing import NamedTuple
 
 import torch
@@ -210,6 +210,11 @@ def contexts(stream, ends, context):
 def sentences(ends):
     """Number of the line that each word is in, from 1 on."""
     return list(accumulate(ends, initial=1))[:-1]
+
+
+def by_line(ends):
+    """Of each line its number, from 1 on, and the places of its words among all (N,), a list."""
+    return ((number, list(places)) for number, places in groupby(range(len(ends)), sentences(ends).__getitem__))
 
 
 def characters(text):

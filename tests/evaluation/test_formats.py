@@ -38,7 +38,7 @@ def test_rows_of_other_tools():
 
 
 def test_reduction_is_within_a_line():
-    assert reductions([3, 1, 2, 0.5, 4, 1], [1, 1, 1, 2, 2, 2]) == [0, 2, 0, 0, 0, 3]
+    assert reductions([3, 1, 2, 0.5, 4, 1], [0, 0, 1, 0, 0, 1]) == [0, 2, 0, 0, 0, 3]
 
 
 def test_surprisal_is_added_where_it_is_asked_for():

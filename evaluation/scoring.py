@@ -52,7 +52,8 @@ def sampling(model, factor=1.0, words=True):
 
 
 class SameMasks:
-    """Runs `model` so that every window has the masks of the first: what it draws depends on no window's length."""
+    """Runs `model` so that every window has the masks of the first: what it draws depends on no window's length, but on
+    the number of columns."""
 
     def __init__(self, model):
         self.model, self.state = model, None
@@ -151,6 +152,8 @@ def sample_scores(model, streams, bptt, samples, temperatures=(1.0,), check=lamb
     Of a single stream several samples are read in one batch.
     """
     total = None
+    if one_mask and len(streams) > 1:                 # streams that end leave a batch, and what is drawn for it changes
+        bptt = max(len(stream) - 1 for stream in streams)
     most = 1 if len(streams) > 1 else samples // FEWEST if factor and any(rnn.wdrop for rnn in model.rnns) else samples
     for count in _groups(samples, bptt, most):
         with sampling(model, factor, words=not one_mask):

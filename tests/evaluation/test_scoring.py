@@ -239,3 +239,14 @@ def test_one_mask_for_the_whole_text():
     assert not torch.allclose(other, passes[0])
     torch.manual_seed(5)
     assert not torch.allclose(scoring.sample_score(model, streams[6:7], 3, 1), passes[0])
+
+
+def test_one_mask_for_each_line_where_shorter_ones_end_before_it():
+    """Every line has its own, from its first window to its last, whatever ends beside it."""
+    model, streams = make(**RATES)
+    passes = []
+    for bptt in 3, 7, 1000:
+        torch.manual_seed(5)
+        passes.append(scoring.sample_score(model, streams, bptt, 2, one_mask=True))
+    torch.testing.assert_close(passes[0], passes[2])
+    torch.testing.assert_close(passes[1], passes[2])

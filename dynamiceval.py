@@ -97,8 +97,10 @@ def check_flags(args):
 
 def check_files(args, path):
     """Refuse outputs that cannot be written, or would take the place of another file. path: of the model."""
-    outputs.check(args, [path], args.text or args.split != "both", "--split or --text")
-    continues = args.resume and os.path.exists(Files(path, "dynamic").state if args.resume == "auto" else args.resume)
+    state = Files(path, "dynamic").state if args.resume in (None, "auto") else args.resume
+    outputs.check(args, [path, state], args.text or args.split != "both", "--split or --text",
+                  Files(path, result_name(args)))
+    continues = args.resume and os.path.exists(state)
     if args.save_adapted and os.path.exists(args.save_adapted) and not continues:
         raise is_there(args.save_adapted)
 

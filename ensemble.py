@@ -59,7 +59,8 @@ def main(argv=None):
         print("| WARNING: one model is no mixture: its own figures come out", file=sys.stderr)
     with outputs.log_beside(args):
         args, vocabulary = agree(members, args)
-        outputs.check(args, [member.path for member in members], args.split != "both", "--split")
+        read = [member.path for member in members] + [args.resume] * (args.resume != "auto")
+        outputs.check(args, read, args.split != "both", "--split", Files(members[0].path, result_name(members)))
         splits = [split for split in ("valid", "test") if args.split in ("both", split) or args.weights == split]
         result = record.result_path(Files(members[0].path, result_name(members)).result, args)
         record.remove(result)

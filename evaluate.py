@@ -162,7 +162,8 @@ def main(argv=None):
     datasets = babylm.read(args.babylm or [])
     file = args.text or args.nbest
     path, args, vocabulary, compute, model = open_model(args)
-    outputs.check(args, [path], file or items or datasets or args.split != "both", "--split or --text")
+    outputs.check(args, [path], file or items or datasets or args.split != "both", "--split or --text",
+                  Files(path, result_name(args)))
     layers = hidden_states.chosen_layers(args.layer, model)
     if args.mc_mask == "text" and model.config.per_step_dropout:
         raise InputError("--mc-mask text: this model draws masks anew at every step (--per-step-dropout)")

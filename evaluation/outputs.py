@@ -131,10 +131,11 @@ def log_beside(args):
     return log_on_stderr() if "-" in asked_for(args).values() else nullcontext()
 
 
-def check(args, models, is_one_text, choosing_flags):
+def check(args, models, is_one_text, choosing_flags, run=None):
     """Say now, not after the work, that an output cannot be written, or stands in for a file that is read.
 
-    models: those that are read, by their paths. choosing_flags: which flags choose one text.
+    models: those that are read, by their paths. choosing_flags: which flags choose one text. run: the `Files` of the
+    script's own result and state, which would take an output's place.
     """
     files = asked_for(args)
     if files and not is_one_text:
@@ -143,7 +144,8 @@ def check(args, models, is_one_text, choosing_flags):
     texts = [*files_in(getattr(args, "minimal_pairs", None) or []),
              *(getattr(args, name, None) for name in ("text", "nbest")),
              *(os.path.join(args.data, f"{split}.txt") for split in SPLITS)]
-    check_outputs(files.values(), [*models, *texts])
+    own = [run.result, run.state] if run else []
+    check_outputs(files.values(), [*models, *texts, *own])
 
 
 def needs_ranks(args):

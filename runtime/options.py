@@ -193,12 +193,15 @@ def parse(parser, argv=None):
     defaults, unset = parser.parse_args([]), object()
     typed = parser.parse_intermixed_args(words, argparse.Namespace(**dict.fromkeys(vars(defaults), unset)))
     typed = {name: value for name, value in vars(typed).items() if value is not unset}
-    for name, value in typed.items():
-        if name in parser.flags and parser.flags[name].whole:
+    for flag in (parser.flags[name] for name in typed if name in parser.flags):
+        value = typed[flag.name]
+        if flag.metavar == "FILE" and "" in (value if isinstance(value, list) else [value]):
+            parser.error(f"argument {flag.typed}: the name of the file is empty; give one")
+        if flag.whole:
             try:
-                parser.flags[name].whole(value)
+                flag.whole(value)
             except argparse.ArgumentTypeError as error:
-                parser.error(f"argument {parser.flags[name].typed}: {error}")
+                parser.error(f"argument {flag.typed}: {error}")
     implied = dict(parser.flags[name].implies for name in typed if name in parser.flags and parser.flags[name].implies)
     typed = {**implied, **typed}
     return Arguments({**vars(defaults), **typed}, typed)

@@ -54,6 +54,12 @@ def test_flags(words, toy, refuse, tmp_path):
     refuse("main", "--data", toy, "--save", tmp_path / "a.pt", *words, naming=[words[0].strip("-").replace("_", "-")])
 
 
+@pytest.mark.parametrize("flag", ["--save", "--checkpoint", "--resume"])
+def test_an_empty_name_is_no_flag_left_out(flag, refuse, trained, tmp_path):
+    """As of a variable of a shell that is not set."""
+    refuse("pointer", "--save", trained / "toy.pt", flag, "", naming=[flag, "empty"])
+
+
 def test_a_search_and_what_it_chooses(refuse, tmp_path):
     refuse("pointer", "--save", tmp_path / "a.pt", "--search", "--lambdasm", 0.2, naming=["--search chooses --theta"])
 

@@ -30,9 +30,12 @@ def read_tensors(path):
             if isinstance(error, pickle.UnpicklingError) and "global" in str(error).lower():
                 raise InputError("holds more than tensors, such as a whole module, which is not read because that "
                                  "could execute anything; save its state_dict(), and no optimizer") from None
-            raise InputError(f"is damaged or was not written by torch.save ({_line(error)})") from None
+            reason = "" if isinstance(error, pickle.UnpicklingError) else f" ({_line(error)})"       # torch's is advice
+            raise InputError(f"is damaged or was not written by torch.save{reason}") from None
     if not isinstance(contents, dict):
         raise InputError(f"{path}: is not a state dict, but a {type(contents).__name__}; save its state_dict()")
+    if contents.get("format") == checkpoint.FORMAT:
+        raise InputError(f"{path}: is a checkpoint of this program, which the scripts read as it is")
     return contents
 
 
@@ -42,7 +45,8 @@ def float_tensors(contents, path, prefix=""):
               if isinstance(name, str) and name.startswith(prefix)}
     for name, tensor in floats.items():
         if not isinstance(tensor, torch.Tensor) or not tensor.is_floating_point() or tensor.layout != torch.strided:
-            raise InputError(f"{path}: {prefix}{name} is not a tensor of floating-point numbers")
+            raise InputError(f"{path}: {prefix}{name} is not a tensor of floating-point numbers; save the model's "
+                             "state_dict() alone")
     return {name: tensor.detach().float().contiguous().clone() for name, tensor in floats.items()}
 
 

@@ -1,4 +1,6 @@
 """Plain LSTM and GRU models, as colorlessgreenRNNs and neural-complexity save them, as checkpoints."""
+import gzip
+
 import pytest
 import torch
 from models import WORDS, logprobs
@@ -76,6 +78,8 @@ class Anything(nn.Module):
     (lambda state: {**state, "decoder.bias": torch.ones(3)}, "decoder.bias"),
     (lambda state: {**state, "decoder.bias": torch.full((len(WORDS),), torch.nan)}, "finite"),
     (lambda state: {**state, "decoder.bias": "x"}, "decoder.bias"), (lambda state: [1], "not a state dict"),
+    (lambda state: {"state_dict": state, "epoch": 3}, "state_dict is not a tensor.*alone"),
+    (lambda state: {"format": checkpoint.FORMAT, "model": state}, "a checkpoint of this program"),
     (lambda state: Anything(), "whole module"), (lambda state: {}, "encoder.weight"),
     (lambda state: {3: torch.ones(2)}, "encoder.weight")])
 def test_another_file_is_refused_by_name(change, says, saved):
@@ -102,14 +106,15 @@ def test_a_bad_vocabulary_is_refused(text, says, saved, tmp_path):
         read()
 
 
-@pytest.mark.parametrize("damage", [b"", b"junk", b"PK\x03\x04junk"])
+@pytest.mark.parametrize("damage", [b"", b"junk", b"PK\x03\x04junk", gzip.compress(b"junk")])
 def test_a_damaged_file_is_refused(damage, saved, tmp_path):
     saved()
     whole = (tmp_path / "plain.pt").read_bytes()
     for contents in (damage, whole[:len(whole) // 2]):
         (tmp_path / "plain.pt").write_bytes(contents)
-        with pytest.raises(InputError, match=r"plain\.pt"):
+        with pytest.raises(InputError, match=r"plain\.pt") as refused:
             read()
+        assert "weights_only" not in str(refused.value)
 
 
 def test_crlf_and_a_bom_in_the_vocabulary(saved, tmp_path):

@@ -64,8 +64,8 @@ class Window:
         """out = x @ weight.t(), for a weight (O, K) -> out: an array, or a Result, made where none is given."""
         rows = x.size(-2)
         out = Result(x.new_empty(rows, len(weight))) if out is None else out
-        product = packed(weight, rows, self.length)
-        if isinstance(product, Panels) and _value(out).dtype == x.dtype:
+        product, dtype = packed(weight, rows, self.length), (out.value if isinstance(out, Result) else out).dtype
+        if isinstance(product, Panels) and dtype == x.dtype:
             self.calls.append(Call((x, product.panels, out), None, product.native, (rows, *weight.shape)))
         elif isinstance(out, Result):
             self.result(product, x, out)
@@ -142,7 +142,3 @@ class Window:
 @cache
 def _address(name):
     return cast(getattr(compiled.library("cells"), name), c_void_p).value
-
-
-def _value(array):
-    return array.value if isinstance(array, Result) else array

@@ -147,7 +147,7 @@ def check_different_words(words):
 
 def _files(path):
     """The three texts of a corpus, known to be there."""
-    get = "run ./getdata.sh penn, or give the folder that holds train.txt, valid.txt and test.txt"
+    get = "run ./getdata.sh penn, or give the folder that holds train.txt, valid.txt and test.txt (--data)"
     if not os.path.isdir(path):
         raise InputError(f"{path}: {'not a folder' if os.path.exists(path) else 'no such folder'}; {get}")
     files = [os.path.join(path, f"{split}.txt") for split in SPLITS]

@@ -58,6 +58,7 @@ def test_a_run_as_a_user_types_it_and_one_line_for_what_is_wrong(plain, trained,
     (["--from", "lstm", "x.pt"], "--vocab-file"), (["--to", "fastai", "o", "--vocab-file", "v"], "--vocab-file"),
     (["--from", "lstm", "x", "--tag"], "--tag"), (["--save", "gone.pt", "--to", "fastai", "o"], "gone.pt"),
     (["--from", "hf", ".", "--vocab-file", "v"], "--vocab-file"),
+    (["--from", "hf", __file__], r"\(Not a directory\); .*test_export\.py is no folder"),
     (["--to", "fastai", "o", "--prepend-eos"], "--prepend-eos"),
     (["--from", "hf", "o", "--prepend-eos"], "--prepend-eos")])
 def test_what_cannot_be_meant_is_refused(words, says, trained, tmp_path, monkeypatch):

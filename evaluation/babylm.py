@@ -190,9 +190,9 @@ def reach_beyond(start, text, reading, tokenizer):
     if isinstance(tokenizer, Words):                          # of which the parts end with the word
         ends = [word.end() for word in re.finditer(r"\S+|\n", text)]
         return [ends[number] > start for number in reading.numbers[:-1]]
+    before = text[:start].lower() if tokenizer.lower else text[:start]        # of some letters longer than as typed
     if not tokenizer.complete:                                # a token is a character
-        return [number >= start for number in range(len(text))]
-    before = text[:start].lower() if tokenizer.lower else text[:start]
+        return [number >= len(before) for number in range(len(reading.tokens) - 1)]
     lengths = [1 if token == EOS else len(bytes_of(token)) for token in reading.tokens[:-1]]
     return [end > len(before.encode()) for end in accumulate(lengths)]
 

@@ -6,7 +6,9 @@ import pytest
 from conftest import SMALL, run_script
 
 from awd_lstm import LanguageModel
+from corpus.tokenizers import Characters
 from evaluation import babylm
+from evaluation.minimal_pairs import Reading
 from runtime.errors import InputError
 
 # The words of tests' toy corpus are w0 to w29.
@@ -167,3 +169,12 @@ def test_a_place_that_cannot_be_written_is_named_before_the_work(trained, data, 
     monkeypatch.setattr("evaluation.minimal_pairs.read", lambda *_: pytest.fail("it read the texts"))
     with pytest.raises(NotADirectoryError):
         call("evaluate.py", "--checkpoint", trained / "toy.pt", "--babylm", data, "--predictions", "file/x")
+
+
+@pytest.mark.parametrize("context", ["in ", "İn İ "])
+def test_characters_that_are_several_in_lower_case(context):
+    """The completion is what it is, however long what stands before it has become."""
+    tokens = [*Characters(lower=True).encode(f"{context}İt"), "<eos>"]
+    reading = Reading(tokens, [-1.0] * len(tokens), [False] * len(tokens), None)
+    choice = babylm.Choice(f"{context}İt", len(context), "İt")
+    assert len("İt".lower()) == 3 and babylm.logprob(choice, reading, Characters(lower=True)) == -3

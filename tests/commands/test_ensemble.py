@@ -155,7 +155,7 @@ def test_one_model_is_in_memory_at_a_time(mix, monkeypatch):
         gc.collect()
         assert not [model for model in opened if model() is not None]
         found = open_model(*args)
-        opened.append(weakref.ref(found.model))
+        opened.append(weakref.ref(found[-1]))
         return found
     monkeypatch.setattr(checkpoint, "open_model", watched)
     mix("lstm.pt:dynamic,cache,bptt=20", "gru.pt", "qrnn.pt", *DYNAMIC, "--split", "test")

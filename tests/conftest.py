@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import random
 import runpy
+import signal
 import subprocess
 import sys
 import tempfile
@@ -32,6 +33,14 @@ def one_thread():
 @pytest.fixture(autouse=True, scope="session")
 def own_cache(tmp_path_factory):
     os.environ["AWD_LSTM_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture
+def without_nohup():
+    """A lost terminal is noticed, even if the tests run under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.fixture(scope="session")

@@ -36,6 +36,7 @@ def in_the_middle(folder):
         time.sleep(0.02)
 
 
+@pytest.mark.usefixtures("without_nohup")
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_saves_and_the_run_continues(number, toy, tmp_path):
     process = start("--data", toy, *SMALL, "--epochs", 500, "--save", "a.pt", cwd=tmp_path)

@@ -31,6 +31,7 @@ def test_a_lock_that_is_held_is_refused(tmp_path):
         assert (tmp_path / "a.lock").exists()
 
 
+@pytest.mark.usefixtures("without_nohup")
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_becomes_a_stop(number):
     before = signal.getsignal(number)

@@ -283,23 +283,6 @@ def check(config):
         raise InputError("--skip-output sums the outputs of layers of one width; leave --nhidlast out")
 
 
-def refuse_unsupported(args):
-    """InputError for a flag that was typed, and that the cell or the softmax in `args` does not honour."""
-    supported = ModelConfig.of(vars(args)).supported
-    owners = {}
-    for name, entry in (*CELLS.items(), *SOFTMAXES.items()):
-        for flag in entry.flags:
-            owners.setdefault(flag.name, []).append(name)
-    for name in sorted(args.given):
-        if name in OPTIONAL - supported and getattr(args, name):
-            others = ", ".join(other for other, cell in CELLS.items() if name in cell.supports)
-            raise InputError(f"--{name.replace('_', '-')} is not supported by --model {args.model}; leave it out, or "
-                             f"use one of {others}")
-        if name in owners and not {args.model, args.softmax} & {*owners[name]}:
-            raise InputError(f"--{name.replace('_', '-')} is for {', '.join(owners[name])}, not for --model "
-                             f"{args.model} --softmax {args.softmax}; leave it out")
-
-
 def resolve(args, ntoken):
     """The flags with all that a model of `ntoken` words decides itself, where nothing was typed -> Arguments."""
     unsupported = OPTIONAL - ModelConfig.of(vars(args)).supported

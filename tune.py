@@ -23,7 +23,6 @@ from pathlib import Path
 import torch
 
 import checkpoint
-from model import refuse_unsupported
 from runtime import options, values
 from runtime.errors import InputError
 from runtime.log import log, perplexity, surviving_broken_pipe, warn
@@ -33,7 +32,7 @@ from runtime.processes import resume_command
 from runtime.run_files import Files
 from runtime.signals import Interruption, Stop, exclusive
 from training import optimizers, schedules, settings, space
-from training.start import corpus_for
+from training.start import corpus_for, refuse_unsupported
 from training.stopping import check_names
 
 FLAGS = (

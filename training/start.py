@@ -2,9 +2,11 @@
 import torch
 
 import checkpoint
+from cells import CELLS
 from data import read_corpus, untrained_unk
-from model import ModelConfig, build, count_parameters, refuse_unsupported, resolve, set_precision
+from model import OPTIONAL, ModelConfig, build, count_parameters, resolve, set_precision
 from runtime import devices
+from runtime.errors import InputError
 from runtime.log import warn
 from runtime.options import inherit
 from runtime.processes import init_distributed
@@ -34,6 +36,23 @@ def start(parser, args, source=None, stage="", plan=lambda args: args):
     if not source:
         warn(SOFTMAXES[args.softmax].check(vars(args), len(corpus.dictionary)), untrained)
     return args.replaced(**{checkpoint.UNTRAINED_UNK: bool(untrained)}), compute, group, corpus, resumed
+
+
+def refuse_unsupported(args):
+    """InputError for a flag that was typed, and that the cell or the softmax in `args` does not honour."""
+    supported = ModelConfig.of(vars(args)).supported
+    owners = {}
+    for name, entry in (*CELLS.items(), *SOFTMAXES.items()):
+        for flag in entry.flags:
+            owners.setdefault(flag.name, []).append(name)
+    for name in sorted(args.given):
+        if name in OPTIONAL - supported and getattr(args, name):
+            others = ", ".join(other for other, cell in CELLS.items() if name in cell.supports)
+            raise InputError(f"--{name.replace('_', '-')} is not supported by --model {args.model}; leave it out, or "
+                             f"use one of {others}")
+        if name in owners and not {args.model, args.softmax} & {*owners[name]}:
+            raise InputError(f"--{name.replace('_', '-')} is for {', '.join(owners[name])}, not for --model "
+                             f"{args.model} --softmax {args.softmax}; leave it out")
 
 
 def corpus_for(args, vocabulary=None):

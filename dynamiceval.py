@@ -16,12 +16,11 @@ import torch
 
 import checkpoint
 from data import batchify_split, read_corpus
-from evaluation import outputs, scoring
+from evaluation import neural_cache, outputs, scoring
 from evaluation.dynamic import FLAGS, LEARNING_RATE, DynamicPass, learning_rate, segments_by_line, segments_of
 from evaluation.figures import best_of_grids, log_figures
 from evaluation.formats import FORMATS
 from evaluation.loss import PLAIN_WINDOW
-from evaluation.neural_cache import cache_logprobs
 from evaluation.text import read_texts
 from model import count_parameters
 from runtime import options, record, values
@@ -42,15 +41,24 @@ def grids(rule, bptt):
     return [LEARNING_RATE[rule] * factor * bptt / 5 for factor in FACTORS], [min(1, x * bptt / 5) for x in LAMBDAS]
 
 
-def search(reading, stream, rule, bptt):
-    """`lr` and `lamb` of the grids with the lowest loss on a text of N tokens, `stream` (N + 1, 1) -> dict."""
-    losses, (rates, decays) = {}, grids(rule, bptt)
+def search(reading, stream, args):
+    """The settings with the lowest loss on a text of N tokens, `stream` (N + 1, 1) -> Arguments.
+
+    `lr` and `lamb` are of the grids; then, with --neural-cache, those of the cache over the model as it learns by them,
+    if none was typed.
+    """
+    losses, (rates, decays) = {}, grids(args.rule, args.bptt)
     for lr, lamb in itertools.product(rates, decays):
         losses[lr, lamb] = reading.loss(stream, lr, lamb)
         log(f"| lr {lr:.2g} | lamb {lamb:.2g} | {report_tokens(losses[lr, lamb], 'search ')}")
     if math.isinf(min(losses.values())):
         raise InputError("the model diverges with every setting of the search; try a smaller --lr by hand")
-    return best_of_grids(losses, lr=rates, lamb=decays)
+    args = args.replaced(**best_of_grids(losses, lr=rates, lamb=decays))
+    if args.neural_cache and not {"theta", "lambdasm"} & args.given:
+        learnt = reading.learn("the search", stream, args.lr, args.lamb, quiet=True)
+        args = args.replaced(**neural_cache.search(learnt.features, learnt.targets, learnt.logprobs, args.window,
+                                                   "search"))
+    return args
 
 
 def make_parser():
@@ -64,9 +72,10 @@ def make_parser():
              "a line with --text or --context reset, else tokens", choices=("tokens", "lines"))))
     parser.add("dynamic evaluation", (
         *FLAGS,
-        Flag("search", False, "choice of lr and lamb from a grid on the validation text", bool, only_true=True),
+        Flag("search", False, "choice of lr and lamb, and of the neural cache's theta and lambdasm if none is "
+             "typed, from grids on the validation text", bool, only_true=True),
         Flag("search_tokens", 10_000, "tokens of the validation text that the search reads, for each of its "
-             f"{len(FACTORS) * len(LAMBDAS)} settings", values.size, "N")))
+             f"{len(FACTORS) * len(LAMBDAS)} settings of lr and lamb", values.size, "N")))
     parser.add("neural cache", (
         *options.NEURAL_CACHE,
         Flag("neural_cache", False, "predictions mixed with the neural cache, as of pointer.py", bool,
@@ -156,7 +165,7 @@ def main(argv=None):
                 reading.gather(batchify_split("train", corpus, args.stat_batch_size, args, "--stat-batch-size"))
             if args.search:
                 beginning = batchify_split("valid", corpus, 1, args)[:args.search_tokens + 1]
-                settings = args.replaced(**search(reading, beginning, args.rule, args.bptt))
+                settings = search(reading, beginning, args)
             for text in texts:
                 found |= adapt(settings, path, model, reading, text, vocabulary.counts)
             log(rule("="), f"| End of dynamic evaluation | {report(found[text.name]['loss'], text.name + ' ')}",
@@ -181,8 +190,8 @@ def adapt(args, path, model, reading, text, counts):
                                                  text.size, f" | {learnt.speed:.0f} tokens/s")
     if args.neural_cache:
         found[f"{text.name}_without_cache"] = adapted
-        scores = scoring.Scores(cache_logprobs(learnt.features, learnt.targets, learnt.logprobs, args.theta,
-                                               args.lambdasm, args.window))         # ranks are of the model alone
+        scores = scoring.Scores(neural_cache.cache_logprobs(          # ranks are of the model alone
+            learnt.features, learnt.targets, learnt.logprobs, args.theta, args.lambdasm, args.window))
         adapted = log_figures("and with the neural cache ", text.name, scores.logprobs.tolist(), text.size)
     found[text.name] = {**adapted, "tokens_per_second": learnt.speed}
     outputs.write(args, text, scores.tolist(), f"{path}: {text.name}, adapting", counts)

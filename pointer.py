@@ -6,33 +6,16 @@ from runtime import errors  # isort: skip  (first: it prepares the process for t
 
 import time
 
-from tqdm import tqdm
-
 from checkpoint import open_model
 from data import batchify_split, read_corpus
-from evaluation.figures import best_of_grids, log_figures, mean_loss
-from evaluation.neural_cache import cache_logprobs, mix, recall_logprobs
+from evaluation.figures import log_figures
+from evaluation.neural_cache import cache_logprobs, search
 from evaluation.resumable import ResumablePass
 from model import count_parameters
 from runtime import options, record, values
 from runtime.errors import InputError
-from runtime.log import log, report, report_tokens, rule
+from runtime.log import log, report, rule
 from runtime.run_files import Files
-
-THETAS = (0.1, 0.3, 0.5, 0.66, 0.8, 1.0, 1.3, 1.6, 2.0, 2.5, 3.0, 4.0)
-LAMBDAS = (0.02, 0.05, 0.08, 0.1, 0.13, 0.16, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5)
-
-
-def search(features, targets, vocab, window):
-    """Losses on validation of the grid -> {(theta, lambda): loss}."""
-    losses = {}
-    for theta in tqdm(THETAS, disable=None, leave=False):
-        recalled = recall_logprobs(features, targets, theta, window)
-        for lambdasm in LAMBDAS:
-            losses[theta, lambdasm] = mean_loss(mix(vocab, recalled, lambdasm).tolist())
-        best = min(LAMBDAS, key=lambda lambdasm: losses[theta, lambdasm])
-        log(f"| theta {theta:5.2f} | best lambda {best:5.2f} | {report_tokens(losses[theta, best], 'valid ')}")
-    return losses
 
 
 def make_parser():
@@ -68,8 +51,7 @@ def main(argv=None):
             size = corpus.sizes.get(split)
             figures_by_text[f"{split}_without_cache"] = log_figures("without the cache", split, vocab.tolist(), size)
             if args.search and split == "valid":
-                losses = search(features, targets, vocab, args.window)
-                settings = args.replaced(**best_of_grids(losses, theta=THETAS, lambdasm=LAMBDAS))
+                settings = args.replaced(**search(features, targets, vocab, args.window, split))
             logprobs = cache_logprobs(features, targets, vocab, settings.theta, settings.lambdasm, args.window)
             figures_by_text[split] = log_figures("with the cache   ", split, logprobs.tolist(), size)
         log(rule("="), f"| End of pointer | {report(figures_by_text['test']['loss'], 'test ')}", rule("="))

@@ -8,8 +8,14 @@ N tokens, E width of a feature, W window.
 import math
 
 import torch
+from tqdm import tqdm
+
+from evaluation.figures import best_of_grids, mean_loss
+from runtime.log import log, report_tokens
 
 BLOCK = 512                      # queries at a time: bounds memory at about BLOCK x (BLOCK + W) scores
+THETAS = (0.1, 0.3, 0.5, 0.66, 0.8, 1.0, 1.3, 1.6, 2.0, 2.5, 3.0, 4.0)               # the grids of a search
+LAMBDAS = (0.02, 0.05, 0.08, 0.1, 0.13, 0.16, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5)
 
 
 def cache_logprobs(features, targets, vocab_logprobs, theta, lambdasm, window):
@@ -49,3 +55,15 @@ def recall_logprobs(features, targets, theta, window):
         match = scores.masked_fill(~same, -math.inf).logsumexp(1)                        # (b,)
         recalled.append(torch.where(match == -math.inf, match, match - scores.logsumexp(1)))
     return torch.cat(recalled) if recalled else features.new_zeros(0)
+
+
+def search(features, targets, vocab_logprobs, window, name):
+    """`theta` and `lambdasm` of the grids with the lowest mean loss on one stream (N,), called `name` -> dict."""
+    losses = {}
+    for theta in tqdm(THETAS, disable=None, leave=False):
+        recalled = recall_logprobs(features, targets, theta, window)
+        for lambdasm in LAMBDAS:
+            losses[theta, lambdasm] = mean_loss(mix(vocab_logprobs, recalled, lambdasm).tolist())
+        best = min(LAMBDAS, key=lambda lambdasm: losses[theta, lambdasm])
+        log(f"| theta {theta:5.2f} | best lambda {best:5.2f} | {report_tokens(losses[theta, best], f'{name} ')}")
+    return best_of_grids(losses, theta=THETAS, lambdasm=LAMBDAS)

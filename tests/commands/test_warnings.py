@@ -59,9 +59,9 @@ def test_an_unk_in_a_split_is_named_too_where_it_was_never_trained(toy, call, tm
 
 def test_the_best_at_the_end_of_a_grid_is_named(trained, call, monkeypatch, tmp_path):
     import dynamiceval
-    import pointer
+    from evaluation import neural_cache
     (tmp_path / "a.pt").write_bytes((trained / "toy.pt").read_bytes())
-    monkeypatch.setattr(pointer, "THETAS", (0.1, 0.2))
+    monkeypatch.setattr(neural_cache, "THETAS", (0.1, 0.2))
     said = call("pointer.py", "--save", "a.pt", "--window", 50, "--search")
     assert re.search(r"WARNING: theta 0\.[12] is the (first|last) of its grid", said)
     monkeypatch.setattr(dynamiceval, "FACTORS", (1, 2))

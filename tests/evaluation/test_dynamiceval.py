@@ -16,7 +16,7 @@ from torch.nn import functional as F
 import checkpoint
 import dynamiceval
 import main
-from evaluation import dynamic
+from evaluation import dynamic, neural_cache
 from evaluation import loss as evaluation_loss
 from evaluation.dynamic import DynamicPass
 from evaluation.figures import mean_loss
@@ -232,6 +232,29 @@ def test_search_takes_the_best_of_the_grid(evaluate, monkeypatch):
     assert tried[chosen] == min(tried.values()) < max(loss for loss in tried.values() if loss < math.inf)
     told = evaluate("--lr", chosen[0], "--lamb", chosen[1])[1]
     assert [told[split]["loss"] for split in ("valid", "test")] == [found[split]["loss"] for split in ("valid", "test")]
+
+
+def test_search_chooses_the_settings_of_the_cache(evaluate, changed, monkeypatch, tmp_path):
+    """Those with the lowest loss where the model learns, against every setting of the grids given by hand."""
+    monkeypatch.setattr(dynamiceval, "FACTORS", (1, 20))
+    monkeypatch.setattr(dynamiceval, "LAMBDAS", (0.01,))
+    monkeypatch.setattr(neural_cache, "THETAS", (0.01, 0.3))
+    monkeypatch.setattr(neural_cache, "LAMBDAS", (0.02, 0.1, 0.5))
+    cache = ["--neural-cache", "--window", 50]
+    found = evaluate("--search", "--search-tokens", 150, *cache)[1]
+    settings = found["settings"]
+    first = shutil.copytree(changed, tmp_path / "first")
+    words = (changed / "valid.txt").read_text().replace("\n", " <eos> ").split()[:151]
+    (first / "valid.txt").write_text(" ".join(words).replace(" <eos> ", "\n").removesuffix(" <eos>") + "\n")
+    learning = ["--lr", settings["lr"], "--lamb", settings["lamb"]]
+    losses = {(theta, share): evaluate(*learning, *cache, "--theta", theta, "--lambdasm", share, data=first)[1]["valid"]
+              ["loss"] for theta in (0.01, 0.3) for share in (0.02, 0.1, 0.5)}
+    assert losses[settings["theta"], settings["lambdasm"]] == pytest.approx(min(losses.values()), abs=2e-3)
+    assert max(losses.values()) - min(losses.values()) > 0.1
+    told = evaluate(*learning, *cache, "--theta", settings["theta"], "--lambdasm", settings["lambdasm"])[1]
+    assert told["test"]["loss"] == found["test"]["loss"]
+    kept = evaluate("--search", "--search-tokens", 150, *cache, "--theta", 2)[1]["settings"]      # typed: not searched
+    assert (kept["theta"], kept["lambdasm"]) == (2, 0.12785920428335693)
 
 
 @pytest.mark.parametrize("share", [0.005, 0.1, 0.3, 0.6, 0.9])

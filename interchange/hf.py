@@ -22,6 +22,7 @@ from runtime.paths import atomic_folder
 
 CODE = "modeling_awd_lstm.py"
 CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer.json"
+INDEX = f"{WEIGHTS}.index.json"                           # of weights in several files, which only transformers write
 FILES = (CODE, CONFIG, WEIGHTS, TOKENIZER, "tokenizer_config.json", "generation_config.json")
 MODEL_TYPE = "awd_lstm"
 SHAPE = ("emsize", "nhid", "nlayers", "skip_output", "cutoffs", "gate", "rhn_depth", "mogrifier_rounds",
@@ -170,8 +171,10 @@ def read(folder, vocab_file):
     if config.get("model_type") != MODEL_TYPE:
         raise InputError(f"{path}: its model_type is {config.get('model_type')!r}; only {MODEL_TYPE}, which --to hf "
                          "writes, can be read")
+    whole, index = (os.path.join(folder, name) for name in (WEIGHTS, INDEX))
+    sharded = os.path.lexists(index) and not os.path.lexists(whole)         # transformers, too, prefer the whole
     tensors = {name.removeprefix(NETWORK): tensor
-               for name, tensor in read_weights(os.path.join(folder, WEIGHTS)).items()}
+               for name, tensor in (read_shards(index) if sharded else read_weights(whole)).items()}
     tied = config.get("tie_word_embeddings", True)
     if tied:
         tensors.pop("decoder.weight", None)               # some versions of transformers write it, too
@@ -198,6 +201,28 @@ def read_weights(path):
         except Exception as error:
             raise InputError(f"is damaged or no safetensors file ({str(error)[:120]})") from None
     return float_tensors(tensors, path)
+
+
+def read_shards(index):
+    """The files that an index names, all in its folder -> dict of float32 tensors."""
+    files = read_json(index).get("weight_map")
+    if not isinstance(files, dict) or not files or not all(isinstance(file, str) for file in files.values()):
+        raise InputError(f"{index}: is damaged: its weight_map does not say which tensor is in which file; save the "
+                         "model again")
+    tensors = {}
+    for file in sorted(set(files.values())):
+        if os.path.basename(file) != file or not file.endswith(".safetensors") or not file.isprintable():
+            raise InputError(f"{index}: names the file {file!r}, which is no .safetensors file of its folder; save the "
+                             "model again")
+        path = os.path.join(os.path.dirname(index), file)
+        if not os.path.exists(path):
+            raise InputError(f"{path}: is missing, and {INDEX} names it; copy all files of the model")
+        shard, listed = read_weights(path), {name for name, where in files.items() if where == file}
+        if shard.keys() != listed:
+            raise InputError(f"{path}: {INDEX} says something else of {sorted(shard.keys() ^ listed)[0]}; they are not "
+                             "of one model: copy all of its files, or save it again")
+        tensors |= shard
+    return tensors
 
 
 def read_vocabulary(tokenizer, path, state):

@@ -435,3 +435,40 @@ def test_a_bad_folder_is_refused_in_one_line(name, change, says, tmp_path):
     with pytest.raises(InputError, match=says):
         export.main(["--from", "hf", str(tmp_path / "out"), "--save", str(tmp_path / "new.pt")])
     assert not (tmp_path / "new.pt").exists()
+
+
+@pytest.fixture
+def sharded(tmp_path):
+    """A folder that transformers wrote with the weights in several files, and the checkpoint that it is of."""
+    model, contents = contents_of()
+    hf.write(contents, model.state_dict(), str(tmp_path / "out"), None)
+    theirs, tokenizer = load(tmp_path / "out")
+    theirs.save_pretrained(tmp_path / "shards", max_shard_size="1KB")
+    tokenizer.save_pretrained(tmp_path / "shards")
+    assert len(list((tmp_path / "shards").glob("model-0*.safetensors"))) > 1
+    return tmp_path / "shards", contents
+
+
+def test_weights_in_several_files(sharded):
+    folder, contents = sharded
+    assert same_model(settings.contents_of(*hf.read(str(folder), None), "shards"), contents)
+
+
+@pytest.mark.parametrize(("weight_map", "says"), [
+    ({"a": "../out/model.safetensors"}, "folder"), ({"a": "/etc/passwd"}, "folder"),
+    ({"a": "x\ud800.safetensors"}, "folder"), ({"a": "config.json"}, "folder"),
+    ({"a": "model-9.safetensors"}, "model-9.*missing"), ({"a": 3}, "weight_map"), ({}, "weight_map"),
+    (["a"], "weight_map"), (None, "index.json: is not JSON"),
+    ("a tensor more", "says something else"), ("a tensor less", "says something else")])
+def test_a_bad_index_is_refused_in_one_line(weight_map, says, sharded, tmp_path):
+    folder, _ = sharded
+    index = folder / hf.INDEX
+    given = json.loads(index.read_text())
+    if isinstance(weight_map, str):
+        name, file = next(iter(given["weight_map"].items()))
+        weight_map = {**given["weight_map"], "b": file} if "more" in weight_map else {
+            other: file for other, file in given["weight_map"].items() if other != name}
+    index.write_text("{" if weight_map is None else json.dumps({**given, "weight_map": weight_map}))
+    with pytest.raises(InputError, match=says):
+        export.main(["--from", "hf", str(folder), "--save", str(tmp_path / "new.pt")])
+    assert not (tmp_path / "new.pt").exists()

@@ -178,7 +178,7 @@ def check_shapes(contents, path):
     if layers != settings["nlayers"]:
         raise InputError(f"{path} is damaged: it has {layers} layers, its settings say {settings['nlayers']}")
     with torch.device("meta"):  # shapes only: no memory is taken before they are known to fit
-        check_tensors(*_found_and_wanted(contents, network.build(settings, len(words))), f"{path} is damaged: model")
+        check_tensors(*_saved_and_expected(contents, network.build(settings, len(words))), f"{path} is damaged: model")
 
 
 def weights(contents):
@@ -186,11 +186,11 @@ def weights(contents):
     return {**contents["model"], **{f"{SOFTMAX}{name}": tensor for name, tensor in contents["criterion"].items()}}
 
 
-def _found_and_wanted(contents, model):
+def _saved_and_expected(contents, model):
     """A checkpoint's state dict and `model`'s, which must agree: with past decode regularisation where both have it."""
     past = contents.get("past") if model.past else None
-    found = {**weights(contents), **{f"{PAST}{name}": tensor for name, tensor in (past or {}).items()}}
-    return found, {name: tensor for name, tensor in model.state_dict().items() if past or not name.startswith(PAST)}
+    saved = {**weights(contents), **{f"{PAST}{name}": tensor for name, tensor in (past or {}).items()}}
+    return saved, {name: tensor for name, tensor in model.state_dict().items() if past or not name.startswith(PAST)}
 
 
 def restore(contents, path, compute, training=False):
@@ -209,20 +209,20 @@ def restore(contents, path, compute, training=False):
 
 def load_weights(model, contents, where):
     """Put a checkpoint's weights into `model`; InputError, starting with `where`, if they do not fit."""
-    found, wanted = _found_and_wanted(contents, model)
-    check_tensors(found, wanted, where)
-    model.load_state_dict({**model.state_dict(), **found})
+    saved, expected = _saved_and_expected(contents, model)
+    check_tensors(saved, expected, where)
+    model.load_state_dict({**model.state_dict(), **saved})
     if not network.is_finite(model):
         raise InputError(f"{where}: there are weights that are not finite")
 
 
-def check_tensors(found, wanted, where):
+def check_tensors(saved, expected, where):
     """Raise InputError unless both dicts have the same names and, behind them, tensors of one shape and type."""
-    if set(found) != set(wanted):
-        odd = sorted(map(str, set(found) ^ set(wanted)))
+    if set(saved) != set(expected):
+        odd = sorted(map(str, set(saved) ^ set(expected)))
         raise InputError(f"{where}: unexpected or missing {', '.join(odd[:3])}")
-    for name, like in wanted.items():
-        check_tensor(found[name], like, f"{where}: {name}")
+    for name, like in expected.items():
+        check_tensor(saved[name], like, f"{where}: {name}")
 
 
 def check_tensor(tensor, like, where):
@@ -275,11 +275,11 @@ def digest(contents):
     """
     if isinstance(contents.get("digest"), str):
         return contents["digest"]
-    found = hashlib.sha256()
+    hashed = hashlib.sha256()
     for name, tensor in sorted(weights(contents).items()):
-        found.update(name.encode())
-        found.update(tensor.contiguous().cpu().numpy())
-    return found.hexdigest()
+        hashed.update(name.encode())
+        hashed.update(tensor.contiguous().cpu().numpy())
+    return hashed.hexdigest()
 
 
 def open_model(args, corpus_flags=options.DATA):

@@ -155,11 +155,11 @@ def main(argv=None):
         settings = args.replaced(lr=learning_rate(args))
         result = record.result_path(Files(path, result_name(args)).result, args)
         record.remove(result)
-        began, found = time.monotonic(), {}
+        began, figures_by_text = time.monotonic(), {}
         with DynamicPass(path, args, model) as reading:
             for text in texts:
                 logprobs = scoring.score(model, text.streams, PLAIN_WINDOW, check=reading.interruption.check).logprobs
-                found[f"{text.name}_without_dynamic_evaluation"] = log_figures(
+                figures_by_text[f"{text.name}_without_dynamic_evaluation"] = log_figures(
                     "without dynamic evaluation", text.name, logprobs.tolist(), text.size)
             if args.rule == "rms":
                 reading.gather(batchify_split("train", corpus, args.stat_batch_size, args, "--stat-batch-size"))
@@ -167,20 +167,20 @@ def main(argv=None):
                 beginning = batchify_split("valid", corpus, 1, args)[:args.search_tokens + 1]
                 settings = search(reading, beginning, args)
             for text in texts:
-                found |= adapt(settings, path, model, reading, text, vocabulary.counts)
-            log(rule("="), f"| End of dynamic evaluation | {report(found[text.name]['loss'], text.name + ' ')}",
-                rule("="))
+                figures_by_text |= adapt(settings, path, model, reading, text, vocabulary.counts)
+            loss = figures_by_text[text.name]["loss"]
+            log(rule("="), f"| End of dynamic evaluation | {report(loss, text.name + ' ')}", rule("="))
             seconds = time.monotonic() - began
-            result = record.write(result, settings, count_parameters(model), args, seconds=seconds, **found)
-            record.summarise({text.name: found[text.name] for text in texts}, seconds, **outputs.written(args),
-                             result=result)
+            result = record.write(result, settings, count_parameters(model), args, seconds=seconds, **figures_by_text)
+            record.summarise({text.name: figures_by_text[text.name] for text in texts}, seconds,
+                             **outputs.written(args), result=result)
     return reading.status
 
 
 def adapt(args, path, model, reading, text, counts):
     """Read one text while the model learns from it, and write what was asked for -> its figures."""
     first, *others = text.streams
-    stream, found = torch.cat([first, *(each[1:] for each in others)]), {}                             # (N + 1, 1)
+    stream, text_figures = torch.cat([first, *(each[1:] for each in others)]), {}                      # (N + 1, 1)
     segments = segments_of(stream, args.bptt) if args.segments == "tokens" else segments_by_line(
         text.ends, args.context == "reset")
     keep = (lambda: save_adapted(args.save_adapted, path, model)) if args.save_adapted else None
@@ -189,13 +189,13 @@ def adapt(args, path, model, reading, text, counts):
     scores, adapted = learnt.scores, log_figures("with dynamic evaluation   ", text.name, learnt.logprobs.tolist(),
                                                  text.size, f" | {learnt.speed:.0f} tokens/s")
     if args.neural_cache:
-        found[f"{text.name}_without_cache"] = adapted
+        text_figures[f"{text.name}_without_cache"] = adapted
         scores = scoring.Scores(neural_cache.cache_logprobs(          # ranks are of the model alone
             learnt.features, learnt.targets, learnt.logprobs, args.theta, args.lambdasm, args.window))
         adapted = log_figures("and with the neural cache ", text.name, scores.logprobs.tolist(), text.size)
-    found[text.name] = {**adapted, "tokens_per_second": learnt.speed}
+    text_figures[text.name] = {**adapted, "tokens_per_second": learnt.speed}
     outputs.write(args, text, scores.tolist(), f"{path}: {text.name}, adapting", counts)
-    return found
+    return text_figures
 
 
 if __name__ == "__main__":

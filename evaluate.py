@@ -68,11 +68,11 @@ def make_parser():
 
 def log_text(text, logprobs, remark=""):
     """Log a text's figures -> dict."""
-    found = figures(logprobs, text.size)
-    bits = found["bits_per_token"] * len(logprobs)
-    log(f"| {report_tokens(found['loss'], text.name + ' ')}{remark} | {len(logprobs):,} tokens"
-        + (record.per_unit(found) or f" | {bits / characters(text):.3f} bits per character as written"))
-    return found
+    text_figures = figures(logprobs, text.size)
+    bits = text_figures["bits_per_token"] * len(logprobs)
+    log(f"| {report_tokens(text_figures['loss'], text.name + ' ')}{remark} | {len(logprobs):,} tokens"
+        + (record.per_unit(text_figures) or f" | {bits / characters(text):.3f} bits per character as written"))
+    return text_figures
 
 
 def score(args, path, model, text, layers, check, counts=None):

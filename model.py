@@ -30,7 +30,7 @@ OPTIONAL = {"wdrop", "dropoutr", "untied_masks"}     # of dropouts inside a cell
 class ModelConfig:
     """What a model is, and what it drops in training. Each field is the flag of its name, here with its default.
 
-    own: what cells and softmaxes need to know besides, by their own flags' names, such as `cutoffs`.
+    specific: what cells and softmaxes need to know besides, by their own flags' names, such as `cutoffs`.
     """
     model: str = setting("LSTM", "recurrent cell; a GRU needs a lower --lr than sgd's 30, such as 10", choices=CELLS,
                          kept=ARCHITECTURE)
@@ -74,14 +74,14 @@ class ModelConfig:
         "update", "where weight decay enters: with the update, after clipping (Merity et al.); with the loss, so that "
         "the gradient's norm includes it (Melis et al., Zilly et al.); or apart from learning rate and clipping, a "
         "constant share of the weights (Gal and Ghahramani)", choices=("update", "loss", "apart"), kept=MODEL)
-    own: Mapping[str, Any] = field(default_factory=dict)
+    specific: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> "ModelConfig":
         """Out of flags by name, a checkpoint's settings or those of a command line, among others that it leaves out."""
-        own = {flag.name for registry in (CELLS, SOFTMAXES) for flag in options.own_flags(registry)}
+        declared = {flag.name for registry in (CELLS, SOFTMAXES) for flag in options.own_flags(registry)}
         return cls(**{each.name: settings[each.name] for each in fields(cls) if each.name in settings},
-                   own={name: settings[name] for name in own if name in settings})
+                   specific={name: settings[name] for name in declared if name in settings})
 
     @property
     def supported(self) -> frozenset[str]:
@@ -119,7 +119,7 @@ class RNNModel(nn.Module):
         more = {each.name: settings.pop(each.name) for each in fields(ModelConfig) if each.name in settings}
         self.config = config = ModelConfig(
             model=rnn_type, emsize=ninp, nhid=nhid, nlayers=nlayers, dropout=dropout, dropouth=dropouth,
-            dropouti=dropouti, dropoute=dropoute, wdrop=wdrop, tied=tie_weights, **more, own=settings)
+            dropouti=dropouti, dropoute=dropoute, wdrop=wdrop, tied=tie_weights, **more, specific=settings)
         check(config)
         self.nlayers, self.nhidlast = nlayers, config.features
         self.dropout, self.dropouth, self.dropouti, self.dropoute = dropout, dropouth, dropouti, dropoute
@@ -294,8 +294,8 @@ def build(settings, ntoken):
     """The network as the flags in `settings` (a dict, or a ModelConfig) describe it -> RNNModel."""
     config = settings if isinstance(settings, ModelConfig) else ModelConfig.of(settings)
     others = {each.name: getattr(config, each.name) for each in fields(config)}
-    cell, width, tied, own = (others.pop(name) for name in ("model", "emsize", "tied", "own"))
-    return RNNModel(cell, ntoken, width, tie_weights=tied, **others, **own)
+    cell, width, tied, specific = (others.pop(name) for name in ("model", "emsize", "tied", "specific"))
+    return RNNModel(cell, ntoken, width, tie_weights=tied, **others, **specific)
 
 
 def set_precision(model, precision):

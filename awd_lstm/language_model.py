@@ -124,8 +124,8 @@ class LanguageModel:
         text = to_text(words, ends, self.ids, context, self.compute.device)
         with devices.computing(self.compute):
             logprobs = scoring.score(self.model, text.streams, PLAIN_WINDOW).logprobs          # (N,)
-        found = list(map(Word, words, logprobs.tolist(), text.unknown))
-        scored = ([found[i] for i in places] for _, places in by_line(ends))
+        scored_words = list(map(Word, words, logprobs.tolist(), text.unknown))
+        scored = ([scored_words[i] for i in places] for _, places in by_line(ends))
         return [Sentence(math.fsum(word.logprob for word in line), line) for line in scored]
 
     def perplexity(self, sentences, context="carry"):

@@ -158,8 +158,8 @@ class DynamicPass(ResumablePass):
         self.gathered = name = f"mean squares {digest(streams)} {streams.size(1)} {self.args.bptt}"
         with self._untrusted():
             self.mean_squares = self.splits.get(name)
-            for found, like in zip(self.mean_squares or [], self.trained, strict=bool(self.mean_squares)):
-                checkpoint.check_tensor(found.cpu(), like.cpu(), name)
+            for saved, like in zip(self.mean_squares or [], self.trained, strict=bool(self.mean_squares)):
+                checkpoint.check_tensor(saved.cpu(), like.cpu(), name)
         if not self.mean_squares:
             self.splits[name] = self.mean_squares = self._mean_squares(streams)
         self.mean_squares = [square.to(streams.device) for square in self.mean_squares]
@@ -235,7 +235,7 @@ class DynamicPass(ResumablePass):
         """What a reading depends on, besides the model."""
         cut = zlib.crc32(repr(segments).encode())
         return (f"{split} {digest(stream)} {self.args.rule} {lr} {lamb} {self.args.epsilon} {self.args.bptt} {cut} "
-                f"{''.join(str(int(wanted)) for wanted in details)} {self.gathered}")
+                f"{''.join(str(int(detail)) for detail in details)} {self.gathered}")
 
     def _continued(self, name, stream, segments):
         """What was read of `stream` under `name`, the weights as they were then, and a meter of it."""
@@ -250,9 +250,9 @@ class DynamicPass(ResumablePass):
             if row not in (*segments.starts, len(stream) - 1):
                 raise ValueError("it ends inside a segment")
             if 0 < row < len(stream) - 1 or seen.get("weights"):
-                for found, weight in zip(seen["weights"], self.weights, strict=True):
-                    checkpoint.check_tensor(found.cpu(), weight.cpu(), "weights")
-                    weight.copy_(found)
+                for saved, weight in zip(seen["weights"], self.weights, strict=True):
+                    checkpoint.check_tensor(saved.cpu(), weight.cpu(), "weights")
+                    weight.copy_(saved)
             meter = Meter(-math.fsum(logprobs), row, sum(start < row for start in segments.starts),
                           float(seen.setdefault("seconds", 0)))
         return seen, meter

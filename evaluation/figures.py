@@ -16,13 +16,13 @@ def figures(logprobs, size=None):
 
 def log_figures(what, name, logprobs, size=None, more=""):
     """Log what a text's loss is -> its `figures`. what: under which the model reads it; name: the text's."""
-    found = figures(logprobs, size)
-    log(f"| {what} | {report_tokens(found['loss'], name + ' ')}{more}")
+    text_figures = figures(logprobs, size)
+    log(f"| {what} | {report_tokens(text_figures['loss'], name + ' ')}{more}")
     impossible = sum(logprob == -math.inf for logprob in logprobs)
     if impossible:                             # a softmax gives all words some probability, a cache only those in it
         warn(f"{what.strip()}: {impossible:,} of {len(logprobs):,} tokens of {name} have probability 0, so that the "
              "loss is infinite: they are not in the cache, whose share --lambdasm 1 leaves the model none")
-    return found
+    return text_figures
 
 
 def best_of_grids(losses, **grids):

@@ -144,8 +144,8 @@ def check(args, models, is_one_text, choosing_flags, run=None):
     texts = [*files_in(getattr(args, "minimal_pairs", None) or []),
              *(getattr(args, name, None) for name in ("text", "nbest")),
              *(os.path.join(args.data, f"{split}.txt") for split in SPLITS)]
-    own = [run.result, run.state] if run else []
-    check_outputs(files.values(), [*models, *texts, *own])
+    of_run = [run.result, run.state] if run else []
+    check_outputs(files.values(), [*models, *texts, *of_run])
 
 
 def needs_ranks(args):

@@ -48,7 +48,7 @@ def read_table(file, name, column):
         twice = next((name for name in filter(None, heading) if heading.count(name) > 1), None)
         if twice:
             raise InputError(f"has two columns {twice!r} in its heading; give one of them another name")
-        found = by_name(heading, rows, delimiter)
+        table = by_name(heading, rows, delimiter)
         for number, row in rows:
             if any("\n" in cell for cell in row):
                 raise InputError(f"line {number}: a cell has a line break in it; a text is read line by line")
@@ -56,7 +56,7 @@ def read_table(file, name, column):
         quoting = csv.QUOTE_NONNUMERIC
     else:
         quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
-    return found, Dialect(delimiter, quoting)
+    return table, Dialect(delimiter, quoting)
 
 
 def delimiter_of(heading_line):

@@ -264,12 +264,12 @@ def record(path):
     return result
 
 
-def records(kept=RECORDS, folder=HERE):
+def records(listed=RECORDS, folder=HERE):
     """The table as Markdown, and below it the commands. ValueError where a record is not below the one before."""
     lines = ["| date | test perplexity | hours | epochs | what changed | commit | processor |",
              "|---|---|---|---|---|---|---|"]
     commands, best = [], float("inf")
-    for number, (name, change) in enumerate(kept, start=1):
+    for number, (name, change) in enumerate(listed, start=1):
         result = record(Path(folder) / name)
         before, best = best, result["test"]["perplexity"]
         if best >= before:

@@ -51,13 +51,13 @@ class Flag:
 
     def add_to(self, group):
         text = self.help.replace("%", "%%")                       # argparse has a meaning of its own for it
-        how = {"default": self.default, "help": text, "dest": self.name}
+        keywords = {"default": self.default, "help": text, "dest": self.name}
         if self.type is bool:
             action = "store_true" if self.only_true else argparse.BooleanOptionalAction
-            group.add_argument(self.typed, action=action, **how)
+            group.add_argument(self.typed, action=action, **keywords)
         else:
             group.add_argument(self.typed, type=self.type, metavar=self.metavar, nargs=self.nargs, choices=self.choices,
-                               **how)
+                               **keywords)
 
     def words(self, value):
         """As one types it: the words of a command line that give the flag this value."""
@@ -102,8 +102,8 @@ def setting(default, help, type=str, metavar=None, group="", **more):
     group: its group in --help, where that is not the one of most fields. help: a text, or a function that makes it.
     """
     flag = {"help": help, "type": type, "metavar": metavar, **more}
-    own = {"default_factory": default.copy} if isinstance(default, list) else {"default": default}
-    return field(**own, metadata={"flag": flag, "group": group})
+    default_of_field = {"default_factory": default.copy} if isinstance(default, list) else {"default": default}
+    return field(**default_of_field, metadata={"flag": flag, "group": group})
 
 
 def flags_of(settings, group="", **others):
@@ -227,16 +227,16 @@ def checked(settings, flags, path):
     A setting that the checkpoint does not have, because it is older than the flag, takes the flag's default; one of a
     run alone is left out. Raises InputError naming the file.
     """
-    found = {}
+    passed = {}
     for flag in flags:
         if not flag.kept or (flag.kept == RUN and settings.get(flag.name) is None):
             continue
         try:
-            found[flag.name] = flag.checked(settings.get(flag.name, flag.default))
+            passed[flag.name] = flag.checked(settings.get(flag.name, flag.default))
         except argparse.ArgumentTypeError as error:
             raise InputError(f"{path} is damaged: {flag.typed} in its settings: {' '.join(str(error).split())[:200]}"
                              ) from None
-    return found
+    return passed
 
 
 def shown(value):

@@ -70,12 +70,12 @@ class TextReader:
     def hidden_of_all(self, group):
         """The hidden state of the whole batch, on the CPU, put together by the processes of `group` -> list."""
         parts = group.all_gather([h.cpu() for h in flat_hidden(self.hidden)])
-        return [torch.cat(own, dim=1) for own in zip(*parts)]
+        return [torch.cat(shares, dim=1) for shares in zip(*parts)]
 
     def load_hidden(self, saved, where):
         """Take this process's streams of what `hidden_of_all` gave; InputError, starting with `where`, if it is not of
         such a batch."""
-        for found, wanted in zip(flat_hidden(saved), flat_hidden(self.hidden), strict=True):
-            like = wanted.new_empty(wanted.size(0), self.bsz, *wanted.shape[2:], device="cpu")
-            check_tensor(found, like, f"{where}: hidden")
-            wanted.copy_(found[:, self.share])
+        for saved_state, state in zip(flat_hidden(saved), flat_hidden(self.hidden), strict=True):
+            like = state.new_empty(state.size(0), self.bsz, *state.shape[2:], device="cpu")
+            check_tensor(saved_state, like, f"{where}: hidden")
+            state.copy_(saved_state[:, self.share])

@@ -35,10 +35,10 @@ def find_state(args, flags, stage=""):
     candidates = [files.state, files.previous]
     if args.resume.endswith(".state.pt"):
         candidates = [args.resume, args.resume[:-len("state.pt")] + "state.previous.pt"]
-    found = [path for path in candidates if os.path.exists(path)]
-    if not found and args.resume == "auto":
+    existing = [path for path in candidates if os.path.exists(path)]
+    if not existing and args.resume == "auto":
         return None
-    path, *before = found or [args.resume]
+    path, *before = existing or [args.resume]
     try:
         contents = checkpoint.load(path, flags)
     except InputError as error:

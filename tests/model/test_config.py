@@ -20,16 +20,17 @@ SMALL = {"emsize": 6, "nhid": 8, "nlayers": 2}
 def test_every_field_is_a_flag_and_has_its_default():
     flags = {flag.name: flag for flag in model_flags()}
     for each in fields(ModelConfig):
-        assert each.name == "own" or flags[each.name].default == each.default
+        assert each.name == "specific" or flags[each.name].default == each.default
     parsed = vars(options.parse(main.make_parser(), []))
-    assert ModelConfig.of(parsed) == ModelConfig(own={name: parsed[name] for name in ModelConfig.of(parsed).own})
+    specific = {name: parsed[name] for name in ModelConfig.of(parsed).specific}
+    assert ModelConfig.of(parsed) == ModelConfig(specific=specific)
 
 
 def test_a_model_has_the_config_it_was_built_from():
     config = ModelConfig.of({**SMALL, "skip_output": True, "dropouth": 0.125, "mogrifier_rounds": 3, "pdr": 0.5})
     model = build(config, 11)
     assert model.config == config and model.dropouth == 0.125 and model.past.factor == 0.5
-    assert model.config.own == {"mogrifier_rounds": 3} and config.features == 8
+    assert model.config.specific == {"mogrifier_rounds": 3} and config.features == 8
 
 
 def test_a_new_setting_is_one_field(monkeypatch):

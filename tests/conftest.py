@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,11 @@ import torch
 
 from ops import compiled
 from runtime.signals import Stop
+
+with suppress(ImportError):     # how long an example takes says what else the machine does
+    from hypothesis import HealthCheck, settings
+    settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("any machine")
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = ["--emsize", "24", "--nhid", "48", "--nlayers", "2", "--batch-size", "4", "--bptt", "12", "--lr", "4",

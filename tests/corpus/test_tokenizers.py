@@ -4,7 +4,7 @@ import json
 import unicodedata
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from corpus import reading, subwords
@@ -68,7 +68,6 @@ def test_characters_give_any_text_back(text):
     assert len(tokens) == len(text)
 
 
-@settings(deadline=None)
 @given(text=texts)
 def test_learnt_pieces_give_any_text_back(learnt, text):
     everything(learnt, text)

@@ -3,19 +3,20 @@
 And models that are saved after so many words.
 """
 import json
-import time
-from contextlib import suppress
+import os
+import signal
 
 import pytest
 import torch
-from conftest import SMALL
-from test_kill import finish, start
+from conftest import SERVER, SMALL
+from test_kill import child, finish
 from test_scripts import compare
 
 import checkpoint
 import main
 from runtime.signals import Stop
 from training.run import Run
+from training.state import CheckpointManager
 
 ADAM = ["--beta1", 0, "--lr", 0.01]
 # Flags of main.py, and those that finetune.py has, too.
@@ -35,17 +36,18 @@ def read(path):
     return contents
 
 
-def kill_in_mid_epoch(script, words, state, folder):
-    """Start a run, and kill it once it has saved a state in the middle of its second epoch or later."""
-    process = start(script, [*words, "--checkpoint-minutes", "0.001"], folder)
-    found = None
-    while not (found and found["losses"]["history"] and found["progress"]["batch"]):
-        assert process.is_alive(), (folder / "output.txt").read_text()[-2000:]
-        time.sleep(0.03)
-        with suppress(FileNotFoundError):                          # not yet, or just being put aside for the next one
-            found = torch.load(state, weights_only=True)
-    process.kill()
-    process.join()
+def killed_in_mid_epoch(script, words, folder):
+    """A process that is killed when it has saved its third state in the middle of an epoch that is not the first."""
+    save, saved = CheckpointManager.save_state, []
+
+    def save_state(self, contents):
+        written = save(self, contents)
+        saved.extend([written] * bool(contents["losses"]["history"] and contents["progress"]["batch"]))
+        if len(saved) == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return written
+    CheckpointManager.save_state = save_state
+    child(script, words, folder)
 
 
 @pytest.mark.parametrize("option", [pytest.param(option, marks=pytest.mark.slow if i else ()) for i, option in
@@ -58,7 +60,11 @@ def test_killed_in_mid_epoch(option, toy, tmp_path):
     for script, stage, words in runs:
         finish(script, [*words, "--save", "whole.pt"], tmp_path)
         words = [*words, "--save", "parts.pt", "--resume", "auto"]
-        kill_in_mid_epoch(script, words, tmp_path / f"parts{stage}.state.pt", tmp_path)
+        process = SERVER.Process(target=killed_in_mid_epoch, args=(
+            script, [*map(str, words), "--checkpoint-minutes", "1e-6"], tmp_path))
+        process.start()
+        process.join(120)
+        assert process.exitcode == -signal.SIGKILL, (tmp_path / "output.txt").read_text()[-2000:]
         finish(script, words, tmp_path)
         for suffix in (f"{stage}.state.pt", f"{stage}.pt"):
             compare(read(tmp_path / f"whole{suffix}"), read(tmp_path / f"parts{suffix}"))

@@ -7,7 +7,6 @@ alone; of words and chars, what is not in it becomes <unk>.
 from runtime import errors  # isort: skip  (first: it prepares the process for the imports below)
 
 import os
-import signal
 import sys
 
 from corpus import own_text
@@ -76,8 +75,6 @@ def main(argv=None):
     kind = TOKENIZERS[args.tokenizer]
     check(args, kind)
     files = own_text.find_files(args.files, args.out)
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))     # so that nothing is left behind
-
     own_text.check_out(args.out)
     with atomic_folder(args.out, replace=True) as folder:
         text = own_text.Text(folder)

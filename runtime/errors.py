@@ -5,6 +5,8 @@ import sys
 
 from runtime import program
 
+ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
+
 
 class InputError(ValueError):
     """Something the user gave cannot be used: the message says what, where, and what to do, in one line."""
@@ -47,6 +49,10 @@ def run(main):
     """Run a script's `main`; end the process with one line on stderr and status 1 for what the user can correct."""
     script = program.name()
     signal.signal(signal.SIGINT, _interrupt)
+    if "LOCAL_RANK" not in os.environ:       # torchrun ends processes that may wait for others where no handler runs
+        for number in ENDING:
+            if signal.getsignal(number) == signal.SIG_DFL:           # not under nohup
+                signal.signal(number, _end)
     try:
         sys.exit(main())
     except InputError as error:
@@ -72,6 +78,12 @@ def run(main):
         if "CUDA error" in str(error):
             sys.exit(f"{script}: error: the GPU failed: {str(error).splitlines()[0]}")
         raise
+
+
+def _end(number, frame):
+    """The same for a signal that ends a process: what it has begun to write is taken away."""
+    signal.signal(number, signal.SIG_DFL)
+    sys.exit(128 + number)
 
 
 def _interrupt(number, frame):

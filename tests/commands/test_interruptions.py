@@ -93,6 +93,20 @@ def test_scripts_that_only_print_end_quietly(trained, tmp_path):
     assert process.wait(timeout=120) in (0, 1) and "Traceback" not in process.stderr.read()
 
 
+@pytest.mark.usefixtures("without_nohup")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_script_that_is_ended_takes_away_what_it_has_begun_to_write(number, trained, tmp_path):
+    words = [sys.executable, str(ROOT / "generate.py"), "--checkpoint", str(trained / "toy.pt"), "--words", "9999999",
+             "--device", "cpu"]
+    process = subprocess.Popen(words, cwd=tmp_path, **STREAMS)
+    while "generated 100/" not in process.stderr.readline():
+        pass
+    assert os.listdir(tmp_path) == ["generated.txt.partial"]
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + number and "Traceback" not in err and not os.listdir(tmp_path), err
+
+
 def test_a_device_is_not_replaced(toy, tmp_path):
     """As root, renaming a file over /dev/null would take its place."""
     os.mkfifo(tmp_path / "pipe")
@@ -316,3 +330,5 @@ def test_the_command_that_continues_is_one_a_shell_understands(monkeypatch):
     assert words == [sys.executable, "a folder/main.py", "--save", "it's; rm -rf $HOME.pt", "--epoch", "3",
                      "--resume", "auto"]
     assert re.search(r"'it'\"'\"'s; rm", resume_command())
+    monkeypatch.setattr("sys.argv", ["ensemble.py", "--resume", "x.pt", "--", "-a.pt", "--resume"])
+    assert resume_command().endswith(" ensemble.py --resume auto -- -a.pt --resume")

@@ -187,12 +187,27 @@ def _hyphenated(arg):
     return flag.replace("_", "-") + equals + value
 
 
+def before_dashes(words):
+    """A command line cut before its `--`, behind which no word is a flag -> two lists."""
+    end = words.index("--") if "--" in words else len(words)
+    return words[:end], words[end:]
+
+
 def parse(parser, argv=None):
-    """A command line (default: this process's), with `_` and `-` alike in the names of flags -> Arguments."""
-    words = [_hyphenated(word) for word in (sys.argv[1:] if argv is None else argv)]
+    """A command line (default: this process's), with `_` and `-` alike in the names of flags -> Arguments.
+
+    Behind `--` stand names that may begin with a dash.
+    """
+    words, behind = before_dashes(sys.argv[1:] if argv is None else argv)
+    words, behind = [_hyphenated(word) for word in words], behind[1:]
     defaults, unset = parser.parse_args([]), object()
     typed = parser.parse_intermixed_args(words, argparse.Namespace(**dict.fromkeys(vars(defaults), unset)))
     typed = {name: value for name, value in vars(typed).items() if value is not unset}
+    names = next(iter(parser._get_positional_actions()), None)     # argparse itself loses `--` among intermixed words
+    if behind and not names:
+        parser.error(f"unrecognized arguments: {' '.join(behind)}")
+    if behind:
+        typed[names.dest] = [*typed.get(names.dest, []), *behind]
     for flag in (parser.flags[name] for name in typed if name in parser.flags):
         value = typed[flag.name]
         if flag.metavar == "FILE" and "" in (value if isinstance(value, list) else [value]):

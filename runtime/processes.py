@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 
 from runtime.errors import LostProcess
+from runtime.options import before_dashes
 
 
 class ProcessGroup:
@@ -128,8 +129,8 @@ def resume_command(*changed, resume=True):
 
     changed: a flag and another value for it. resume: False leaves --resume out.
     """
-    words = iter(sys.argv)
-    others = []
+    typed, behind = before_dashes(sys.argv)
+    words, others = iter(typed), []
     for word in words:
         flag = word.partition("=")[0]
         if (len(flag) > 3 and "--resume".startswith(flag)) or flag in changed[:1]:
@@ -137,7 +138,8 @@ def resume_command(*changed, resume=True):
                 next(words)
         else:
             others.append(word)
-    return shlex.join([*_launcher(), *others, *changed, *(["--resume", "auto"] if resume else [])])
+    return shlex.join([*_launcher(), *others, *changed, *(["--resume", "auto"] if resume else []),
+                       *behind])
 
 
 def _launcher():

@@ -62,6 +62,15 @@ def test_a_file_whose_name_is_not_utf8(call, tmp_path):
     assert len(prepared(tmp_path / "out")[0].vocabulary) > 9
 
 
+def test_behind_two_dashes_are_names_of_files(call, tmp_path):
+    for name in "-a", "--b_c", "d":
+        (tmp_path / name).write_text("\n".join(some_text("english")))
+    said = call("prepare.py", "text", "d", "--out=out", "--", "-a", "--b_c")
+    assert "summary | 3 files, 720 lines" in said
+    with pytest.raises(SystemExit):
+        call("generate.py", "--words", 3, "--", "-a")
+
+
 @pytest.mark.parametrize("language", SENTENCES)
 def test_a_text_with_crlf_bom_and_empty_lines(language, kind, call, tmp_path):
     text = some_text(language)

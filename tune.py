@@ -121,7 +121,7 @@ def folder_of(save):
 
 def lock(folder):
     """Held by the process, and its worker, that decides something about the search in a folder."""
-    return exclusive(os.path.join(folder, "search.lock"), wait=True)
+    return exclusive(os.path.join(folder, "search.lock"), wait=math.inf)
 
 
 class Search:
@@ -207,7 +207,7 @@ class Search:
         files, epochs, losses, pruned = self.run_files(trial.number), self.args.epochs, [], False
         values = {each.name: each.suggest(trial) for each in self.dimensions}
         reported = self.study.get_trials(deepcopy=False)[trial.number].last_step or 0
-        with exclusive(files.lock, wait=True):       # a main.py whose search was killed may still be saving
+        with exclusive(files.lock, wait=math.inf):       # a main.py whose search was killed may still be saving
             pass
         with open(f"{files.stem}.log", "ab") as output:
             process = start([*self.command(values, epochs, files.best), "--no-test"], output, environment)

@@ -1,5 +1,6 @@
 """How a run is asked to stop: Ctrl-C, SIGTERM, a lost terminal, a scheduler's SIGUSR1 or SIGUSR2, its own time limit.
 And who may run at all."""
+import math
 import os
 import signal
 import sys
@@ -70,10 +71,10 @@ class Interruption:
 
 
 @contextmanager
-def exclusive(path, wait=False):
+def exclusive(path, wait=0):
     """Hold the lock file `path`. Raises InputError, with the holder's process id, if another process holds it.
 
-    wait: until it is free, instead.
+    wait: for so many seconds at most, until it is free.
 
     The system drops the lock when its holder dies, however it dies: a file left behind locks nobody out. The package
     filelock does the same, but does not say who holds the lock.
@@ -83,14 +84,18 @@ def exclusive(path, wait=False):
     except ImportError:  # not on Windows: no lock there
         yield
         return
+    deadline = time.monotonic() + wait
     while True:
         file = open(path, "a+")
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            fcntl.flock(file, fcntl.LOCK_EX | (fcntl.LOCK_NB if wait < math.inf else 0))
         except BlockingIOError:
             file.seek(0)
             holder = file.read(20).strip() or "unknown"
             file.close()
+            if time.monotonic() < deadline:
+                time.sleep(0.1)
+                continue
             raise InputError(f"{path}: process {holder} is running with the same --save; "
                              "wait for it, stop it, or choose another name") from None
         except OSError as error:          # some of NFS's, Lustre's and FUSE's have no locks

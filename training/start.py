@@ -1,4 +1,7 @@
 """How training begins: what the command line, a checkpoint and the machine say together, and a new model."""
+import os
+from contextlib import suppress
+
 import torch
 
 import checkpoint
@@ -7,11 +10,16 @@ from data import read_corpus, untrained_unk
 from model import OPTIONAL, ModelConfig, build, count_parameters, resolve, set_precision
 from runtime import devices
 from runtime.errors import InputError
-from runtime.log import warn
+from runtime.log import log, warn
 from runtime.options import inherit
 from runtime.processes import init_distributed
+from runtime.run_files import Files
+from runtime.signals import exclusive
 from softmaxes import SOFTMAXES
 from training.state import find_state
+from training.stopping import check_names
+
+PATIENCE = 10         # seconds for a run that was asked to stop: a step, and its saving
 
 
 def start(parser, args, source=None, stage="", plan=lambda args: args):
@@ -20,7 +28,11 @@ def start(parser, args, source=None, stage="", plan=lambda args: args):
     Flags that were not typed are those of the state that is continued from, then those of `source`, the contents of the
     checkpoint that is trained further. plan: what else resolves flags, before the device is chosen.
     """
-    group, flags = init_distributed(), parser.flags.values()
+    group, flags, files = init_distributed(), parser.flags.values(), Files(args.save, stage)
+    check_names(args.save, files)
+    if not group.rank:
+        let_end(files.lock)
+    group.all_gather(None)                                             # what has been saved by then is read by all
     if source:
         args = inherit(args, source["settings"], args.save, checkpoint.kept_flags())
     resumed = find_state(args, flags, stage)
@@ -36,6 +48,17 @@ def start(parser, args, source=None, stage="", plan=lambda args: args):
     if not source:
         warn(SOFTMAXES[args.softmax].check(vars(args), len(corpus.dictionary)), untrained)
     return args.replaced(**{checkpoint.UNTRAINED_UNK: bool(untrained)}), compute, group, corpus, resumed
+
+
+def let_end(lock):
+    """Wait a little for a run that holds `lock`: asked to stop, it saves, and its state is what this run continues.
+    InputError if it goes on."""
+    if os.path.exists(lock):
+        with suppress(InputError), exclusive(lock):
+            return
+        log(f"| {lock}: another run with the same --save is there; waiting {PATIENCE} s for it to save and end")
+        with exclusive(lock, PATIENCE):
+            pass
 
 
 def refuse_unsupported(args):

@@ -20,7 +20,6 @@ def running(run):
     Its files are locked, and it stands where it is continued from. A signal, --max-minutes or a divergence, each a
     `Stop`, ends the block with the state saved and `run.status` set; out of memory, one process alone saves, too.
     """
-    check_names(run.args.save, run.files)
     os.makedirs(os.path.dirname(run.files.lock) or ".", exist_ok=True)
     try:
         with ExitStack() as stack:
@@ -58,6 +57,7 @@ def _watched(run):
 
 
 def check_names(save, files):
+    """InputError for a --save whose `Files` cannot be written, or not be read again."""
     if os.path.isdir(save) or not os.path.basename(save):
         raise InputError(f"--save {save!r} is no file name; give one such as model.pt")
     if os.fsencode(save).decode(errors="replace") != save:              # torch would write it, and not read it again

@@ -8,7 +8,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+from contextlib import ExitStack
 
 import pytest
 import torch
@@ -313,6 +315,26 @@ def test_two_runs_under_one_name(toy, tmp_path):
     assert (tmp_path / "a.lock").exists()           # left by the dead process, and in nobody's way
     going_on = run_script("main.py", "--resume", "auto", "--save", "a.pt", "--max-minutes", "0.0001", cwd=tmp_path)
     assert "continuing from a.state." in going_on.stdout
+
+
+def test_a_run_waits_while_the_one_before_it_saves_and_continues_from_that(toy, call, tmp_path):
+    words, state = ["--data", toy, *SMALL, "--save", "a.pt", "--resume", "auto", "--no-test"], tmp_path / "a.state.pt"
+    call("main.py", *words, "--epochs", 1)
+    old = state.read_bytes()
+    call("main.py", *words, "--epochs", 2)
+    state.rename(tmp_path / "new")
+    state.write_bytes(old)
+    with ExitStack() as held:
+        held.enter_context(signals.exclusive(tmp_path / "a.lock"))
+        def save_and_end():
+            time.sleep(0.3)
+            (tmp_path / "new").rename(state)
+            held.close()
+        saving = threading.Thread(target=save_and_end)
+        saving.start()
+        said = call("main.py", *words, "--epochs", 3)
+        saving.join()
+    assert "waiting 10 s" in said and "continuing from a.state.pt: epoch 3," in said
 
 
 def test_a_clock_set_back(toy, call, tmp_path, monkeypatch):

@@ -21,7 +21,7 @@ from runtime import options, record, values
 from runtime.errors import InputError
 from runtime.log import log, report_tokens
 from runtime.options import Flag
-from runtime.paths import part_of_name
+from runtime.paths import cut_name, part_of_name
 from runtime.run_files import Files
 from runtime.signals import Interruption, Stop
 
@@ -125,7 +125,7 @@ def result_name(args):
         parts.append("search-mc")
     elif args.mc_factor != 1:
         parts.append(f"factor-{args.mc_factor:g}")
-    return ".".join(["evaluation", *parts])
+    return cut_name(".".join(["evaluation", *parts]), 150)              # file systems take names of 255 bytes
 
 
 def searched(args, model, corpus, check):

@@ -15,6 +15,7 @@ from model import count_parameters
 from runtime import options, record, values
 from runtime.errors import InputError
 from runtime.log import log, report, rule
+from runtime.paths import check_output
 from runtime.run_files import Files
 
 
@@ -37,10 +38,12 @@ def main(argv=None):
     if args.search and {"theta", "lambdasm"} & args.given:
         raise InputError("--search chooses --theta and --lambdasm; leave them out")
     path, args, vocabulary, compute, model = open_model(args)
+    files = Files(path, "pointer")
+    check_output(files.result)
     corpus = read_corpus(args, vocabulary)
     log(f"| reading {path}, on {compute}")
 
-    result = record.result_path(Files(path, "pointer").result, args)
+    result = record.result_path(files.result, args)
     record.remove(result)
     began, figures_by_text = time.monotonic(), {}
     settings = args

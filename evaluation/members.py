@@ -20,7 +20,7 @@ from model import count_parameters
 from runtime import devices, options
 from runtime.errors import InputError
 from runtime.log import log
-from runtime.paths import part_of_name
+from runtime.paths import cut_name, part_of_name
 from runtime.run_files import Files
 
 METHODS = {"dynamic": dynamic.FLAGS, "cache": options.NEURAL_CACHE}
@@ -75,8 +75,7 @@ def result_name(members):
     first, *others = members
     parts = [part_of_name("-".join([Files(os.path.basename(other.path)).stem, *other.methods]))
              for other in others]
-    name = ".".join(["ensemble", *first.methods, *parts])
-    return name.encode()[:150].decode(errors="ignore")                  # file systems take names of 255 bytes
+    return cut_name(".".join(["ensemble", *first.methods, *parts]), 150)          # file systems take names of 255 bytes
 
 
 def agree(members, args):

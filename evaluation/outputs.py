@@ -145,6 +145,8 @@ def check(args, models, is_one_text, choosing_flags, run=None):
              *(getattr(args, name, None) for name in ("text", "nbest")),
              *(os.path.join(args.data, f"{split}.txt") for split in SPLITS)]
     of_run = [run.result, run.state] if run else []
+    for path in of_run:
+        check_output(path)
     check_outputs(files.values(), [*models, *texts, *of_run])
 
 

@@ -29,13 +29,22 @@ def check_output(path):
         os.lstat(f"{os.path.realpath(path)}.partial")
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
-            raise InputError(f"{path}: the name is too long; give a shorter one") from None
+            raise too_long(path) from None
+
+
+def too_long(path):
+    return InputError(f"{path}: the name is too long; give a shorter one")
 
 
 def part_of_name(text):
     """Any text as a part of a file's name: at most 100 bytes of it, for file systems take names of 255."""
     name = "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in text)
-    return name.encode()[:100].decode(errors="ignore")
+    return cut_name(name, 100)
+
+
+def cut_name(name, most):
+    """At most so many bytes of it."""
+    return name.encode()[:most].decode(errors="ignore")
 
 
 @contextmanager
@@ -87,7 +96,12 @@ def atomic_folder(path, replace=False):
     target = os.path.realpath(path)
     parent, name = os.path.split(target)
     os.makedirs(parent, exist_ok=True)
-    hidden = tempfile.mkdtemp(prefix=f".{name}.", dir=parent)
+    try:
+        hidden = tempfile.mkdtemp(prefix=f".{name}.", dir=parent)
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise too_long(path) from None
+        raise
     new, old = os.path.join(hidden, "new"), os.path.join(hidden, "old")
     try:
         os.mkdir(new)
@@ -96,14 +110,13 @@ def atomic_folder(path, replace=False):
             with open(os.path.join(new, file_name), "rb+") as file:
                 os.fsync(file.fileno())
         _sync_folder(new)
-        if replace and os.path.lexists(target):
-            os.rename(target, old)
         try:
+            if replace and os.path.lexists(target):
+                os.rename(target, old)
             os.rename(new, target)
-        except OSError:
-            if os.path.lexists(old):
+        finally:                                        # also where a signal has come between the two
+            if os.path.lexists(old) and not os.path.lexists(target):
                 os.rename(old, target)
-            raise
         _sync_folder(parent)
     finally:
         shutil.rmtree(hidden, ignore_errors=True)

@@ -1,6 +1,8 @@
 """Names and figures of result files, and lines of figures."""
 import errno
+import importlib
 import json
+import os
 import re
 import shutil
 from contextlib import contextmanager
@@ -8,6 +10,7 @@ from contextlib import contextmanager
 import pytest
 
 from runtime import record
+from runtime.errors import InputError
 
 
 def test_every_evaluation_has_a_result_of_its_own(trained, call, tmp_path):
@@ -66,6 +69,29 @@ def test_a_text_whose_name_is_as_long_as_names_can_be(trained, call, tmp_path):
         said = call("evaluate.py", "--save", "toy.pt", "--text", name, "--device", "cpu")
         assert "could not be written" not in said and "| result toy.evaluation." in said.replace(", result", "| result")
     assert len(list(tmp_path.glob("*.result.json"))) == 2
+
+
+@pytest.mark.parametrize(("script", "words"), [
+    ("main.py", ["--save"]), ("finetune.py", ["--save"]), ("pointer.py", ["--save"]), ("dynamiceval.py", ["--save"]),
+    ("evaluate.py", ["--split", "test", "--save"]), ("ensemble.py", ["toy.pt"])])
+def test_a_model_whose_name_leaves_no_room_for_others_is_told_before_any_work(script, words, trained, monkeypatch,
+                                                                              tmp_path):
+    """The text is not even looked for."""
+    name = f"{'ž' * 119}.pt"
+    shutil.copy(trained / "toy.pt", tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    words = [name] if script == "ensemble.py" else [*words, name]
+    with pytest.raises(InputError, match=r"^ž.*: the name is too long; give a shorter one$"):
+        importlib.import_module(script.removesuffix(".py")).main([*words, "--data", "nowhere"])
+    assert os.listdir(tmp_path) == [name]
+
+
+def test_names_of_many_files_are_cut(trained, call, tmp_path):
+    shutil.copy(trained / "toy.pt", tmp_path)
+    names = [letter * 120 for letter in "abc"]
+    for name in names:
+        (tmp_path / name).write_text(json.dumps({"sentence_good": "w1 w8", "sentence_bad": "w8 w1"}) + "\n")
+    assert "could not be written" not in call("evaluate.py", "--save", "toy.pt", "--minimal-pairs", *names)
 
 
 def test_a_result_that_cannot_be_written_is_not_named_as_written(trained, call, tmp_path, monkeypatch):

@@ -25,6 +25,8 @@ def test_a_name_with_no_room_for_the_file_that_is_renamed_to_it_is_refused(tmp_p
     check_output(tmp_path / ("a" * longest))
     with pytest.raises(InputError, match="too long"):
         check_output(tmp_path / ("a" * (longest + 1)))
+    with pytest.raises(InputError, match="too long"), atomic_folder(tmp_path / ("ž" * 127)):
+        pytest.fail("it is to be told before the folder is filled")
 
 
 @pytest.fixture
@@ -54,8 +56,9 @@ def test_a_file_system_that_syncs_no_folders_keeps_what_is_written(number, fsync
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "folder"]
 
 
+@pytest.mark.parametrize("error", [OSError(errno.EIO, os.strerror(errno.EIO)), KeyboardInterrupt()])
 @pytest.mark.parametrize("replace", [True, False])
-def test_a_folder_that_cannot_be_renamed_leaves_the_earlier_one(replace, tmp_path, monkeypatch):
+def test_a_folder_that_cannot_be_renamed_leaves_the_earlier_one(replace, error, tmp_path, monkeypatch):
     """Without `replace`, one that is not empty is in the way by itself."""
     real = os.rename
     (tmp_path / "folder").mkdir()
@@ -63,12 +66,12 @@ def test_a_folder_that_cannot_be_renamed_leaves_the_earlier_one(replace, tmp_pat
 
     def rename(source, target):
         if os.path.basename(source) == "new":
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
+            raise error
         real(source, target)
 
     if replace:
         monkeypatch.setattr(os, "rename", rename)
-    with pytest.raises(OSError), atomic_folder(tmp_path / "folder", replace) as folder:
+    with pytest.raises(type(error) if replace else OSError), atomic_folder(tmp_path / "folder", replace) as folder:
         (tmp_path / folder / "a.txt").write_text("new")
     assert os.listdir(tmp_path) == ["folder"] and (tmp_path / "folder" / "a.txt").read_text() == "mine"
 

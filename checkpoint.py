@@ -21,6 +21,7 @@ from corpus import word_counts
 from corpus.vocabulary import Vocabulary, read_as, restore_tokenizer
 from runtime import devices, options
 from runtime.errors import InputError
+from runtime.log import counted
 from runtime.options import MODEL, flags_of, setting
 from runtime.paths import atomic_write
 from runtime.run_files import Files
@@ -176,7 +177,8 @@ def check_shapes(contents, path):
     settings, words = contents["settings"], contents["vocabulary"]
     layers = len({name.split(".")[1] for name in map(str, contents["model"]) if name.startswith("rnns.")})
     if layers != settings["nlayers"]:
-        raise InputError(f"{path} is damaged: it has {layers} layers, its settings say {settings['nlayers']}")
+        raise InputError(f"{path} is damaged: it has {counted(layers, 'layers')}, its settings say "
+                         f"{settings['nlayers']}")
     with torch.device("meta"):  # shapes only: no memory is taken before they are known to fit
         check_tensors(*_saved_and_expected(contents, network.build(settings, len(words))), f"{path} is damaged: model")
 

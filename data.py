@@ -17,7 +17,7 @@ from corpus.reading import blocks, naming, short
 from corpus.tokenizers import LONGEST_WORD, Words, too_long
 from corpus.tokens import EOS, UNK
 from runtime.errors import InputError
-from runtime.log import log, warn
+from runtime.log import counted, log, warn
 from runtime.paths import default_cache
 from utils import batchify
 
@@ -273,11 +273,11 @@ def batchify_split(split, corpus, bsz, args, flag="", fewer=False):
     """
     tokens, path = len(getattr(corpus, split)), f"{os.path.join(args.data, split)}.txt"
     if tokens < 2:
-        raise InputError(f"{path} has {tokens} token{'' if tokens == 1 else 's'}; at least two are needed, for the "
+        raise InputError(f"{path} has {counted(tokens, 'tokens')}; at least two are needed, for the "
                          "first is not predicted")
     if tokens < 2 * bsz and not fewer:
         raise InputError(f"{path} has {tokens} tokens, too few for {flag} {bsz}; use {flag} {tokens // 2} or less, or "
                          "more text")
     if tokens < 2 * bsz:
-        warn(f"{path} has {tokens} tokens, too few for {flag} {bsz}: it is read in {tokens // 2} streams")
+        warn(f"{path} has {tokens} tokens, too few for {flag} {bsz}: it is read in {counted(tokens // 2, 'streams')}")
     return batchify(getattr(corpus, split), min(bsz, tokens // 2), args)

@@ -23,7 +23,7 @@ from evaluation.scoring import Scores
 from evaluation.text import read_split
 from runtime import options, record
 from runtime.errors import InputError
-from runtime.log import log
+from runtime.log import counted, log
 from runtime.options import Flag
 from runtime.run_files import Files
 
@@ -72,7 +72,7 @@ def main(argv=None):
             weights = equal = equal_weights(len(members))                                                    # (K,)
             if args.weights == "valid":
                 weights, steps = best_weights(every["valid"])
-                log(f"| weights chosen on validation in {steps} steps: "
+                log(f"| weights chosen on validation in {counted(steps, 'steps')}: "
                     + " ".join(f"{weight:.4f}" for weight in weights.tolist()))
             for split, logprobs in every.items():
                 figures_by_text[f"{split}_equal_weights"] = figures(mix(logprobs, equal).tolist())

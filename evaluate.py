@@ -19,7 +19,7 @@ from evaluation.text import characters, read_split, read_text, read_texts
 from model import count_parameters
 from runtime import options, record, values
 from runtime.errors import InputError
-from runtime.log import log, report_tokens
+from runtime.log import counted, log, report_tokens
 from runtime.options import Flag
 from runtime.paths import cut_name, part_of_name
 from runtime.run_files import Files
@@ -70,7 +70,7 @@ def log_text(text, logprobs, remark=""):
     """Log a text's figures -> dict."""
     text_figures = figures(logprobs, text.size)
     bits = text_figures["bits_per_token"] * len(logprobs)
-    log(f"| {report_tokens(text_figures['loss'], text.name + ' ')}{remark} | {len(logprobs):,} tokens"
+    log(f"| {report_tokens(text_figures['loss'], text.name + ' ')}{remark} | {counted(len(logprobs), 'tokens')}"
         + (record.per_unit(text_figures) or f" | {bits / characters(text):.3f} bits per character as written"))
     return text_figures
 
@@ -89,7 +89,7 @@ def score(args, path, model, text, layers, check, counts=None):
                                        args.mc_temperature or args.temperature, check, args.mc_factor,
                                        args.mc_mask == "text").tolist()
         figures_by_text[f"{text.name}_sampled"] = {
-            **log_text(text, sampled, f" | mean of {args.mc_samples} samples"), "samples": args.mc_samples,
+            **log_text(text, sampled, f" | mean of {counted(args.mc_samples, 'samples')}"), "samples": args.mc_samples,
             "tokens_per_second": len(logprobs) / (time.monotonic() - began)}
     if args.features:
         states = hidden_states.hidden_states(model, text.streams, args.bptt, layers, check)

@@ -1,6 +1,5 @@
 """Sample text from a trained model: each next word from its softmax, then fed back. The checkpoint is all it needs."""
 from runtime import errors  # isort: skip  (first: it prepares the process for the imports below)
-
 import argparse
 import sys
 import time
@@ -11,6 +10,7 @@ from evaluation.generation import sample
 from evaluation.text_files import check_outputs, writing
 from runtime import options, values
 from runtime.errors import InputError
+from runtime.log import counted
 from runtime.options import Flag
 
 PUBLISHED_DATA = Flag("data", argparse.SUPPRESS, argparse.SUPPRESS)       # there the vocabulary was made from the texts
@@ -72,7 +72,7 @@ def main(argv=None):
             for text in vocabulary.tokenizer.pieces(vocabulary[i] for i in ids):
                 out.write(text)
         out.write("\n")
-    print(f"| summary | {args.samples * args.words} words in {time.monotonic() - began:.1f} s"
+    print(f"| summary | {counted(args.samples * args.words, 'words')} in {time.monotonic() - began:.1f} s"
           + ("" if args.outf == "-" else f" | text {args.outf}"), file=sys.stderr)
 
 

@@ -16,7 +16,7 @@ from corpus.vocabulary import TOKENIZERS
 from corpus.word_parts import WORD_SPLITS
 from runtime import options, values
 from runtime.errors import InputError
-from runtime.log import log, warn
+from runtime.log import counted, log, warn
 from runtime.options import Flag
 from runtime.paths import atomic_folder
 
@@ -90,13 +90,13 @@ def main(argv=None):
                                    args.settings())
 
     for split, (counts, size, _) in written.items():
-        log(f"| {split:5} | {counts[EOS]:,} lines | {size['words']:,} words | {size['bytes']:,} bytes | "
-            f"{size['tokens']:,} tokens" + (f" | {counts[UNK] / size['tokens']:.2%} {UNK}" if counts[UNK] else ""))
+        log(" | ".join([f"| {split:5}", counted(counts[EOS], "lines"), *(counted(size[unit], unit) for unit in (
+            "words", "bytes", "tokens"))])
+            + (f" | {counts[UNK] / size['tokens']:.2%} {UNK}" if counts[UNK] else ""))
     warn(*own_text.warnings_about(written, vocabulary, args.vocab_size))
     warn(*text.missed_shares(args.valid, args.test, args.by))
-    units = args.by if len(text.lengths) > 1 else args.by.removesuffix("s")
-    log(f"| summary | {len(files):,} file{'s' * (len(files) > 1)}, {len(text.lengths):,} {units}"
-        + (f", {text.duplicates:,} duplicates left out" if args.dedup else "")
+    log(f"| summary | {counted(len(files), 'files')}, {counted(len(text.lengths), args.by)}"
+        + (f", {counted(text.duplicates, 'duplicates left out')}" if args.dedup else "")
         + f" | vocabulary {len(vocabulary):,} | folder {args.out}")
 
 

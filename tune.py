@@ -25,7 +25,7 @@ import torch
 import checkpoint
 from runtime import options, values
 from runtime.errors import InputError
-from runtime.log import log, perplexity, surviving_broken_pipe, warn
+from runtime.log import counted, log, perplexity, surviving_broken_pipe, warn
 from runtime.options import Arguments, Flag, shown
 from runtime.paths import atomic_copy
 from runtime.processes import resume_command
@@ -254,7 +254,8 @@ class Search:
                    f"{' | pruned' if trial.state == self.states.PRUNED else ''}")
         values = (f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}"
                   for name, value in trial.params.items())
-        log(f"| trial {trial.number:3d} | {len(trial.intermediate_values):3d} epochs | {outcome} | {' '.join(values)}")
+        epochs = counted(len(trial.intermediate_values), "epochs")
+        log(f"| trial {trial.number:3d} | {epochs:>10} | {outcome} | {' '.join(values)}")
 
     def leave_best(self):
         """Put the best run so far under `--save`, tested by the command that makes it -> whether there is one.
@@ -379,7 +380,8 @@ def main(argv=None):
     check(args, dimensions)
     with surviving_broken_pipe(), storage_errors(url):
         search = Search(open_study(args, url, parser.flags), args, dimensions, of_main)
-        log(f"| searching {shown(args.space)}", f"| {args.trials} trials of at most {args.epochs} epochs, as "
+        log(f"| searching {shown(args.space)}", f"| {counted(args.trials, 'trials')} of at most "
+            f"{counted(args.epochs, 'epochs')}, as "
             f"`optuna-dashboard {url}` shows them")
         stop = run(search, environments(args.workers, args.device))
         if not search.leave_best() and not stop:

@@ -22,6 +22,7 @@ from corpus.reading import files_in, lines, size_of
 from corpus.tokens import EOS, UNK
 from corpus.vocabulary import Vocabulary, restore_tokenizer
 from runtime.errors import InputError
+from runtime.log import counted
 
 FILE = "tokenizer.json"
 FORMAT = "awd-lstm tokenizer 1"
@@ -98,7 +99,8 @@ class Text:
             raise InputError("the text is empty")
         held_out = [max(1, round(share * units)) for share in (valid, test)]
         if sum(held_out) >= units:
-            raise InputError(f"{units:,} {what} are too few for three texts: --valid and --test leave none to train on")
+            raise InputError(f"{counted(units, what)}: too few for three texts, --valid and --test leave none to train "
+                             "on")
         self.dealt = bytearray(units)
         for place, unit in enumerate(random.Random(seed).sample(range(units), sum(held_out))):
             self.dealt[unit] = 1 if place < held_out[0] else 2
@@ -138,7 +140,7 @@ def frequent(text, tokenizer, min_count, size):
     most_common = counts.most_common(None if size is None else size - 2)
     tokens = {token for token, count in most_common if count >= min_count}
     if not tokens:
-        raise InputError(f"no token of the training text occurs {min_count} times; lower --min-count"
+        raise InputError(f"no token of the training text occurs {counted(min_count, 'times')}; lower --min-count"
                          if counts else "the training text is empty")
     return tokens
 
@@ -179,8 +181,8 @@ def warnings_about(written, vocabulary, size):
     """Yield what is to be known before a model is trained on it; written: of each split, `Written`."""
     special = sum(part.special for part in written.values())
     if special:
-        yield (f"{special:,} words of the text are {EOS} or {UNK}: the model takes them for the end of a line, or for "
-               "an unknown word")
+        yield (f"{counted(special, 'words of the text')} {'is' if special == 1 else 'are'} {EOS} or {UNK}: to the "
+               "model, the end of a line or an unknown word")
     if not written["train"].counts[UNK] and any(part.counts[UNK] for part in written.values()):
         yield (f"the training text has no {UNK}, as which the others' unknown words are read: it is never trained, and "
                "what the model makes of them says nothing; raise --min-count")

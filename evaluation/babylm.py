@@ -20,7 +20,7 @@ from evaluation.pair_files import table
 from evaluation.pieces import bytes_of
 from evaluation.text_files import writing
 from runtime.errors import InputError
-from runtime.log import log
+from runtime.log import counted, log
 from runtime.options import Flag
 
 FLAGS = (
@@ -268,7 +268,8 @@ def evaluate(args, datasets, vocabulary, device, model, check):
         if right and not data.task.startswith("wug"):
             subtasks = {name: sum(each) / len(each) for name, each in right.items()}
             accuracy = sum(subtasks.values()) / len(subtasks)
-            log(f"| {data.name} | accuracy {accuracy:.1%}, mean of {len(subtasks)} subtasks, {len(data.items):,} items")
+            log(f"| {data.name} | accuracy {accuracy:.1%}, mean of {counted(len(subtasks), 'subtasks')}, "
+                f"{counted(len(data.items), 'items')}")
             figures[data.name] |= {"accuracy": accuracy, "subtasks": subtasks}
     for path, contents in files.items():
         os.makedirs(os.path.dirname(path), exist_ok=True)

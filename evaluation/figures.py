@@ -2,7 +2,7 @@
 import math
 
 from runtime import record
-from runtime.log import log, report_tokens, warn
+from runtime.log import counted, log, report_tokens, warn
 
 
 def mean_loss(logprobs):
@@ -20,8 +20,8 @@ def log_figures(what, name, logprobs, size=None, more=""):
     log(f"| {what} | {report_tokens(text_figures['loss'], name + ' ')}{more}")
     impossible = sum(logprob == -math.inf for logprob in logprobs)
     if impossible:                             # a softmax gives all words some probability, a cache only those in it
-        warn(f"{what.strip()}: {impossible:,} of {len(logprobs):,} tokens of {name} have probability 0, so that the "
-             "loss is infinite: they are not in the cache, whose share --lambdasm 1 leaves the model none")
+        warn(f"{what.strip()}: {impossible:,} of {counted(len(logprobs), 'tokens')} of {name} have probability 0, so "
+             "that the loss is infinite: they are not in the cache, whose share --lambdasm 1 leaves the model none")
     return text_figures
 
 

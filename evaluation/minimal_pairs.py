@@ -15,7 +15,7 @@ from evaluation.pieces import word_index
 from evaluation.tables import write_rows
 from evaluation.text import checked_text
 from runtime.errors import InputError
-from runtime.log import log
+from runtime.log import counted, log
 from runtime.options import Flag
 
 FLAGS = (
@@ -166,8 +166,9 @@ def log_figures(name, group):
         log(f"| {name} | no item whose difference the model knows, of {group['unknown']:,}")
         return
     low, high = group["interval"]
-    log(f"| {name} | accuracy {group['accuracy']:.1%} (95% interval {low:.1%} to {high:.1%}) | {group['items']:,} items"
-        + (f" | {group['ties']:,} ties, counted as half" if group["ties"] else "")
+    log(f"| {name} | accuracy {group['accuracy']:.1%} (95% interval {low:.1%} to {high:.1%}) | "
+        + counted(group["items"], "items")
+        + (f" | {counted(group['ties'], 'ties')}, counted as half" if group["ties"] else "")
         + (f" | {group['unknown']:,} more not scored: their difference is unknown to the model"
            if group["unknown"] else ""))
 

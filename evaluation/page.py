@@ -3,6 +3,7 @@ import math
 from html import escape
 
 from evaluation.text import by_line
+from runtime.log import counted
 
 MOST = 20_000          # words on a page: a browser must still scroll
 STEPS = (1, 2, 4, 6, 9, 12, 16)        # bits at which the next shade begins
@@ -53,7 +54,7 @@ def page(text, logprobs, ranks, title):
     bits = [-logprob / math.log(2) for logprob in logprobs]
     mean = math.fsum(bits) / len(bits)
     shown = min(len(words), MOST)
-    about = f"{len(words):,} words, {mean:.2f} bits each on average, perplexity {2 ** min(mean, 1000):,.6g}"
+    about = f"{counted(len(words), 'words')}, {mean:.2f} bits each on average, perplexity {2 ** min(mean, 1000):,.6g}"
     if unknown:
         about += f"; {unknown:,} of them, underlined, are unknown and scored as &lt;unk&gt;"
     if shown < len(words):

@@ -10,6 +10,7 @@ from corpus.reading import lines as lines_of
 from evaluation import syntaxgym
 from evaluation.tables import by_name, delimiter_of, rows_of
 from runtime.errors import InputError
+from runtime.log import counted
 
 COLUMNS = ("sentence_good", "sentence_bad"), ("good", "bad")      # of a table, where none are named
 AGREEMENT = {"pattern", "constr_id", "sent_id", "form", "class", "prefix"}        # columns of generated.tab
@@ -145,7 +146,8 @@ def agreement_by_position(text, gold, field):
     golds = [line.split("\t") for line in lines_of(gold)]
     texts, golds = ([line for line in lines if any(line)] for lines in (texts, golds))
     if len(texts) != len(golds) or not texts:
-        raise InputError(f"{text} has {len(texts)} lines, {gold} {len(golds)}: one line each belongs to a sentence")
+        raise InputError(f"{text} has {counted(len(texts), 'lines')}, {gold} {len(golds)}: one line each belongs to "
+                         "a sentence")
     for number, (words, row) in enumerate(zip(texts, golds), 1):
         position = int(row[0]) if len(row) == 4 and row[0].strip().isdecimal() else -1
         if not 0 <= position < len(words) or words[position] != row[1]:

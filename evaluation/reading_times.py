@@ -6,6 +6,7 @@ import sys
 
 from evaluation.formats import columns_of, in_unit, with_columns
 from evaluation.text import by_line
+from runtime.log import counted
 
 SPILLED = ("surprisal", "entropy", "length", "log_freq")       # of earlier words: reading them goes on at this one
 BEFORE = ("prev", "prev2")
@@ -48,5 +49,5 @@ def warn_of_frequencies(rows, counts):
         return
     missing = sum(row["log_freq"] is None for row in rows)
     if missing:
-        print(f"| log_freq is empty for {missing:,} of {len(rows):,} words: they are unknown, or split in several",
-              file=sys.stderr)
+        print(f"| log_freq is empty for {missing:,} of {counted(len(rows), 'words')}: they are unknown, or split in "
+              "several", file=sys.stderr)

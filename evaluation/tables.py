@@ -9,6 +9,7 @@ from typing import NamedTuple
 from corpus.reading import naming, whole_text
 from evaluation.text_files import writing
 from runtime.errors import InputError
+from runtime.log import counted
 from runtime.record import finite
 
 DELIMITERS = {"\t": "tab", ",": "comma", ";": "semicolon"}
@@ -68,7 +69,7 @@ def by_name(heading, rows, delimiter):
     """Rows with the numbers of their lines -> dicts. InputError where one is not as long as the heading."""
     for number, row in rows:
         if len(row) != len(heading):
-            raise InputError(f"line {number} has {len(row)} columns, the heading {len(heading)}, with a "
+            raise InputError(f"line {number} has {counted(len(row), 'columns')}, the heading {len(heading)}, with a "
                              f"{DELIMITERS[delimiter]} between two")
     return [dict(zip(heading, row)) for _, row in rows]
 

@@ -16,6 +16,7 @@ from corpus.tokenizers import Tokenizer, Words
 from data import EOS, UNK, batchify_split
 from evaluation.tables import Dialect, read_table
 from runtime.errors import InputError
+from runtime.log import counted
 
 
 class Text(NamedTuple):
@@ -127,8 +128,8 @@ def warn_of_unknown(name, unknown_words, tokens, policy, has_unk, untrained_unk=
     share = unknown_words.total() / tokens
     warning = "WARNING: " if share > MANY_UNKNOWN or untrained_unk else ""
     advice = UNTRAINED if untrained_unk else "; perplexities of such a text say little" if warning else ""
-    print(f"| {warning}{unknown_words.total()} of {tokens} tokens ({share:.1%}) are unknown and read as {UNK}: {shown}"
-          f"{advice}", file=sys.stderr)
+    print(f"| {warning}{unknown_words.total()} of {counted(tokens, 'tokens')} ({share:.1%}) are unknown and read as "
+          f"{UNK}: {shown}{advice}", file=sys.stderr)
 
 
 def hint(unknown_words, vocabulary):

@@ -13,6 +13,7 @@ import torch
 import checkpoint
 from data import check_different_words, naming
 from runtime.errors import InputError
+from runtime.log import counted
 
 
 def read_tensors(path):
@@ -104,8 +105,8 @@ def read_words(path):
 def check_words(words, ntoken, path):
     """InputError unless `words` are so many different words, none with white space."""
     if len(words) != ntoken:
-        raise InputError(f"{path}: {len(words):,} words for a model of {ntoken:,}; give the vocabulary that it was "
-                         "trained with")
+        raise InputError(f"{path}: {counted(len(words), 'words')} for a model of {ntoken:,}; give the vocabulary that "
+                         "it was trained with")
     with naming(path):
         check_different_words(words)
 

@@ -84,6 +84,12 @@ def report_tokens(loss, split=""):
             f"{loss / math.log(2):.3f}")
 
 
+def counted(number, things):
+    """"1 line", "2 lines", "12,345 tokens of the text": `things` is what more than one of them is called."""
+    first, *rest = things.split(" ")
+    return " ".join([f"{number:,}", first.removesuffix("s") if number == 1 else first, *rest])
+
+
 def duration(seconds):
     """Seconds as one reads them: "12 s", "3.4 minutes", "1.25 hours"."""
     return (f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.1f} minutes" if seconds < 5400 else

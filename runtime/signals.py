@@ -65,7 +65,7 @@ class Interruption:
     def stop(self, asked):
         """Raise the Stop that was `asked` for, if any. Status: 128 + signal as in a shell, 0 for the limit."""
         if asked == self.TIME_IS_UP:
-            raise Stop(f"stopped after {self.max_minutes:g} minutes", 0)
+            raise Stop(f"stopped after {self.max_minutes:g} minute{'s' * (self.max_minutes != 1)}", 0)
         if asked:
             raise Stop(f"interrupted by {signal.Signals(asked).name}", 128 + asked)
 

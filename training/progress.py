@@ -11,7 +11,7 @@ import torch
 from checkpoint import words_seen
 from evaluation.stalling import has_no_new_best, has_stalled
 from runtime.errors import InputError
-from runtime.log import log
+from runtime.log import counted, log
 from runtime.meter import Meter
 from runtime.signals import Stop
 from training.settings import TrainingConfig
@@ -103,8 +103,8 @@ class Progress:
     def stop_if_diverged(self):
         """Raise a Stop with advice where training has diverged."""
         if self.diverged:
-            raise Stop(f"{self.skipped_in_a_row} steps in a row gave no finite loss or gradient; lower --lr (now "
-                       f"{self.config.lr:g}) or --clip (now {self.config.clip:g})", 1)
+            raise Stop(f"{counted(self.skipped_in_a_row, 'steps')} in a row gave no finite loss or gradient; lower "
+                       f"--lr (now {self.config.lr:g}) or --clip (now {self.config.clip:g})", 1)
 
     # ---- words between white space that the model has read
 
@@ -144,8 +144,8 @@ class Progress:
 
     def why_stalled(self):
         if self.config.patience:
-            return f"no new best for {self.config.patience} {self.unit}s"
-        return f"no better than {self.config.nonmono} {self.unit}s ago and before"
+            return f"no new best for {counted(self.config.patience, f'{self.unit}s')}"
+        return f"no better than {counted(self.config.nonmono, f'{self.unit}s')} ago and before"
 
     # ---- what is saved
 

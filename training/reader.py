@@ -8,6 +8,7 @@ import torch
 
 from checkpoint import check_tensor
 from runtime.errors import InputError
+from runtime.log import counted
 from training.partial_shuffle import Endless, Rotated, offsets
 from utils import flat_hidden, get_batch
 
@@ -62,7 +63,7 @@ class TextReader:
         starting with `where`, if streams have another length."""
         rows, row = index(state["rows"]), index(state["row"])
         if rows != len(self.streams) or not 0 <= row < (2 * rows if self.read_on else rows):
-            raise InputError(f"{where} is of {rows} tokens in each stream of the batch, now they have "
+            raise InputError(f"{where} is of {counted(rows, 'tokens')} in each stream of the batch, now they have "
                              f"{len(self.streams)}: use the --data and --batch-size it was trained with")
         self.begin(index(state.get("times_read", times_read)))
         self.row = row

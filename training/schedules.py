@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from runtime.errors import InputError
-from runtime.log import log, warn
+from runtime.log import counted, log, warn
 from runtime.options import RUN, Flag
 from runtime.values import epochs, probability
 from training.optimizers import OPTIMIZERS
@@ -91,7 +91,7 @@ def plan(args):
                              "rate at every step; leave it out")
         length = schedule.epochs(vars(args))
         if "epochs" in args.given and args.epochs < length:
-            warn(f"{asks.typed} takes {length} epochs, --epochs {args.epochs} ends before its end")
+            warn(f"{asks.typed} takes {counted(length, 'epochs')}, --epochs {args.epochs} ends before its end")
         typed = asks.name in args.given and "epochs" not in args.given        # else a state has both
         return args.replaced(epochs=length) if typed else args
     return args

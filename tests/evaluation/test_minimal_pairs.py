@@ -90,7 +90,7 @@ def test_a_folder_holds_a_file_a_paradigm(tmp_path):
 @pytest.mark.parametrize(("name", "text", "says"), [
     ("a.jsonl", '{"sentence_good": "a", "sentence_bad": "b"}\n{"sentence_good":\n', "line 2 is not a JSON object"),
     ("a.jsonl", '{"sentence_good": "a", "sentence_bad": "b"}\n{"sentence_good": "a"}\n', "object 2 has no sentence"),
-    ("a.jsonl", '{"one": "a"}\n', "no columns sentence_good"), ("a.tsv", "good\tbad\na\n", "line 2 has 1 columns"),
+    ("a.jsonl", '{"one": "a"}\n', "no columns sentence_good"), ("a.tsv", "good\tbad\na\n", "line 2 has 1 column,"),
     ("a.csv", 'good,bad\n"a,b\n', "line 2: unexpected end"), ("a.csv", "good,bad\n", "no row"),
     ("a.csv", "\n\n", "empty"), ("a.csv", "good\0", "byte 4 is NUL"),
     ("g.tab", "\n".join(AGREEMENT.splitlines()[:2]), "item a_b 1 0 has no form of class wrong"),
@@ -187,7 +187,7 @@ def test_accuracy_is_that_of_ones_own_comparison(with_unk, call, tmp_path):
     assert found["all"]["ties"] == 1 and found["all"]["unknown"] == 200 - len(wins) > 10
     assert sum(each["items"] for each in found["paradigms"].values()) == len(wins) and len(found["paradigms"]) == 3
     assert found["mean_of_paradigms"] == pytest.approx(sum(p["accuracy"] for p in found["paradigms"].values()) / 3)
-    assert f"all | accuracy {found['all']['accuracy']:.1%}" in said and "1 ties, counted as half" in said
+    assert f"all | accuracy {found['all']['accuracy']:.1%}" in said and "1 tie, counted as half" in said
 
     model = LanguageModel.load(with_unk / "toy.pt", device="cpu")
     preferred = model.prefer(*(list(side) for side in zip(*texts)), normalise=True)

@@ -39,7 +39,7 @@ def test_a_table_is_read_by_the_rules_of_its_writer(text, rows, dialect, tmp_pat
 
 @pytest.mark.parametrize(("text", "said"), [
     ("", "empty"), ("\n\n", "empty"), ("id\tsentence\n1\ta\n", "no column 'text'"),
-    ("id\ttext\n1\n", "line 2 has 1 columns, the heading 2"), ("id\ttext\n1\ta\n\n2\tb\n", "line 3 has 1 columns"),
+    ("id\ttext\n1\n", "line 2 has 1 column, the heading 2"), ("id\ttext\n1\ta\n\n2\tb\n", "line 3 has 1 column,"),
     ('id\ttext\n1\t"a\n', "quote"), ('id\ttext\n1\t"a" b\n', "quote"),
     ('id\ttext\n1\t"a\nb"\n', "line break"), ("text\ttext\na\tb\n", "two columns 'text'")])
 def test_what_is_no_table_is_refused(text, said, tmp_path):

@@ -42,8 +42,8 @@ train --emsize 400 --nhid 1150 --nlayers 3 --batch-size 40 --dropout 0.1 --dropo
 hand_in() {
     echo "== $name, seed $seed: $1"
     "$PYTHON" export.py --checkpoint "$2" --to hf "$stem/$1" --prepend-eos
-    [ $# -eq 2 ] || "$PYTHON" evaluate.py --checkpoint "$2" --precision fp32 --babylm "${@:3}" \
-        --predictions "${SAVE_DIR:-runs}/results/$(basename "$stem")/$1"
+    [ $# -eq 2 ] || "$PYTHON" evaluate.py --checkpoint "$2" --precision fp32 ${device[@]+"${device[@]}"} --babylm \
+        "${@:3}" --predictions "${SAVE_DIR:-runs}/results/$(basename "$stem")/$1"
 }
 
 fast=() full=()

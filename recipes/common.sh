@@ -1,14 +1,24 @@
-# What the recipes share. Each trains, fine-tunes and evaluates one model, under its own name. Environment variables:
+# What the recipes share. Each trains, fine-tunes and evaluates one model, under its own name. Environment variables (paths
+# are relative to the folder above this one):
 #   SEED       of all random numbers (default: the published one)
 #   SAVE_DIR   where models, states, logs and results go (default: runs)
 #   DATA       the corpus (default: data/penn or data/wikitext-2; ./getdata.sh gets them)
 #   PYTHON     the interpreter (default: python)
 #   SMOKE=1    a tiny model on the demo corpus, to check that everything works; not counted in tables
-# Further arguments go to main.py and finetune.py, e.g. --device cuda:1. A recipe that was stopped, in whatever way,
-# continues when it is run again; one that has finished tests its models once more.
+# Further arguments go to main.py and finetune.py; --device goes to every step that has a model. A recipe that was
+# stopped, in whatever way, continues when it is run again; one that has finished tests its models once more.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 PYTHON=${PYTHON:-python}
+
+device=() before=
+for word in "$@"; do
+    case $before/$word in
+        --device/*) device=(--device "$word") ;;
+        */--device=*) device=("$word") ;;
+    esac
+    before=$word
+done
 
 # recipe NAME CORPUS SEED: what this is
 recipe() {
@@ -22,6 +32,7 @@ recipe() {
         search=(--search --search-tokens 300)
         small=(--emsize 16 --nhid 24 --nlayers 2 --batch-size 80 --epochs 2)
     fi
+    reading=(${label[@]+"${label[@]}"} ${device[@]+"${device[@]}"})     # for the steps that read a model
     stem=${SAVE_DIR:-runs}/$name-$seed
     mkdir -p "${SAVE_DIR:-runs}"
 }
@@ -53,25 +64,25 @@ finetune() {
 # point FLAGS...: pointer.py on what was fine-tuned, or else trained
 point() {
     echo "== $name, seed $seed: neural cache"
-    "$PYTHON" pointer.py --data "$data" --save "$stem.pt" "$@" ${label[@]+"${label[@]}"} --resume auto
+    "$PYTHON" pointer.py --data "$data" --save "$stem.pt" "$@" ${reading[@]+"${reading[@]}"} --resume auto
 }
 
 # adapt FLAGS...: dynamiceval.py on what was fine-tuned
 adapt() {
     echo "== $name, seed $seed: dynamic evaluation"
-    "$PYTHON" dynamiceval.py --data "$data" --save "$stem.pt" "$@" ${label[@]+"${label[@]}"} --resume auto
+    "$PYTHON" dynamiceval.py --data "$data" --save "$stem.pt" "$@" ${reading[@]+"${reading[@]}"} --resume auto
 }
 
 # score FLAGS...: evaluate.py on what was trained
 score() {
     echo "== $name, seed $seed: evaluation"
-    "$PYTHON" evaluate.py --data "$data" --save "$stem.pt" "$@" ${label[@]+"${label[@]}"}
+    "$PYTHON" evaluate.py --data "$data" --save "$stem.pt" "$@" ${reading[@]+"${reading[@]}"}
 }
 
 # mix MODELS...: ensemble.py, weights chosen on validation
 mix() {
     echo "== $name, seed $seed: ensemble"
-    "$PYTHON" ensemble.py "$@" --data "$data" --weights valid ${label[@]+"${label[@]}"} --resume auto
+    "$PYTHON" ensemble.py "$@" --data "$data" --weights valid ${reading[@]+"${reading[@]}"} --resume auto
 }
 
 # A run that --max-minutes ended is not an error, but the next step must not begin.

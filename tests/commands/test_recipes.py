@@ -203,16 +203,24 @@ def test_the_table_has_samples_of_masks_apart(tmp_path):
     assert "| with Monte Carlo dropout | 51.4 / 50.1 | | 53.00 / 52.00 (1) | 57.3 / 55.1 | |" in text
 
 
-def calls(name, script, folder):
-    """How a recipe calls a script -> lines. Nothing is trained."""
+def calls(name, script, folder, *words):
+    """How a recipe, given these words, calls a script -> lines. Nothing is trained."""
     python = folder / "python"                   # writes down what it is called with; a training run ends at once
     python.write_text('#!/bin/sh\necho "$@" >> "$SAVE_DIR/calls"\n: > "$SAVE_DIR/$RECIPE-141.result.json"\n')
     python.chmod(0o755)
     env = {key: value for key, value in os.environ.items() if key not in ("MC_SAMPLES", "SMOKE", "SEED", "DATA")}
     recipe = "ptb-" + name.removeprefix("ptb_").removesuffix(".sh").replace("_", "-")
-    subprocess.run([str(ROOT / "recipes" / name)], check=True, capture_output=True,
+    subprocess.run([str(ROOT / "recipes" / name), *words], check=True, capture_output=True,
                    env={**env, "PYTHON": str(python), "SAVE_DIR": str(folder), "RECIPE": recipe})
     return [call for call in (folder / "calls").read_text().splitlines() if call.startswith(script)]
+
+
+@pytest.mark.parametrize("words", [["--device", "cuda:1"], ["--epochs", "3", "--device=cuda:1"]])
+def test_every_step_is_on_the_device_that_is_named(words, tmp_path):
+    called = calls("overnight.sh", "", tmp_path, "ptb", *words)
+    scripts = [call.split()[0] for call in called]
+    assert scripts == ["main.py", "evaluate.py", "evaluate.py", "pointer.py", "dynamiceval.py"]
+    assert all(call.replace("=", " ").count("--device cuda:1") == 1 for call in called)
 
 
 @pytest.mark.parametrize("name", ["mogrifier.sh", "ptb_best.sh"])

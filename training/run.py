@@ -67,8 +67,8 @@ class Run:
             self.checkpoints.write_log(self.progress.history, self._about(), "w")
             if not (self.progress.ended or self.group.rank):
                 record.remove(self.files.result)
-            log(f"| continuing from {source}: {self.progress.unit} {self.progress.number}, batch "
-                f"{self.progress.batch + 1}")
+            log(f"| continuing from {source}: " + ("its training has ended" if self.progress.ended else
+                f"{self.progress.unit} {self.progress.number}, batch {self.progress.batch + 1}"))
         folder = None if self.group.rank else self.config.tensorboard
         self.board = folder and tensorboard.open_board(folder, self.files.name, len(self.progress.history))
 

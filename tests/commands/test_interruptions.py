@@ -270,6 +270,8 @@ def test_a_time_limit(toy, call, tmp_path):
     said = call("main.py", "--data", toy, *SMALL, "--epochs", 2, "--save", "a.pt", "--max-minutes", "0.0001")
     assert "stopped after 0.0001 minutes" in said and "--resume auto" in said
     assert "End of training" in call("main.py", "--save", "a.pt", "--resume", "auto")
+    said = call("main.py", "--save", "a.pt", "--resume", "auto")
+    assert "continuing from a.state.pt: its training has ended" in said and "end of epoch" not in said
 
 
 def test_the_cache_pointer_goes_on_too(trained, toy, call, tmp_path):

@@ -84,11 +84,17 @@ def save(path, contents, previous=None):
 
     Raises OSError where it cannot be written.
     """
+    with atomic_write(path, "wb", previous) as file:
+        write({"format": FORMAT, **contents}, file)
+
+
+def write(contents, file):
+    """`torch.save` to an open file. Raises OSError where it cannot be written: torch makes another error of most."""
     try:
-        with atomic_write(path, "wb", previous) as file:
-            torch.save({"format": FORMAT, **contents}, file)
+        torch.save(contents, file)
     except RuntimeError as error:
-        raise OSError(str(error).splitlines()[0]) from error  # torch wraps a failed write
+        cause = error.__context__
+        raise (cause if isinstance(cause, OSError) else OSError(str(error).splitlines()[0])) from None
 
 
 def load(path, flags=None):

@@ -58,8 +58,10 @@ class ResumablePass:
     def __exit__(self, kind, error, trace):
         self.interruption.__exit__()
         if kind is Stop:
-            self._save()
-            log(f"| {error}", f"| to continue: {resume_command()}")
+            if self._save("the script ends without it") or os.path.exists(self.file):
+                log(f"| {error}", f"| to continue: {resume_command()}")
+            else:
+                log(f"| {error}; nothing of it is saved")
             self.status = error.status
         elif kind is None and os.path.exists(self.file):
             os.unlink(self.file)
@@ -90,7 +92,8 @@ class ResumablePass:
         if time.monotonic() - self.saved >= 60 * self.args.checkpoint_minutes:
             self._save()
 
-    def _save(self):
+    def _save(self, otherwise="reading goes on"):
+        """Write what was read so far -> whether it was written; `otherwise`: what is then."""
         self.saved = time.monotonic()
         with self._untrusted():
             for seen in self.splits.values():     # a file of few arrays is read and written faster than one of many
@@ -99,7 +102,9 @@ class ResumablePass:
         try:
             checkpoint.save(self.file, {"key": self.key, "stage": self.stage, "splits": self.splits})
         except OSError as error:
-            log(f"| WARNING: {self.file} could not be written ({error.strerror or error}); reading goes on")
+            log(f"| WARNING: {self.file} could not be written ({error.strerror or error}); {otherwise}")
+            return False
+        return True
 
     def _seen(self, split, model, stream):
         """What was read of `stream` already, on its device; InputError unless it is sound and of this very text."""

@@ -10,6 +10,7 @@ import re
 
 import torch
 
+import checkpoint
 from data import EOS, UNK
 from interchange.foreign import check_known, check_words, float_tensors, read_json, read_tensors, read_words, take
 from interchange.settings import check_folder, exported_settings, refuse
@@ -59,12 +60,13 @@ def write(contents, state, folder, words_seen):
     words = renamed(contents["vocabulary"], NAMES)
     check_folder(folder, FILES, SETTINGS)
     with atomic_folder(folder, replace=True) as partial:
-        torch.save(encoder, os.path.join(partial, ENCODER))
+        with open(os.path.join(partial, ENCODER), "wb") as file:
+            checkpoint.write(encoder, file)
         if not settings["cutoffs"]:
             decoder = {"1.decoder.weight": state.get("decoder.weight", state["encoder.weight"]),
                        "1.decoder.bias": state["decoder.bias"]}
-            torch.save({**{f"0.{name}": tensor for name, tensor in encoder.items()}, **decoder},
-                       os.path.join(partial, MODEL))
+            with open(os.path.join(partial, MODEL), "wb") as file:
+                checkpoint.write({**{f"0.{name}": tensor for name, tensor in encoder.items()}, **decoder}, file)
         with open(os.path.join(partial, VOCAB), "wb") as file:
             pickle.dump(words, file, protocol=2)
         with open(os.path.join(partial, SETTINGS), "w", encoding="utf-8") as file:

@@ -133,7 +133,7 @@ def write(contents, state, folder, words_seen, prepend_eos=False):
     if prepend_eos and EOS not in words:
         raise InputError(f"the model has no {EOS} that --prepend-eos could put before a text; leave it out")
     check_folder(folder, FILES, CODE)
-    save_file, tokenizers = packages()[0].save_file, packages()[1]
+    safetensors, tokenizers = packages()
     tokenizer = make_tokenizer(words, tokenizers, prepend_eos)
     tokens = special_tokens(words)
     ids = {f"{role}_id": words.index(token) for role, token in tokens.items() if token in words and token != UNK}
@@ -157,8 +157,11 @@ def write(contents, state, folder, words_seen, prepend_eos=False):
         write_json("tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast", **tokens,
                                              "clean_up_tokenization_spaces": False,
                                              "model_input_names": ["input_ids", "attention_mask"]})
-        tokenizer.save(os.path.join(partial, TOKENIZER))
-        save_file(with_padding(state), os.path.join(partial, WEIGHTS), metadata={"format": "pt"})
+        # Both packages' own writing raises errors of their own where a disk is full.
+        with open(os.path.join(partial, TOKENIZER), "w", encoding="utf-8", newline="\n") as file:
+            file.write(tokenizer.to_str(pretty=True))
+        with open(os.path.join(partial, WEIGHTS), "wb") as file:
+            file.write(safetensors.save(with_padding(state), metadata={"format": "pt"}))
         shutil.copyfile(os.path.join(os.path.dirname(__file__), CODE), os.path.join(partial, CODE))
 
 

@@ -118,6 +118,9 @@ def atomic_folder(path, replace=False):
             if os.path.lexists(old) and not os.path.lexists(target):
                 os.rename(old, target)
         _sync_folder(parent)
+    except OSError as error:
+        error.filename = error.filename or path         # of a full disk it says no file
+        raise
     finally:
         shutil.rmtree(hidden, ignore_errors=True)
 

@@ -86,12 +86,12 @@ def exclusive(path, wait=0):
         return
     deadline = time.monotonic() + wait
     while True:
-        file = open(path, "a+")
+        file = open(path, "ab+", buffering=0)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (fcntl.LOCK_NB if wait < math.inf else 0))
         except BlockingIOError:
             file.seek(0)
-            holder = file.read(20).strip() or "unknown"
+            holder = file.read(20).decode(errors="replace").strip() or "unknown"
             file.close()
             if time.monotonic() < deadline:
                 time.sleep(0.1)
@@ -106,10 +106,13 @@ def exclusive(path, wait=0):
         except FileNotFoundError:
             pass
         file.close()  # its last holder removed it between our two calls: lock the new one
-    file.truncate(0)
-    file.write(f"{os.getpid()}\n")
-    file.flush()
     try:
+        file.truncate(0)
+        try:
+            file.write(f"{os.getpid()}\n".encode())
+        except OSError as error:                        # of a full disk, which says no file
+            error.filename = path
+            raise
         yield
     finally:
         with suppress(FileNotFoundError):

@@ -1,6 +1,7 @@
 """Full and read-only disks, a damaged state, memory or a GPU that gives out: nothing is lost."""
 import os
 import resource
+import shutil
 import subprocess
 import sys
 
@@ -83,6 +84,31 @@ def test_files_that_may_not_grow(toy, tmp_path):
                       preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000)))
     assert "End of training" in done.stdout and "could not be written" in done.stdout
     assert not (tmp_path / "a.pt").exists() and not list(tmp_path.glob("*.partial"))
+
+
+@pytest.mark.parametrize(("words", "limit", "says"), [
+    (["export.py", "--save", "toy.pt", "--to", "fastai", "out"], 30_000, "out: File too large"),
+    (["export.py", "--save", "toy.pt", "--to", "hf", "out"], 30_000, "out: File too large"),
+    (["prepare.py", "text", "train.txt", "--out", "out"], 1000, "out: File too large"),
+    (["generate.py", "--save", "toy.pt", "--words", 3000, "--outf", "out"], 1000, "out: File too large"),
+    (["main.py", "--data", ".", "--cache", "none", *SMALL, "--save", "out.pt"], 0, "out.lock: File too large")])
+def test_what_does_not_fit_is_one_line_that_names_it_and_leaves_nothing(words, limit, says, toy, trained, tmp_path):
+    if "hf" in words:
+        pytest.importorskip("safetensors")
+    for source in trained / "toy.pt", *toy.iterdir():
+        shutil.copy(source, tmp_path)
+    before = set(os.listdir(tmp_path))
+    done = run_script(*words, cwd=tmp_path, status=1,
+                      preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
+    assert done.stderr.splitlines()[-1].endswith(says) and set(os.listdir(tmp_path)) == before
+
+
+def test_a_pass_that_is_stopped_and_cannot_be_kept_says_so(trained, tmp_path):
+    shutil.copy(trained / "toy.pt", tmp_path)
+    done = run_script("pointer.py", "--save", "toy.pt", "--max-minutes", "1e-9", cwd=tmp_path,
+                      preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000)))
+    assert "toy.pointer.state.pt could not be written (File too large)" in done.stdout
+    assert "nothing of it is saved" in done.stdout and "to continue" not in done.stdout
 
 
 def test_a_folder_becomes_read_only(toy, call, tmp_path, monkeypatch):

@@ -210,8 +210,8 @@ def parse(parser, argv=None):
         typed[names.dest] = [*typed.get(names.dest, []), *behind]
     for flag in (parser.flags[name] for name in typed if name in parser.flags):
         value = typed[flag.name]
-        if flag.metavar == "FILE" and "" in (value if isinstance(value, list) else [value]):
-            parser.error(f"argument {flag.typed}: the name of the file is empty; give one")
+        if flag.metavar in ("FILE", "FOLDER") and "" in (value if isinstance(value, list) else [value]):
+            parser.error(f"argument {flag.typed}: the name of the {flag.metavar.lower()} is empty; give one")
         if flag.whole:
             try:
                 flag.whole(value)

@@ -54,7 +54,7 @@ def test_flags(words, toy, refuse, tmp_path):
     refuse("main", "--data", toy, "--save", tmp_path / "a.pt", *words, naming=[words[0].strip("-").replace("_", "-")])
 
 
-@pytest.mark.parametrize("flag", ["--save", "--checkpoint", "--resume"])
+@pytest.mark.parametrize("flag", ["--save", "--checkpoint", "--resume", "--data", "--cache"])
 def test_an_empty_name_is_no_flag_left_out(flag, refuse, trained, tmp_path):
     """As of a variable of a shell that is not set."""
     refuse("pointer", "--save", trained / "toy.pt", flag, "", naming=[flag, "empty"])

@@ -89,8 +89,8 @@ def main(argv=None):
         own_text.write_description(folder, vocabulary, {split: part.size for split, part in written.items()},
                                    args.settings())
 
-    for split, (counts, size, _) in written.items():
-        log(" | ".join([f"| {split:5}", counted(counts[EOS], "lines"), *(counted(size[unit], unit) for unit in (
+    for split, (counts, size, _, lines) in written.items():
+        log(" | ".join([f"| {split:5}", counted(lines, "lines"), *(counted(size[unit], unit) for unit in (
             "words", "bytes", "tokens"))])
             + (f" | {counts[UNK] / size['tokens']:.2%} {UNK}" if counts[UNK] else ""))
     warn(*own_text.warnings_about(written, vocabulary, args.vocab_size))

@@ -150,11 +150,12 @@ class Written(NamedTuple):
     counts: Counter
     size: dict
     special: int
+    lines: int
 
 
 def write_split(path, text, split, tokenizer, frequent_tokens):
     """Write a split in tokens, those not among `frequent_tokens` as <unk>, unless that is None -> Written."""
-    counts, size, special = Counter(), Counter(), 0
+    counts, size, special, number = Counter(), Counter(), 0, -1
     source, again = itertools.tee(text.lines(split, "writing"))
     with open(path, "w", encoding="utf-8", newline="\n") as file:
         for number, (line, tokens) in enumerate(zip(again, tokenizer.cut(source))):
@@ -168,7 +169,7 @@ def write_split(path, text, split, tokenizer, frequent_tokens):
             counts.update(tokens)
             counts[EOS] += 1
             size.update({"tokens": len(tokens) + 1, **size_of([line])})
-    return Written(counts, dict(size), special)
+    return Written(counts, dict(size), special, number + 1)
 
 
 def vocabulary_of(counts, tokenizer, frequent_tokens):

@@ -162,6 +162,7 @@ def test_special_words_in_the_text(call, tmp_path):
     (tmp_path / "a.txt").write_text("a <eos> b <unk>\n" * 30)
     said = call("prepare.py", "text", "a.txt", "--out", "out")
     assert "WARNING: 60 words of the text are <eos> or <unk>" in said
+    assert sum(int(lines) for lines in re.findall(r"(\d+) lines? \| \d+ words", said)) == 30
     call("prepare.py", "text", "a.txt", "--out", "out", "--tokenizer", "chars")
     _, lines, tokens = prepared(tmp_path / "out")
     assert lines["test"][0] == "a <eos> b <unk>" and "<eos>" not in tokens["test"][0]

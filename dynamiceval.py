@@ -106,9 +106,9 @@ def check_flags(args):
 
 def check_files(args, path):
     """Refuse outputs that cannot be written, or would take the place of another file. path: of the model."""
-    state = Files(path, "dynamic").state if args.resume in (None, "auto") else args.resume
-    outputs.check(args, [path, state], args.text or args.split != "both", "--split or --text",
-                  Files(path, result_name(args)))
+    files = Files(path, result_name(args))
+    state = files.state if args.resume in (None, "auto") else args.resume
+    outputs.check(args, [path, state], args.text or args.split != "both", "--split or --text", files)
     continues = args.resume and os.path.exists(state)
     if args.save_adapted and os.path.exists(args.save_adapted) and not continues:
         raise is_there(args.save_adapted)
@@ -120,7 +120,7 @@ def is_there(path):
 
 
 def result_name(args):
-    """What tells this evaluation from others of the same model, as part of its result's name."""
+    """What tells this evaluation from others of the same model, as part of its result's and its state's name."""
     text = [part_of_name("stdin" if args.text == "-" else os.path.basename(args.text))] if args.text else []
     return ".".join(["dynamic", *text, *(["reset"] if args.context == "reset" else [])])
 
@@ -156,7 +156,7 @@ def main(argv=None):
         result = record.result_path(Files(path, result_name(args)).result, args)
         record.remove(result)
         began, figures_by_text = time.monotonic(), {}
-        with DynamicPass(path, args, model) as reading:
+        with DynamicPass(path, args, model, result_name(args)) as reading:
             for text in texts:
                 logprobs = scoring.score(model, text.streams, PLAIN_WINDOW, check=reading.interruption.check).logprobs
                 figures_by_text[f"{text.name}_without_dynamic_evaluation"] = log_figures(

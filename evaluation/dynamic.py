@@ -143,8 +143,8 @@ class DynamicPass(ResumablePass):
     """
     parts = (*PARTS, *DETAILS)
 
-    def __init__(self, path, args, model):
-        super().__init__(path, args, "dynamic")
+    def __init__(self, path, args, model, stage="dynamic"):
+        super().__init__(path, args, stage)
         self.model = model
         self.weights = [w.detach() for w in model.parameters()]    # the same memory
         self.trained = [w.clone() for w in self.weights]

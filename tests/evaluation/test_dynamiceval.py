@@ -402,6 +402,8 @@ def test_an_interrupted_adaptation_equals_an_uninterrupted_one(calls, adapt, eva
         said, stopped = evaluate("--text", "items.txt", "--rule", "sgd", "--lamb", 0, "--lr", 1, "--per-token",
                                  "words.json", "--format", "json", "--save-adapted", "halves.pt")
     assert stopped is None and "to continue:" in said
+    (tmp_path / "other.txt").write_text("w3 w4\n")                      # leaves what was kept of the first text
+    assert "continuing from" not in evaluate("--text", "other.txt", "--rule", "sgd", "--resume", "auto")[0]
     rows, said, continued = adapt("--lr", 1, "--save-adapted", "halves.pt", "--resume", "auto")
     assert "continuing from" in said and rows == whole and continued["text"]["loss"] == result["text"]["loss"]
     one, other = (checkpoint.load(str(tmp_path / name))["digest"] for name in ("whole.pt", "halves.pt"))
@@ -418,7 +420,7 @@ def test_an_adaptation_continues_that_ended_after_its_model_was_saved(adapt, mon
         patch.setattr(dynamiceval.outputs, "write", killed)
         with pytest.raises(KeyboardInterrupt):
             adapt(*flags)
-    state, adapted = tmp_path / "toy.dynamic.state.pt", tmp_path / "adapted.pt"
+    state, adapted = tmp_path / "toy.dynamic.items-txt.state.pt", tmp_path / "adapted.pt"
     kept, written = state.read_bytes(), adapted.read_bytes()
     with pytest.raises(InputError, match="is there already"):
         adapt(*flags)

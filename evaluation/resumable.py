@@ -15,7 +15,7 @@ from evaluation.loss import evaluating, windows
 from runtime.errors import InputError
 from runtime.log import log, warn
 from runtime.processes import resume_command
-from runtime.run_files import Files
+from runtime.run_files import Files, check_state_is_there
 from runtime.signals import Interruption, Stop
 from utils import flat_hidden
 
@@ -39,13 +39,15 @@ class ResumablePass:
     def __enter__(self):
         if self.args.resume not in (None, "auto"):
             self.file = self.args.resume
-        if self.args.resume and (self.args.resume != "auto" or os.path.exists(self.file)):
+        if self.args.resume not in (None, "auto"):
+            check_state_is_there(self.file)
+        if self.args.resume and os.path.exists(self.file):
             state = checkpoint.read(self.file)
             if state.get("key") != self.key:
                 raise InputError(f"{self.file} is of another model; leave --resume out to start over")
             if state.get("stage", self.stage) != self.stage:      # states of earlier versions do not say it
-                raise InputError(f"{self.file} is of another script, or of other models of an ensemble; leave --resume "
-                                 "out to start over")
+                raise InputError(f"{self.file} is of another script or text, or of other models of an ensemble; leave "
+                                 "--resume out to start over")
             self.splits = state.get("splits")
             log(f"| continuing from {self.file}")
         elif os.path.exists(self.file):

@@ -3,6 +3,14 @@ import os
 import re
 from glob import escape, glob
 
+from runtime.errors import InputError
+
+
+def check_state_is_there(path):
+    if not os.path.exists(path):
+        raise InputError(f"{path}: there is no such state to continue; --resume auto takes the one that is there, or "
+                         "starts")
+
 
 class Files:
     """Names of what a run called `--save NAME.pt` writes; `stage` is "" for main.py, "finetuned" for finetune.py."""

@@ -20,7 +20,7 @@ from runtime import record
 from runtime.errors import InputError
 from runtime.log import log
 from runtime.paths import atomic_copy, atomic_write
-from runtime.run_files import Files
+from runtime.run_files import Files, check_state_is_there
 
 
 def find_state(args, flags, stage=""):
@@ -39,6 +39,7 @@ def find_state(args, flags, stage=""):
     if not existing and args.resume == "auto":
         return None
     path, *before = existing or [args.resume]
+    check_state_is_there(path)
     try:
         contents = checkpoint.load(path, flags)
     except InputError as error:

@@ -208,7 +208,7 @@ def test_a_state_of_another_script_or_of_other_models_is_refused_and_stays(mix, 
             ("lstm.pointer", "dynamiceval.py", ["--checkpoint", "lstm.pt", "--rule", "sgd"])]:
         before = (folder / f"{name}.state.pt").read_bytes()
         line = refuse(*words, "--resume", f"{name}.state.pt", script=script)
-        assert "is of another script, or of other models" in line
+        assert "is of another script or text, or of other models" in line
         assert (folder / f"{name}.state.pt").read_bytes() == before
 
 

@@ -302,6 +302,12 @@ def test_a_pass_over_a_text_that_begins_with_another_word_is_not_continued(train
         call("pointer.py", *words, "--resume", "auto")
 
 
+@pytest.mark.parametrize("script", ["main.py", "pointer.py"])
+def test_a_state_that_is_not_there(script, trained, toy, call):
+    with pytest.raises(InputError, match=r"^no\.state\.pt: there is no such state to continue; --resume auto"):
+        call(script, "--data", toy, "--save", trained / "toy.pt", "--resume", "no.state.pt")
+
+
 def test_two_runs_under_one_name(toy, tmp_path):
     command = [sys.executable, "-u", str(ROOT / "main.py"), "--data", str(toy), *SMALL, "--epochs", "500",
                "--save", "a.pt"]

@@ -25,7 +25,7 @@ import torch
 import checkpoint
 from runtime import options, values
 from runtime.errors import InputError
-from runtime.log import counted, log, perplexity, surviving_broken_pipe, warn
+from runtime.log import counted, log, perplexity, surviving_a_lost_log, warn
 from runtime.options import Arguments, Flag, shown
 from runtime.paths import atomic_copy
 from runtime.processes import resume_command
@@ -378,7 +378,7 @@ def main(argv=None):
     url = args.storage or f"sqlite:///{folder_of(args.save)}/study.db"
     optuna()
     check(args, dimensions)
-    with surviving_broken_pipe(), storage_errors(url):
+    with surviving_a_lost_log(), storage_errors(url):
         search = Search(open_study(args, url, parser.flags), args, dimensions, of_main)
         log(f"| searching {shown(args.space)}", f"| {counted(args.trials, 'trials')} of at most "
             f"{counted(args.epochs, 'epochs')}, as "

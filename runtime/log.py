@@ -13,18 +13,25 @@ def rule(sign):
     return sign * min(89, shutil.get_terminal_size((89, 24)).columns if sys.stdout.isatty() else 89)
 
 
-_outlives_its_reader = False
+_outlives_its_log = False
 
 
 @contextmanager
-def surviving_broken_pipe():
-    """Inside the block a reader of the log that goes away, such as `head`, is no error: nothing more is printed."""
-    global _outlives_its_reader
-    _outlives_its_reader = True
+def surviving_a_lost_log():
+    """Inside the block a log that cannot be written ends nothing.
+
+    Where its reader goes away, such as `head`, nothing more is printed; where a disk is full, what finds no room.
+    """
+    global _outlives_its_log
+    _outlives_its_log = True
     try:
         yield
     finally:
-        _outlives_its_reader = False
+        _outlives_its_log = False
+        try:
+            sys.stdout.flush()
+        except OSError:
+            _print_nothing_more()
 
 
 def log(*lines):
@@ -33,12 +40,17 @@ def log(*lines):
         for line in lines:
             tqdm.write(line, file=sys.stdout)
         sys.stdout.flush()
-    except BrokenPipeError:
-        if not _outlives_its_reader:
+    except OSError as error:
+        if not _outlives_its_log:
             raise
-        nothing = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nothing, sys.stdout.fileno())               # also for what is still in the stream's buffer
-        os.close(nothing)
+        if isinstance(error, BrokenPipeError):
+            _print_nothing_more()
+
+
+def _print_nothing_more():
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, sys.stdout.fileno())               # also for what is still in the stream's buffer
+    os.close(nothing)
 
 
 def warn(*lines):

@@ -7,7 +7,7 @@ import torch
 
 from runtime import program
 from runtime.errors import InputError
-from runtime.log import log, surviving_broken_pipe
+from runtime.log import log, surviving_a_lost_log
 from runtime.paths import check_output
 from runtime.processes import resume_command
 from runtime.signals import Interruption, Stop, exclusive
@@ -23,7 +23,7 @@ def running(run):
     os.makedirs(os.path.dirname(run.files.lock) or ".", exist_ok=True)
     try:
         with ExitStack() as stack:
-            stack.enter_context(surviving_broken_pipe())
+            stack.enter_context(surviving_a_lost_log())
             if not run.group.rank:
                 stack.enter_context(exclusive(run.files.lock))
             run.begin()

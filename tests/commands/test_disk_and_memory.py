@@ -111,6 +111,22 @@ def test_a_pass_that_is_stopped_and_cannot_be_kept_says_so(trained, tmp_path):
     assert "nothing of it is saved" in done.stdout and "to continue" not in done.stdout
 
 
+def test_a_log_on_a_disk_that_becomes_full_ends_no_run(toy, tmp_path):
+    (tmp_path / "filling.py").write_text(
+        "import os, main\nfrom runtime import errors\nfrom training.run import Run\n"
+        "real = Run.validate\n"
+        "def validate(self):\n"
+        "    os.dup2(os.open('/dev/full' if len(self.progress.history) == 1 else 'log', os.O_WRONLY | os.O_CREAT), 1)\n"
+        "    real(self)\n"
+        "Run.validate = validate\n"
+        "errors.run(main.main)\n")
+    done = subprocess.run([sys.executable, "filling.py", "--data", str(toy), *SMALL, "--epochs", "3", "--save", "a.pt"],
+                          cwd=tmp_path, capture_output=True, text=True, check=False,
+                          env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert done.returncode == 0 and not done.stderr
+    assert (tmp_path / "a.result.json").exists() and "End of training" in (tmp_path / "log").read_text()
+
+
 def test_a_folder_becomes_read_only(toy, call, tmp_path, monkeypatch):
     real, refused = open, []
 

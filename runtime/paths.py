@@ -9,8 +9,12 @@ from runtime.errors import InputError
 
 
 def default_cache():
-    """Folder for what can be made again: $AWD_LSTM_CACHE, $XDG_CACHE_HOME/awd-lstm or ~/.cache/awd-lstm."""
-    caches = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    """Folder for what can be made again: $AWD_LSTM_CACHE, $XDG_CACHE_HOME/awd-lstm or ~/.cache/awd-lstm.
+
+    Of a user who has no home, as some have in containers, it is in the present folder.
+    """
+    home = os.path.expanduser("~")
+    caches = os.environ.get("XDG_CACHE_HOME") or os.path.join("" if home == "~" else home, ".cache")
     return os.environ.get("AWD_LSTM_CACHE") or os.path.join(caches, "awd-lstm")
 
 

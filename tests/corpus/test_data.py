@@ -318,6 +318,9 @@ def test_the_default_folder_is_asked_for_each_time(tmp_path, monkeypatch):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     assert data.default_cache() == str(tmp_path / "home" / ".cache" / "awd-lstm")
+    with monkeypatch.context() as without_home:
+        without_home.setattr(os.path, "expanduser", lambda path: path)        # as where there is none
+        assert data.default_cache() == os.path.join(".cache", "awd-lstm")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     assert data.default_cache() == str(tmp_path / "xdg" / "awd-lstm")
     monkeypatch.setenv("AWD_LSTM_CACHE", str(tmp_path / "own"))

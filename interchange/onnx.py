@@ -43,7 +43,7 @@ def write(contents, state, path, words_seen, int8_lines=None, tokens=None):
     if EOS not in words:
         raise InputError(f"the model has no {EOS}, with which texts begin and end there")
     stem = path.removesuffix(".onnx")
-    check_names(stem)
+    check_names(path, stem)
     eos = words.index(EOS)
     listed, table, end = (list(words), None, eos) if tokens is None else read_tokens(tokens, words)
     if 4 * sum(tensor.numel() for tensor in state.values()) > LARGEST:
@@ -79,11 +79,11 @@ def model_names(stem, suffix):
     return f"{stem}{suffix}.onnx", f"{stem}.scorer{suffix}.onnx"
 
 
-def check_names(stem):
-    """InputError for what cannot be written, or is there and is none of ours."""
+def check_names(path, stem):
+    """InputError for what cannot be written, or is there and is none of ours. path: as typed, with .onnx or without."""
     folder, name = os.path.split(stem)
-    if os.path.isdir(stem) or not name:
-        raise InputError(f"{stem} is a folder; give the name of a file in it, such as lm.onnx")
+    if os.path.isdir(path) or not name:
+        raise InputError(f"{path} is a folder; give the name of a file in it, such as lm.onnx")
     if not os.path.isdir(folder or "."):
         raise InputError(f"{folder}: no such folder; make it first")
     models, tokens = (*model_names(stem, ""), *model_names(stem, ".int8")), f"{stem}.tokens.txt"

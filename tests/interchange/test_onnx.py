@@ -76,6 +76,9 @@ def test_a_name_that_is_none_of_a_file(tmp_path, monkeypatch):
         with pytest.raises(InputError, match=says):
             rnnlm.write(contents, model.state_dict(), name, None)
     assert not os.listdir(tmp_path)
+    (tmp_path / "lm").mkdir()                                          # in nobody's way
+    rnnlm.write(contents, model.state_dict(), "lm.onnx", None)
+    assert {"lm.onnx", "lm.scorer.onnx"} < set(os.listdir(tmp_path))
 
 
 @pytest.mark.parametrize("kind", ["lstm", "gru", "untied", "mixture"])

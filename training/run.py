@@ -62,6 +62,8 @@ class Run:
             with continuing(source):
                 self.load_state_dict(state, f"{source}: the training state")
         self.progress.look_for_marks()
+        folder = None if self.group.rank else self.config.tensorboard       # before a file of the run is touched
+        self.board = folder and tensorboard.Board(folder, self.files.name, len(self.progress.history))
         if self.resumed:
             self.checkpoints.continue_from(source, state["progress"]["best"])
             self.checkpoints.write_log(self.progress.history, self._about(), "w")
@@ -69,8 +71,6 @@ class Run:
                 record.remove(self.files.result)
             log(f"| continuing from {source}: " + ("its training has ended" if self.progress.ended else
                 f"{self.progress.unit} {self.progress.number}, batch {self.progress.batch + 1}"))
-        folder = None if self.group.rank else self.config.tensorboard
-        self.board = folder and tensorboard.open_board(folder, self.files.name, len(self.progress.history))
 
     # ---- an epoch
 
@@ -148,7 +148,7 @@ class Run:
         self._save_at_words()
         self.checkpoints.write_log([epoch], self._about())
         if self.board:
-            tensorboard.show(self.board, epoch)
+            self.board.show(epoch)
         if due:
             self.save_state()
 

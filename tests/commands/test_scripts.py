@@ -19,6 +19,7 @@ import generate
 import main
 import training.progress
 import training.run
+import training.tensorboard
 from runtime import options
 from runtime.devices import Compute
 from runtime.errors import InputError
@@ -337,6 +338,35 @@ def test_a_summary_and_curves_for_tensorboard(toy, call, tmp_path):
     events = EventAccumulator(str(tmp_path / "curves" / "a")).Reload()
     assert [point.step for point in events.Scalars("valid_loss")] == [1, 2]
     assert [point.value for point in events.Scalars("valid_loss")] == pytest.approx([e["valid_loss"] for e in lines])
+
+
+@pytest.mark.parametrize("package", ["tensorboard", None])
+def test_curves_that_cannot_be_written_any_more_end_no_run(package, toy, call, monkeypatch, tmp_path):
+    tracebacks, shown = [], training.tensorboard.Board.show
+    monkeypatch.setattr("threading.excepthook", None)              # put back behind the test
+    monkeypatch.setattr("threading.__excepthook__", tracebacks.append)
+    if package:
+        pytest.importorskip(package)
+        monkeypatch.setattr(training.tensorboard.Board, "show", lambda board, epoch: (
+            shown(board, epoch), shutil.rmtree(tmp_path / "curves", ignore_errors=True)))
+    else:
+        def add_scalar(name, value, step):
+            if step > 1:
+                raise OSError(28, "No space left on device")
+        writer = SimpleNamespace(add_scalar=add_scalar, flush=lambda: None, close=lambda: None)
+        monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", SimpleNamespace(
+            SummaryWriter=lambda folder, **more: writer))
+    said = call("main.py", "--data", toy, *SMALL, "--epochs", 3, "--tensorboard", "curves", "--save", "a.pt")
+    assert said.count("the curves end here, training goes on") == 1 and "End of training" in said and not tracebacks
+
+
+def test_curves_that_cannot_begin_leave_an_earlier_result(toy, call, monkeypatch, tmp_path):
+    common = ["--data", toy, *SMALL, "--save", "a.pt"]
+    call("main.py", *common, "--epochs", 1)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(InputError, match="pip install tensorboard"):
+        call("main.py", *common, "--epochs", 2, "--tensorboard", "curves", "--resume", "auto")
+    assert (tmp_path / "a.result.json").exists()
 
 
 @pytest.mark.parametrize("script, words, splits", [

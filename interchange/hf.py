@@ -29,7 +29,8 @@ SHAPE = ("emsize", "nhid", "nlayers", "skip_output", "cutoffs", "gate", "rhn_dep
          "mogrifier_rank")                                # with the same names there
 IN_CONFIG = ("model", "softmax", "mixtures", "nhidlast", "tied")     # with other names, or otherwise
 CELLS = {"LSTM", "GRU", "QRNN", "RHN", "Mogrifier"}
-MODELS = {"AutoModel": "AWDLSTMModel", "AutoModelForCausalLM": "AWDLSTMForCausalLM",
+LANGUAGE_MODEL = "AWDLSTMForCausalLM"
+MODELS = {"AutoModel": "AWDLSTMModel", "AutoModelForCausalLM": LANGUAGE_MODEL,
           "AutoModelForSequenceClassification": "AWDLSTMForSequenceClassification",
           "AutoModelForTokenClassification": "AWDLSTMForTokenClassification"}
 NETWORK = "model."                                        # how the names of what has no head begin there
@@ -138,7 +139,7 @@ def write(contents, state, folder, words_seen, prepend_eos=False):
     tokens = special_tokens(words)
     ids = {f"{role}_id": words.index(token) for role, token in tokens.items() if token in words and token != UNK}
     ids["pad_token_id"] = len(words)
-    config = {"model_type": MODEL_TYPE, "architectures": ["AWDLSTMForCausalLM"],
+    config = {"model_type": MODEL_TYPE, "architectures": [LANGUAGE_MODEL],
               "auto_map": {name: f"{CODE[:-3]}.{model}" for name, model in {"AutoConfig": "AWDLSTMConfig",
                                                                             **MODELS}.items()},
               "cell": settings["model"], "vocab_size": len(words) + 1, **{name: settings[name] for name in SHAPE},
@@ -174,6 +175,9 @@ def read(folder, vocab_file):
     if config.get("model_type") != MODEL_TYPE:
         raise InputError(f"{path}: its model_type is {config.get('model_type')!r}; only {MODEL_TYPE}, which --to hf "
                          "writes, can be read")
+    if LANGUAGE_MODEL not in str(config.get("architectures") or LANGUAGE_MODEL):
+        raise InputError(f"{path}: its architectures are {config['architectures']}, without what predicts words; only "
+                         f"{LANGUAGE_MODEL} can be read, which AutoModelForCausalLM saves")
     whole, index = (os.path.join(folder, name) for name in (WEIGHTS, INDEX))
     sharded = os.path.lexists(index) and not os.path.lexists(whole)         # transformers, too, prefer the whole
     tensors = {name.removeprefix(NETWORK): tensor

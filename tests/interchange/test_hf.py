@@ -413,7 +413,9 @@ def test_minicons_scores_as_evaluate_does(trained, tmp_path, own_packages):
 
 
 @pytest.mark.parametrize(("name", "change", "says"), [
-    ("config.json", {"model_type": "gpt2"}, "model_type"), ("config.json", {"cell": "QRNN"}, "out"),
+    ("config.json", {"model_type": "gpt2"}, "model_type"),
+    ("config.json", {"architectures": ["AWDLSTMForSequenceClassification"]}, "AWDLSTMForSeq.*AutoModelForCausalLM"),
+    ("config.json", {"architectures": 3}, "architectures are 3"), ("config.json", {"cell": "QRNN"}, "out"),
     ("config.json", {"nhid": 10}, "weight"), ("config.json", {"nhid": "wide"}, "--nhid"),
     ("config.json", {"nlayers": 3}, "layers"), ("config.json", {"cutoffs": "x"}, "--cutoffs"),
     ("config.json", {"words_seen": "many"}, "words_seen"), ("config.json", {"settings": {"wdrop": 7}}, "--wdrop"),

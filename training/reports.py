@@ -2,6 +2,7 @@
 """
 import sys
 
+import torch
 from tqdm import tqdm
 
 import checkpoint
@@ -64,7 +65,8 @@ def report_test(run):
     if run.group.rank:
         return
     progress, texts, files = run.progress, run.texts, run.files
-    model = checkpoint.restore(run.checkpoints.best_contents(), files.best, run.compute)
+    with torch.random.fork_rng(devices=[]):             # a state that is saved from here on draws what follows training
+        model = checkpoint.restore(run.checkpoints.best_contents(), files.best, run.compute)
     loss = evaluate(model, texts.test, run.config.bptt, run.interruption.check)
     log(rule("="), f"| End of training | {report(loss, 'test ')}", rule("="))
     seconds = sum(epoch["seconds"] for epoch in progress.history)

@@ -23,6 +23,7 @@ import main
 from runtime import signals
 from runtime.errors import InputError
 from runtime.processes import resume_command
+from training import reports
 from training import step as train_step
 
 STREAMS = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
@@ -189,13 +190,18 @@ def test_fine_tuning_begins_anew_where_its_model_was_trained_on(toy, call, tmp_p
     assert checkpoint.made_of(tmp_path / "a.finetuned.pt") == checkpoint.made_of(tmp_path / "a.1.finetuned.pt")
 
 
-def test_a_run_continued_to_more_epochs_is_the_longer_run(toy, call, tmp_path):
-    """With a test of the text and without one in between, and across the switch to averaging."""
+def test_a_run_continued_to_more_epochs_is_the_longer_run(toy, call, tmp_path, monkeypatch):
+    """With a test of the text, one that is stopped and without one in between, and across the switch to averaging."""
     words = ["--data", toy, *SMALL, "--nonmono", 1, "--lr", 60, "--resume", "auto"]
     call("main.py", *words, "--epochs", 6, "--save", "whole.pt")
     for epochs, test in (1, ["--no-test"]), (2, []), (4, ["--no-test"]), (6, []):
         call("main.py", *words, "--epochs", epochs, *test, "--save", "parts.pt")
         assert (tmp_path / "parts.result.json").exists() == (not test)
+        if epochs == 4:
+            with monkeypatch.context() as patch:
+                patch.setattr(reports, "evaluate", lambda model, *rest: stop_after(1)(model))
+                assert "stopped by the test; everything is saved" in call(
+                    "main.py", *words, "--epochs", epochs, "--save", "parts.pt")
     assert same_weights(tmp_path / "whole.pt", tmp_path / "parts.pt")
     states = [torch.load(tmp_path / f"{name}.state.pt", weights_only=True) for name in ("whole", "parts")]
     assert states[0]["progress"]["switch_epoch"]

@@ -32,7 +32,7 @@ def start(parser, args, source=None, stage="", plan=lambda args: args):
     check_names(args.save, files)
     if not group.rank:
         let_end(files.lock)
-    group.all_gather(None)                                             # what has been saved by then is read by all
+    group.all_reduce_max(0)                                            # what has been saved by then is read by all
     if source:
         args = inherit(args, source["settings"], args.save, checkpoint.kept_flags())
     resumed = find_state(args, flags, stage)

@@ -43,7 +43,7 @@ hand_in() {
     echo "== $name, seed $seed: $1"
     "$PYTHON" export.py --checkpoint "$2" --to hf "$stem/$1" --prepend-eos
     [ $# -eq 2 ] || "$PYTHON" evaluate.py --checkpoint "$2" --precision fp32 ${device[@]+"${device[@]}"} --babylm \
-        "${@:3}" --predictions "${SAVE_DIR:-runs}/results/$(basename "$stem")/$1"
+        "${@:3}" --predictions "$SAVE_DIR/results/$(basename "$stem")/$1"
 }
 
 fast=() full=()
@@ -55,4 +55,4 @@ for after in "${words[@]}"; do
     [ ! -e "$stem.$after.pt" ] || hand_in "chck_$after" "$stem.$after.pt" ${fast[@]+"${fast[@]}"}
 done
 hand_in main "$stem.pt" ${full[@]+"${full[@]}"}
-echo "== $name, seed $seed: folders in $stem${evaluation:+, predictions in ${SAVE_DIR:-runs}/results}"
+echo "== $name, seed $seed: folders in $stem${evaluation:+, predictions in $SAVE_DIR/results}"

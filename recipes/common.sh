@@ -1,7 +1,7 @@
-# What the recipes share. Each trains, fine-tunes and evaluates one model, under its own name. Environment variables (paths
-# are relative to the folder above this one):
+# What the recipes share. Each trains, fine-tunes and evaluates one model, under its own name. Paths are relative to the
+# folder above this one. Environment variables:
 #   SEED       of all random numbers (default: the published one)
-#   SAVE_DIR   where models, states, logs and results go (default: runs)
+#   SAVE_DIR   where models, states, logs and results go (default: runs; of SMOKE runs/smoke)
 #   DATA       the corpus (default: data/penn or data/wikitext-2; ./getdata.sh gets them)
 #   PYTHON     the interpreter (default: python)
 #   SMOKE=1    a tiny model on the demo corpus, to check that everything works; not counted in tables
@@ -9,7 +9,7 @@
 # stopped, in whatever way, continues when it is run again; one that has finished tests its models once more.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-PYTHON=${PYTHON:-python}
+PYTHON=${PYTHON:-python} SAVE_DIR=${SAVE_DIR:-runs${SMOKE:+/smoke}}      # a run in earnest continues no small one
 
 device=() before=
 for word in "$@"; do
@@ -33,8 +33,8 @@ recipe() {
         small=(--emsize 16 --nhid 24 --nlayers 2 --batch-size 80 --epochs 2)
     fi
     reading=(${label[@]+"${label[@]}"} ${device[@]+"${device[@]}"})     # for the steps that read a model
-    stem=${SAVE_DIR:-runs}/$name-$seed
-    mkdir -p "${SAVE_DIR:-runs}"
+    stem=$SAVE_DIR/$name-$seed
+    mkdir -p "$SAVE_DIR"
 }
 
 # The Mogrifier LSTM as published; mogrifier.sh explains its numbers.

@@ -19,7 +19,7 @@ for member in "${members[@]}"; do
         qrnn) its_name=$corpus-qrnn arguments=("$corpus") ;;
         *) its_name=${script/_/-} arguments=() ;;
     esac
-    its_stem=${SAVE_DIR:-runs}/$its_name-$its_seed
+    its_stem=$SAVE_DIR/$its_name-$its_seed
     [ -e "$its_stem.finetuned.result.json" ] || "recipes/$script.sh" ${arguments[@]+"${arguments[@]}"} "$@"
     must_be_finished "$its_stem.finetuned.result.json"
     models+=("$its_stem.finetuned.pt")

@@ -155,6 +155,18 @@ def test_ablations_make_their_small_text_of_the_corpus(tmp_path):
     assert trained.startswith("main.py --data data/penn-4000 --seed 141 ") and "--model GRU --lr 10" in trained
 
 
+def test_a_small_run_is_not_in_the_way_of_one_in_earnest(tmp_path):
+    shutil.copytree(ROOT / "recipes", tmp_path / "recipes")
+    (tmp_path / "python").write_text('#!/bin/sh\necho "$@" >> calls\n')
+    (tmp_path / "python").chmod(0o755)
+    env = {name: value for name, value in os.environ.items() if name not in ("DATA", "SMOKE", "SEED", "SAVE_DIR")}
+    for smoke in ({"SMOKE": "1"}, {}):
+        subprocess.run([tmp_path / "recipes" / "ptb.sh"], check=True, capture_output=True,
+                       env={**env, **smoke, "PYTHON": str(tmp_path / "python")})
+    small, whole = (tmp_path / "calls").read_text().splitlines()
+    assert "--save runs/smoke/ptb-141.pt" in small and "--save runs/ptb-141.pt" in whole
+
+
 @pytest.mark.skipif(not shutil.which("shellcheck"), reason="no shellcheck here")
 def test_shellcheck():
     subprocess.run(["shellcheck", "-x", *map(str, (ROOT / "recipes").glob("*.sh"))], check=True)

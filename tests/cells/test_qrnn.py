@@ -2,6 +2,7 @@
 import ctypes
 import json
 import shlex
+import shutil
 import subprocess
 
 import pytest
@@ -119,7 +120,7 @@ def test_published_commands(command, toy, call, tmp_path):
 # ---- the kernel
 
 def test_pooling_by_the_kernel(tmp_path, monkeypatch):
-    if subprocess.run(["g++", "--version"], capture_output=True, check=False).returncode:
+    if not shutil.which("g++"):
         pytest.skip("no g++ here")
     pointers = ["const float*"] * 3 + ["float*"], ["const float*"] * 5 + ["float*"] * 3
     program = f'#include "{ROOT}/tests/ops/block_of_threads.h"\n#include "{ROOT}/ops/kernels/pooling.cu"\n'

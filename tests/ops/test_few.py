@@ -24,7 +24,8 @@ def test_products_with_a_few_rows(rows, outputs, inputs, in_torch, monkeypatch):
         assert found.is_contiguous() and (found - expected).norm() <= 2e-6 * expected.norm()
 
 
-def test_the_number_of_threads_changes_nothing():
+def test_the_number_of_threads_changes_nothing(monkeypatch):
+    take_form(False, "few", monkeypatch)
     weight, g = torch.randn(402, 301), torch.randn(3, 402)
     before, found = torch.get_num_threads(), []
     try:

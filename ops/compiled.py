@@ -35,16 +35,26 @@ def library(name):
         return None
     source = SOURCES / f"{name}.cpp"
     flags = [*FLAGS, *PROCESSORS.get(torch.backends.cpu.get_cpu_capability(), [])]
-    try:
-        texts = [path.read_bytes() for path in (source, *sorted(SOURCES.glob("*.h")))]
-        key = hashlib.sha256(repr((texts, compiler, flags, platform.machine())).encode()).hexdigest()
-        compiled = Path(default_cache()) / f"{name}-{key[:16]}.so"
-        if not compiled.exists():
-            compiled.parent.mkdir(parents=True, exist_ok=True)
-            _compile(compiler, flags, source, compiled)
+    texts = [path.read_bytes() for path in (source, *sorted(SOURCES.glob("*.h")))]
+    key = hashlib.sha256(repr((texts, compiler, flags, platform.machine())).encode()).hexdigest()
+    compiled = Path(default_cache()) / f"{name}-{key[:16]}.so"
+    with suppress(OSError):                  # not there yet, or damaged
         return ctypes.CDLL(str(compiled))
-    except (OSError, subprocess.SubprocessError):
+    try:
+        compiled.parent.mkdir(parents=True, exist_ok=True)
+        _compile(compiler, flags, source, compiled)
+        return ctypes.CDLL(str(compiled))
+    except (OSError, subprocess.SubprocessError) as error:
+        reason = (f"{compiled.parent}: {error.strerror or error}; $AWD_LSTM_CACHE names another folder"
+                  if isinstance(error, OSError) and error.filename != compiler else f"{compiler} does not compile them")
+        _warn_once(f"computing without the compiled kernels, more slowly ({reason})")
         return None
+
+
+@cache
+def _warn_once(message):
+    """For all libraries: Python's own memory of what it has said is cleared whenever somebody catches warnings."""
+    warnings.warn(message, stacklevel=2)
 
 
 def call(function, *arguments):

@@ -207,20 +207,30 @@ def test_training_in_bf16_learns(cell):
 
 
 def test_no_compiler_costs_nothing_but_time(tmp_path):
-    """Without a compiler, and with one that fails, results are those of the compiled steps to rounding."""
+    """Without a compiler, and with one that fails, results are those of the compiled steps to rounding.
+
+    It is said where compiling fails: another compiler, or folder, helps. A damaged file is compiled anew.
+    """
     needs_compiler()
     program = ("import torch\nfrom cells import CELLS\nfrom ops import compiled\ntorch.manual_seed(0)\n"
                "r = CELLS['GRU'](5, 6, settings={'dropoutr': 0.5})\n"
                "y, h = r(torch.randn(4, 3, 5), torch.zeros(1, 3, 6))\n"
                "print(compiled.library('cells') is None, y.double().sum().item())")
     said = []
-    for number, extra in enumerate([{}, {"AWD_LSTM_NATIVE": "0"}, {"CXX": "false"}, {"CXX": "/no/such/compiler"}]):
-        env = {**os.environ, "AWD_LSTM_CACHE": str(tmp_path / str(number)), **extra}
+    (tmp_path / "file").touch()
+    for folder, extra, warning in [
+            ("a", {}, ""), ("a", {}, ""), ("b", {"AWD_LSTM_NATIVE": "0"}, ""),
+            ("c", {"CXX": "false"}, "false does not compile them"),
+            ("c", {"CXX": "/no/such/compiler"}, "/no/such/compiler does not compile them"),
+            ("file", {}, f"{tmp_path}/file: File exists; $AWD_LSTM_CACHE names another folder")]:
+        env = {**os.environ, "AWD_LSTM_CACHE": str(tmp_path / folder), **extra}
         done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=env, capture_output=True, text=True,
                               check=True)
-        assert not done.stderr
+        assert warning in done.stderr and done.stderr.count("UserWarning") == bool(warning)
         said.append(done.stdout.split())
-    assert [missing for missing, _ in said] == ["False", "True", "True", "True"]
+        for kept in (tmp_path / folder).glob("*.so"):
+            kept.write_bytes(b"")
+    assert [missing for missing, _ in said] == ["False", "False", "True", "True", "True", "True"]
     assert all(abs(float(total) - float(said[0][1])) < 1e-5 for _, total in said)
 
 

@@ -65,7 +65,7 @@ def test_averaging_starts_at_the_latest_after(toy, call, tmp_path):
         assert said.count("averaging starts: after turn 3 at the latest") == 1
         assert [turn["valid_loss_averaged"] is not None for turn in history(tmp_path, "m")] == [False] * 3 + [True] * 3
     said = call("main.py", *words, "--lr", 900, "--patience", 1, "--save", "m.pt")
-    assert "averaging starts: no new best for 1 turns" in said and "at the latest" not in said
+    assert "averaging starts: no new best for 1 turn" in said and "at the latest" not in said
 
 
 def test_stalled_by_an_epoch_at_the_latest(toy, tmp_path):

@@ -198,7 +198,8 @@ class DynamicPass(ResumablePass):
                 if not math.isfinite(perplexity(loss)):
                     del self.splits[name]
                     raise Diverged(f"the loss is {loss:g} after {meter.tokens:,} tokens of {split}: --lr {lr:g} is too "
-                                   f"large for this model; use a smaller one, or a --search over more --search-tokens")
+                                   "large for this model; use a smaller one, or what dynamiceval.py --search finds "
+                                   "with more --search-tokens")
                 update(self.weights, self.trained, decays, gradients, rates)
                 for part, values in zip(self.parts, (features, targets, *scores)):
                     seen[part] += [] if values is None else [values]

@@ -77,7 +77,7 @@ def make_parser():
         Flag("search_tokens", 10_000, "tokens of the validation text that the search reads, for each of its "
              f"{len(FACTORS) * len(LAMBDAS)} settings of lr and lamb", values.size, "N")))
     parser.add("neural cache", (
-        *options.NEURAL_CACHE,
+        *neural_cache.FLAGS,
         Flag("neural_cache", False, "predictions mixed with the neural cache, as of pointer.py", bool,
              only_true=True)))
     parser.add("output", (

@@ -15,7 +15,7 @@ import time
 import torch
 
 from data import read_corpus
-from evaluation import dynamic, outputs
+from evaluation import dynamic, neural_cache, outputs
 from evaluation.figures import figures, log_figures
 from evaluation.members import MembersPass, agree, parse_member, result_name
 from evaluation.mixture import best_weights, equal_weights, mix
@@ -38,7 +38,7 @@ def make_parser():
         Flag("split", "both", "text to evaluate on; weights that are chosen need validation besides",
              choices=("both", "valid", "test"))))
     parser.add("output", outputs.flags())
-    parser.add("models with the neural cache", options.NEURAL_CACHE)
+    parser.add("models with the neural cache", neural_cache.FLAGS)
     parser.add("models with dynamic evaluation", dynamic.FLAGS)
     parser.add("running", (*options.running(1000, "segments of dynamic evaluation"), *options.RECIPE))
     resume, *others = options.STOPPING

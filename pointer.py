@@ -8,6 +8,7 @@ import time
 
 from checkpoint import open_model
 from data import batchify_split, read_corpus
+from evaluation import neural_cache
 from evaluation.figures import log_figures
 from evaluation.neural_cache import cache_logprobs, search
 from evaluation.resumable import ResumablePass
@@ -24,7 +25,7 @@ def make_parser():
     parser.add("model", (*options.READ_MODEL, options.PUBLISHED_MODEL))
     parser.add("data", options.DATA)
     parser.add("neural cache", (
-        *options.NEURAL_CACHE,
+        *neural_cache.FLAGS,
         options.Flag("search", False, "choice of theta and lambda from a grid on the validation text", bool,
                      only_true=True),
         options.Flag("bptt", 5000, "tokens read at a time; changes memory, not results", values.size, "N")))

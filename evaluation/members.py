@@ -10,7 +10,7 @@ import torch
 import checkpoint
 from corpus.cache import content_key
 from data import batchify_split, naming, read_corpus, short
-from evaluation import dynamic
+from evaluation import dynamic, neural_cache
 from evaluation.dynamic import DynamicPass, digest, learning_rate
 from evaluation.figures import log_figures
 from evaluation.loss import PLAIN_WINDOW
@@ -23,7 +23,7 @@ from runtime.log import log
 from runtime.paths import cut_name, part_of_name
 from runtime.run_files import Files
 
-METHODS = {"dynamic": dynamic.FLAGS, "cache": options.NEURAL_CACHE}
+METHODS = {"dynamic": dynamic.FLAGS, "cache": neural_cache.FLAGS}
 
 
 class Member(NamedTuple):

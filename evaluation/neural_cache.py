@@ -11,11 +11,19 @@ import torch
 from tqdm import tqdm
 
 from evaluation.figures import best_of_grids, mean_loss
+from runtime import values
 from runtime.log import log, report_tokens
+from runtime.options import Flag
 
 BLOCK = 512                      # queries at a time: bounds memory at about BLOCK x (BLOCK + W) scores
 THETAS = (0.1, 0.3, 0.5, 0.66, 0.8, 1.0, 1.3, 1.6, 2.0, 2.5, 3.0, 4.0)               # the grids of a search
 LAMBDAS = (0.02, 0.05, 0.08, 0.1, 0.13, 0.16, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5)
+FLAGS = (
+    Flag("window", 3785, "positions the cache holds; from the second word of a text on it is used as far as it is "
+         "filled (published figures of Grave et al. mix it in only after N words)", values.size, "N"),
+    Flag("theta", 0.6625523432485668, "preference of the cache for similar positions", values.non_negative, "X"),
+    Flag("lambdasm", 0.12785920428335693, "share of the cache in the mixture", values.weight, "X"),
+)
 
 
 def cache_logprobs(features, targets, vocab_logprobs, theta, lambdasm, window):

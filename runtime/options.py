@@ -14,7 +14,7 @@ from dataclasses import MISSING, dataclass, field, fields
 from runtime import program
 from runtime.errors import InputError
 from runtime.paths import default_cache
-from runtime.values import non_negative, positive, seed, size, weight
+from runtime.values import positive, seed, size
 
 # What happens to a flag's value once a model has been trained with it.
 ARCHITECTURE = "architecture"    # fixed by the checkpoint: typing another value is an error
@@ -287,13 +287,6 @@ READ_WORDS = (
          "words of its own, or contractions, too (do n't), as Penn Treebank has them, or none; as prepare.py did if "
          "not given", choices=("none", "punctuation", "ptb")),
     Flag("lower", False, "text in lower case, as prepare.py --lower writes it", bool, only_true=True),
-)
-
-NEURAL_CACHE = (
-    Flag("window", 3785, "positions the cache holds; from the second word of a text on it is used as far as it is "
-         "filled (published figures of Grave et al. mix it in only after N words)", size, "N"),
-    Flag("theta", 0.6625523432485668, "preference of the cache for similar positions", non_negative, "X"),
-    Flag("lambdasm", 0.12785920428335693, "share of the cache in the mixture", weight, "X"),
 )
 
 

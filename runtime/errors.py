@@ -81,7 +81,7 @@ def run(main):
 
 
 def _end(number, frame):
-    """The same for a signal that ends a process: what it has begun to write is taken away."""
+    """A signal that would end the process at once unwinds it: what it has begun to write is taken away."""
     signal.signal(number, signal.SIG_DFL)
     sys.exit(128 + number)
 
